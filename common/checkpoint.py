@@ -1,0 +1,58 @@
+"""Checkpoints as MXNet names them: PREFIX-symbol.json and PREFIX-%04d.params, numbered by epochs completed."""
+from pathlib import Path
+
+from common.errors import InputError
+from common.files import written_atomically
+from common.find_mxnet import mx
+from common.params_file import load_checkpoint_params
+from common.symbol_json import load_symbol
+
+
+def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params) -> Path:
+    """Write symbol and parameters, each whole or not at all; returns the parameters' file."""
+    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(f"{prefix}-symbol.json") as partial:
+        symbol.save(partial)
+    path = params_path(prefix, epoch)
+    with written_atomically(path) as partial:
+        mx.nd.save(partial, {f"arg:{name}": array.as_in_context(mx.cpu()) for name, array in arg_params.items()} |
+                   {f"aux:{name}": array.as_in_context(mx.cpu()) for name, array in aux_params.items()})
+    return path
+
+
+def params_path(prefix, epoch) -> Path:
+    return Path(f"{prefix}-{epoch:04d}.params")
+
+
+def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
+    """(arg_params, aux_params) of a checkpoint, as NDArrays.
+
+    Raises InputError unless they have the names and shapes that `symbol` needs for `data_shape` (N, 3, H, W).
+    """
+    path = params_path(prefix, epoch)
+    loaded = load_checkpoint_params(path)
+    arg_shapes, _, aux_shapes = symbol.infer_shape(data=data_shape)
+    expected = (dict(zip(symbol.list_arguments(), arg_shapes)), dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
+    for params, shapes in zip(loaded, expected):
+        for name, shape in shapes.items():
+            if name == "data" or name.endswith("label"):
+                continue
+            if name not in params:
+                raise InputError(f"{path}: has no parameter {name!r}, which the network needs")
+            if params[name].shape != shape:
+                raise InputError(f"{path}: {name} has shape {params[name].shape}, but the network needs {shape} "
+                                 "(another multiplier or number of classes?)")
+    return tuple({name: mx.nd.array(array, dtype=array.dtype) for name, array in params.items()} for params in loaded)
+
+
+def load_checkpoint(prefix, epoch, data_shape) -> tuple:
+    """(symbol, arg_params, aux_params) of a checkpoint; InputError for files missing, damaged or at odds."""
+    path = f"{prefix}-symbol.json"
+    load_symbol(path)
+    try:
+        symbol = mx.sym.load(path)
+        symbol.infer_shape(data=data_shape)
+    except mx.base.MXNetError as error:
+        raise InputError(f"{path}: MXNet cannot load it for input {data_shape}: "
+                         f"{str(error).strip().splitlines()[-1]}") from None
+    return symbol, *load_params_for(symbol, prefix, epoch, data_shape)

@@ -1,0 +1,28 @@
+"""Import MXNet 1.9.1, in the order and with the shims that it needs today.
+
+    from common.find_mxnet import mx
+
+Everything that needs MXNet imports it from here. MXNet has to come before TVM in one process: TVM loads its LLVM for
+everyone, and MXNet then crashes on it. (`common.tvm_runtime` owns what comes after: pyopencl, then TVM.)
+"""
+import os
+import sys
+
+import numpy as np
+
+if "tvm" in sys.modules and "mxnet" not in sys.modules:
+    raise ImportError("import common.find_mxnet before TVM: MXNet crashes when it is loaded after it")
+
+if not hasattr(np, "bool"):  # NumPy 1.24 dropped the name, which MXNet 1.9.1 reads at import (Python 3.12)
+    np.bool = bool
+os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # one log line for each network bound for inference
+
+try:
+    import mxnet as mx
+except ModuleNotFoundError as error:
+    if error.name != "mxnet":
+        raise
+    raise ModuleNotFoundError("MXNet is not installed: pip install -r requirements.txt (Python 3.10 to 3.12)",
+                              name="mxnet") from None
+
+__all__ = ["mx"]

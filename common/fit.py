@@ -1,0 +1,126 @@
+"""Train a network with MXNet's Module, as MXNet's image-classification examples do."""
+import logging
+import sys
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from common.checkpoint import load_params_for, save_checkpoint
+from common.data import evaluation_iter, training_iter
+from common.devices import contexts
+from common.errors import InputError
+from common.evaluate import metrics, score
+from common.find_mxnet import mx
+
+MOMENTUM_OPTIMIZERS = ("sgd", "nag", "dcasgd", "lbsgd", "signum")
+
+
+def add_fit_args(parser) -> None:
+    train = parser.add_argument_group("training")
+    train.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
+    train.add_argument("--kv-store", default="device", help="key-value store type (local, device, dist_sync, ...)")
+    train.add_argument("--num-epochs", type=int, default=480, help="train until this many epochs are completed")
+    train.add_argument("--batch-size", type=int, default=96, help="images in a batch, over all devices of a worker")
+    train.add_argument("--lr", type=float, default=0.045, help="initial learning rate")
+    train.add_argument("--lr-factor", type=float, default=0.98, help="the rate is multiplied by it at each step")
+    train.add_argument("--lr-step-epochs", default="", help="epochs at which it is, as in 30,60; empty: each")
+    train.add_argument("--optimizer", default="sgd", help="any of MXNet's optimizers")
+    train.add_argument("--mom", type=float, default=0.9, help="momentum, for the optimizers that have one")
+    train.add_argument("--wd", type=float, default=4e-5, help="weight decay")
+    train.add_argument("--top-k", type=int, default=5, help="report the top-k accuracy too; 0: only top-1")
+    train.add_argument("--disp-batches", type=int, default=20, help="log each so many batches")
+    train.add_argument("--model-prefix", help="PREFIX of the checkpoints; none: nothing is saved")
+    train.add_argument("--save-period", type=int, default=1, help="save each so many epochs, and after the last")
+    train.add_argument("--load-epoch", type=int, default=None,
+                       help="go on from the parameters PREFIX-%%04d.params, after so many epochs")
+    train.add_argument("--seed", type=int, default=0, help="of the initial weights, the shuffle and the augmentation")
+
+
+def fit(args, network) -> None:
+    """Train `network` (a Symbol) as `args` say, log and save each epoch.
+
+    `args` has what `add_fit_args` and `common.data`'s functions add. Raises InputError for anything in them that
+    cannot be used, before training starts where it can be known then.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
+                        force=True)
+    begin, end = args.load_epoch or 0, 1 if args.benchmark else args.num_epochs
+    if not args.benchmark and end <= begin:
+        raise InputError(f"--num-epochs {end}: {begin} epochs are completed already")
+    mx.random.seed(args.seed)
+    devices, kv = contexts(args.gpus), mx.kvstore.create(args.kv_store)
+    arg_params = aux_params = None
+    if args.load_epoch is not None:
+        if not args.model_prefix:
+            raise InputError("--load-epoch needs --model-prefix")
+        arg_params, aux_params = load_params_for(network, args.model_prefix, args.load_epoch,
+                                                 (args.batch_size, *args.image_shape))
+    images, batches = training_iter(args, kv)
+    validation = evaluation_iter(args, args.num_classes) if args.data_val and not args.benchmark else None
+
+    module = mx.mod.Module(network, context=devices)
+    metric = mx.metric.CompositeEvalMetric(metrics(args.top_k, args.num_classes))
+    with logging_redirect_tqdm():
+        module.fit(
+            images, begin_epoch=begin, num_epoch=end, kvstore=kv, eval_metric=metric,
+            optimizer=args.optimizer, optimizer_params=optimizer_params(args, begin, end, batches),
+            initializer=mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2),
+            arg_params=arg_params, aux_params=aux_params,
+            batch_end_callback=batch_callbacks(args, batches),
+            epoch_end_callback=[validate(args, module, validation), save(args, kv, end)])
+
+
+def optimizer_params(args, begin, end, batches) -> dict:
+    """The optimizer's options; its learning rate is that of epoch `begin`, and steps on at the ends of epochs."""
+    try:
+        steps = [int(e) for e in args.lr_step_epochs.split(",")] if args.lr_step_epochs else list(range(1, end))
+    except ValueError:
+        raise InputError(f"--lr-step-epochs {args.lr_step_epochs}: give epochs with commas between, as in 30,60") \
+            from None
+    params = {"learning_rate": args.lr * args.lr_factor ** sum(step <= begin for step in steps), "wd": args.wd}
+    ahead = sorted({(step - begin) * batches for step in steps if step > begin})
+    if ahead:
+        params["lr_scheduler"] = mx.lr_scheduler.MultiFactorScheduler(
+            step=ahead, factor=args.lr_factor, base_lr=params["learning_rate"])
+    if args.optimizer in MOMENTUM_OPTIMIZERS:
+        params["momentum"] = args.mom
+    return params
+
+
+def batch_callbacks(args, batches):
+    """Speedometer's log lines and, on a terminal, a progress bar."""
+    callbacks = [mx.callback.Speedometer(args.batch_size, args.disp_batches)]
+    if sys.stderr.isatty():
+        bar = tqdm(total=batches, unit="batch", leave=False, dynamic_ncols=True)
+
+        def advance(param):
+            if param.nbatch == 0:
+                bar.reset()
+                bar.set_description(f"epoch {param.epoch}")
+            bar.update()
+        callbacks.append(advance)
+    return callbacks
+
+
+def validate(args, module, images):
+    """An epoch-end callback that scores the validation images, each of them once."""
+    def callback(epoch, *_):
+        if images is None:
+            return
+        metric = mx.metric.CompositeEvalMetric(metrics(args.top_k, args.num_classes))
+        count = score(module, images, metric)
+        for name, value in metric.get_name_value():
+            logging.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
+        logging.info("Epoch[%d] Validation-images=%d", epoch, count)
+    return callback
+
+
+def save(args, kv, end):
+    """An epoch-end callback that writes the checkpoint."""
+    def callback(epoch, symbol, arg_params, aux_params):
+        completed = epoch + 1
+        due = completed % args.save_period == 0 or completed == end
+        if args.model_prefix and not args.benchmark and due and kv.rank == 0:
+            path = save_checkpoint(args.model_prefix, completed, symbol, arg_params, aux_params)
+            logging.info('Saved checkpoint to "%s"', path)
+    return callback

@@ -1,0 +1,16 @@
+"""Names of the classes: one line each, in the order of the network's outputs."""
+from common.errors import InputError
+
+
+def read_synset(path, num_classes: int) -> list:
+    """The lines of a synset file (`n02088364 beagle`). InputError unless there are `num_classes` of them."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            names = [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file of class names") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if len(names) != num_classes:
+        raise InputError(f"{path}: names {len(names)} classes, but the network has {num_classes}: give its own --synset")
+    return names

@@ -1,0 +1,15 @@
+"""What MXNet itself answers: the reference that compiled networks are checked against."""
+import numpy as np
+
+from common.find_mxnet import mx
+
+
+def predict(prefix, epoch: int, data: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of the checkpoint for `data`, float32 (N, 3, H, W), on the processor."""
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(prefix), epoch)
+    executor = symbol.simple_bind(mx.cpu(), data=data.shape, grad_req="null")
+    executor.copy_params_from(arg_params, aux_params, allow_extra_params=True)
+    output, = executor.forward(is_train=False, data=mx.nd.array(data))
+    if "softmax" not in symbol.list_outputs()[0]:  # Gluon's export ends in logits
+        output = mx.nd.softmax(output)
+    return output.asnumpy()

@@ -1,0 +1,62 @@
+"""From a photograph to what the network sees: the same for from_mxnet.py as for evaluation.
+
+Shorter side to 256, centre crop to 224 (in that proportion for other sizes), RGB, mean subtracted, NCHW float32.
+"""
+import os
+import warnings
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from common.errors import InputError
+
+RGB_MEAN = (123.68, 116.78, 103.94)
+RGB_STD = (1.0, 1.0, 1.0)
+CROP, RESIZE = 224, 256
+
+
+def resize_for(crop: int) -> int:
+    """Length of the shorter side before a centre crop of `crop` pixels: 256 for 224, in that proportion otherwise."""
+    return round(crop * RESIZE / CROP)
+
+
+def read_image(path) -> np.ndarray:
+    """An image file as uint8 (height, width, 3), BGR, turned upright as its EXIF data say.
+
+    Raises InputError for a file that is missing, truncated or no image. OpenCV alone would hand out the upper half of
+    a truncated JPEG, so Pillow decodes it first.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"{path}: not an image that OpenCV can read")
+    return image
+
+
+def resize_shorter_side(image: np.ndarray, length: int) -> np.ndarray:
+    """`image` (H, W, C) with its shorter side of `length` pixels, by OpenCV's INTER_AREA.
+
+    The same rounding and interpolation as ImageRecordIter(resize=length, inter_method=3).
+    """
+    height, width = image.shape[:2]
+    size = (length, length * height // width) if height > width else (length * width // height, length)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def preprocess(image: np.ndarray, data_shape=(3, CROP, CROP), rgb_mean=RGB_MEAN, rgb_std=RGB_STD) -> np.ndarray:
+    """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB."""
+    _, crop_height, crop_width = data_shape
+    image = resize_shorter_side(image, resize_for(max(crop_height, crop_width)))
+    top, left = (image.shape[0] - crop_height) // 2, (image.shape[1] - crop_width) // 2
+    rgb = image[top:top + crop_height, left:left + crop_width, ::-1].astype(np.float32)
+    rgb = (rgb - np.float32(rgb_mean)) / np.float32(rgb_std)
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1)[np.newaxis])

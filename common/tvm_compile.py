@@ -1,0 +1,109 @@
+"""Compile an MXNet checkpoint with TVM, and run it."""
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+from common.params_file import load_checkpoint_params
+from common.symbol_json import INPUT, fold_batch_norm, load_symbol, parameter_names
+from common.tvm_runtime import host_cpu, opencl_device, tvm
+
+from tvm import relay  # noqa: E402  (after common.tvm_runtime, which owns the order)
+from tvm.contrib import graph_executor  # noqa: E402
+from tvm.relay.frontend import mxnet as frontend  # noqa: E402
+
+
+def _fully_connected(inputs, attrs):
+    """MXNet's FullyConnected in Relay. TVM's own converter imports MXNet, to ask it for its version."""
+    data, weight = inputs[:2]
+    if attrs.get_bool("flatten", True):
+        data = relay.nn.batch_flatten(data)
+    out = relay.nn.dense(data, weight, units=attrs.get_int("num_hidden"))
+    return out if attrs.get_bool("no_bias", False) else relay.nn.bias_add(out, inputs[2], axis=-1)
+
+
+frontend._convert_map["FullyConnected"] = _fully_connected
+logging.getLogger("te_compiler").setLevel(logging.ERROR)  # "operators have not been tuned", once for each build
+
+
+class CompiledNetwork:
+    """A network compiled for one device and input shape.
+
+    `predict(data)`: float32 of `data_shape` in, probabilities (N, classes) out, as NumPy arrays.
+    """
+
+    def __init__(self, library, device, data_shape):
+        self._executor = graph_executor.GraphModule(library["default"](device))
+        self.device = device
+        self.data_shape = tuple(data_shape)
+        self.num_classes = self._executor.get_output(0).shape[-1]
+
+    def predict(self, data: np.ndarray) -> np.ndarray:
+        if data.shape != self.data_shape or data.dtype != np.float32:
+            raise ValueError(f"expected float32 {self.data_shape}, not {data.dtype} {data.shape}")
+        self._executor.set_input(INPUT, data)
+        self._executor.run()
+        return self._executor.get_output(0).numpy()
+
+
+def resolve_target(name: str):
+    """(tvm.target.Target, device) of "opencl", "llvm" (this processor) or any TVM target string.
+
+    Raises InputError for a target that TVM does not know or that cannot run here.
+    """
+    host = f"llvm -mcpu={host_cpu()}"
+    try:
+        target = tvm.target.Target(host if name == "llvm" else name, host=host)
+    except (tvm.error.TVMError, ValueError, TypeError, KeyError):
+        raise InputError(f"unknown target {name!r}: give opencl, llvm or a TVM target such as "
+                         "'opencl -device=mali' or 'llvm -mcpu=skylake-avx512'") from None
+    kind = target.kind.name
+    if kind == "opencl":
+        return target, opencl_device()
+    if not tvm.runtime.enabled(kind) or not tvm.device(kind).exist:
+        raise InputError(f"target {name!r} cannot run here: this TVM or this machine has no {kind}")
+    return target, tvm.device(kind)
+
+
+def compile_checkpoint(prefix, epoch: int, data_shape, target: str = "opencl") -> CompiledNetwork:
+    """Compile `PREFIX-symbol.json` with `PREFIX-%04d.params` for input `data` of `data_shape` (N, 3, H, W).
+
+    MXNet is not needed. Raises InputError for files that are missing, damaged or do not belong together, and for a
+    target that cannot be used.
+    """
+    symbol_file, params_file = Path(f"{prefix}-symbol.json"), Path(f"{prefix}-{epoch:04d}.params")
+    graph = load_symbol(symbol_file)
+    arg_params, aux_params = load_checkpoint_params(params_file)
+    params = {**arg_params, **aux_params}
+    missing = [name for name in parameter_names(graph) if name not in params]
+    if missing:
+        raise InputError(f"{params_file}: has no {missing[0]!r}, which {symbol_file} needs ({len(missing)} missing)")
+    target, device = resolve_target(target)
+    library = _build(*fold_batch_norm(graph, params), data_shape, target, params_file)
+    with tempfile.TemporaryDirectory() as folder:
+        # out and in again through a file: OpenCL's kernels come back through the plug-in's loader only
+        library.export_library(f"{folder}/network.so")
+        return CompiledNetwork(tvm.runtime.load_module(f"{folder}/network.so"), device, data_shape)
+
+
+def _build(graph, params, data_shape, target, params_file):
+    labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if node["name"].endswith("label")}
+    shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}
+    try:
+        module = tvm.IRModule()
+        params = {name: tvm.nd.array(array.astype(np.float32, copy=False)) for name, array in params.items()}
+        module["main"] = frontend._from_mxnet_impl(graph, shapes, "float32", params, module)
+        module = relay.transform.InferType()(module)
+    except tvm.error.OpNotImplemented as error:
+        raise InputError(f"{params_file}: TVM cannot convert this network: {_last_line(error)}") from None
+    except tvm.error.TVMError as error:
+        raise InputError(f"{params_file}: parameters and symbol do not fit each other or the input {data_shape}: "
+                         f"{_last_line(error)}") from None
+    with tvm.transform.PassContext(opt_level=3):
+        return relay.build(module, target=target, params=params)
+
+
+def _last_line(error):
+    return str(error).strip().splitlines()[-1].strip()

@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""Compile an MXNet checkpoint with TVM for an OpenCL device, and print the top-5 of photographs.
+
+MXNet is not needed (only for --verify). Examples:
+
+    python from_mxnet.py                                   data/cat.jpg with the published 1.0 weights in models/
+    python from_mxnet.py dog.jpg --target llvm             on this processor instead of an OpenCL device
+    python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 3 --synset demo/synset.txt --image-shape 3,48,48
+"""
+import argparse
+import importlib
+import time
+from pathlib import Path
+
+import numpy as np
+
+from common.arguments import HelpFormatter, image_shape, numbers
+from common.errors import InputError, reported
+from common.labels import read_synset
+from common.preprocess import RGB_MEAN, RGB_STD, preprocess, read_image
+
+HERE = Path(__file__).resolve().parent
+PUBLISHED = HERE / "models" / "imagenet1k-mnetv2-1_0"
+TOLERANCE = 1e-4
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("images", nargs="*", metavar="IMAGE", default=[str(HERE / "data" / "cat.jpg")],
+                        help="photographs to classify")
+    model = parser.add_argument_group("checkpoint")
+    model.add_argument("--model-prefix", default=str(PUBLISHED), help="PREFIX of PREFIX-symbol.json")
+    model.add_argument("--epoch", type=int, default=0, help="number of PREFIX-%%04d.params")
+    model.add_argument("--synset", default=str(HERE / "data" / "imagenet1k-synset.txt"),
+                       help="text file with the name of each class, one a line")
+    model.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="input of the network")
+    model.add_argument("--rgb-mean", type=numbers(3), default=RGB_MEAN, help="subtracted from the image")
+    model.add_argument("--rgb-std", type=numbers(3), default=RGB_STD, help="the image is divided by it")
+    device = parser.add_argument_group("device")
+    device.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
+    device.add_argument("--repeat", type=int, default=3, help="runs of each image; the first one builds the kernels")
+    device.add_argument("--list-devices", action="store_true", help="list OpenCL platforms and devices, and end")
+    device.add_argument("--verify", action="store_true",
+                        help=f"compare with MXNet's output; fail above {TOLERANCE:g}")
+    return parser
+
+
+def main(args):
+    if args.verify:
+        mxnet_predict = import_mxnet_predict()  # before TVM
+    from common import tvm_runtime
+    if args.list_devices:
+        print("\n".join(tvm_runtime.list_devices()))
+        return
+
+    check_published_weights(args)
+    inputs = [preprocess(read_image(path), args.image_shape, args.rgb_mean, args.rgb_std) for path in args.images]
+    from common.tvm_compile import compile_checkpoint
+    network = compile_checkpoint(args.model_prefix, args.epoch, (1, *args.image_shape), args.target)
+    synset = read_synset(args.synset, network.num_classes)
+
+    print(f"device: {device_name(network.device)}")
+    outputs = []
+    for path, data in zip(args.images, inputs):
+        print(path)
+        for _ in range(max(1, args.repeat)):
+            probabilities = classify(network, data, synset)
+        outputs.append(probabilities)
+    if args.verify:
+        verify(args, mxnet_predict, inputs, outputs)
+
+
+def classify(network, data, synset):
+    """Run the network once and print the time and the top-5; returns the probabilities (1, classes)."""
+    start = time.perf_counter()
+    probabilities = network.predict(data)
+    ran = time.perf_counter()
+    top = np.argsort(-probabilities[0], kind="stable")[:5]
+    end = time.perf_counter()
+    print(f"elapsed: {(end - start) * 1e3:.1f}ms ({(ran - start) * 1e3:.1f}ms)")
+    for rank, label in enumerate(top, start=1):
+        print(f"TVM prediction top-{rank}: {label} {synset[label]} ({probabilities[0, label]:.3f})")
+    return probabilities
+
+
+def verify(args, mxnet_predict, inputs, outputs):
+    expected = [mxnet_predict(args.model_prefix, args.epoch, data) for data in inputs]
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, outputs))
+    name = "OpenCL" if args.target.split()[0] == "opencl" else args.target.split()[0]
+    if not difference <= TOLERANCE:
+        raise InputError(f"{name} and MXNet disagree (max difference {difference:.1e}, allowed {TOLERANCE:g})")
+    print(f"{name} and MXNet agree (max difference {difference:.1e})")
+
+
+def import_mxnet_predict():
+    try:
+        return importlib.import_module("common.mxnet_predict").predict
+    except ModuleNotFoundError as error:
+        raise InputError(f"--verify: {error}") from None
+
+
+def check_published_weights(args):
+    """Say where the default checkpoint is to be had, when it is asked for and is not there."""
+    if Path(args.model_prefix) == PUBLISHED and not Path(f"{PUBLISHED}-{args.epoch:04d}.params").exists():
+        raise InputError(
+            f"no checkpoint {PUBLISHED.name} in {PUBLISHED.parent}: put models/{PUBLISHED.name}-symbol.json and "
+            f"models/{PUBLISHED.name}-0000.params of https://github.com/liangfu/mxnet-mobilenet-v2 there, or give your "
+            "own --model-prefix")
+
+
+def device_name(device):
+    from common.tvm_runtime import host_cpu, tvm
+    if device.device_type == tvm.cpu().device_type:
+        return f"this processor ({host_cpu()})"
+    return device.device_name
+
+
+if __name__ == "__main__":
+    arguments = get_args_parser().parse_args()
+    with reported("from_mxnet.py"):
+        main(arguments)

@@ -1,0 +1,1 @@
+"""MobileNetV2 as an MXNet Symbol and as a Gluon HybridBlock, both made from one table."""

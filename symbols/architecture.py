@@ -1,0 +1,149 @@
+"""What MobileNetV2 is made of: the paper's table, widened and padded as asked, layer by layer.
+
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018 (arXiv:1801.04381), Table 2.
+The Symbol and the Gluon definition both read the result of `architecture()`; nothing else holds the shape of the
+network. Names and shapes are those of the published checkpoints of liangfu/mxnet-mobilenet-v2.
+"""
+from numbers import Integral, Real
+from typing import NamedTuple
+
+# t: expansion, c: channels, n: repeats, s: stride of the first block
+TABLE = (
+    # t,  c,   n, s
+    (1,  16,  1, 1),
+    (6,  24,  2, 2),
+    (6,  32,  3, 2),
+    (6,  64,  4, 2),
+    (6,  96,  3, 1),
+    (6,  160, 3, 2),
+    (6,  320, 1, 1),
+)
+FIRST_CHANNELS, LAST_CHANNELS = 32, 1280
+
+# "published": the strides of the table above, behind every published checkpoint.
+# "first": those of the first public version, which kept 28x28 maps through the 64-channel stage.
+STRIDES = {
+    "published": tuple(s for _, _, _, s in TABLE),
+    "first": (1, 2, 2, 1, 2, 2, 1),
+}
+PADDINGS = ("symmetric", "same")
+
+MIN_MULTIPLIER, MAX_MULTIPLIER = 0.1, 2.0
+MIN_SIZE = 32
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
+
+
+class Unit(NamedTuple):
+    """A convolution without bias, BatchNorm and, where `relu6`, clip(0, 6)."""
+    name: str
+    in_channels: int
+    channels: int
+    kernel: int
+    stride: int
+    groups: int
+    padding: Padding
+    relu6: bool
+
+
+class Block(NamedTuple):
+    """An inverted residual: expansion, depthwise convolution, linear projection, and the sum where `shortcut`."""
+    name: str
+    units: tuple[Unit, Unit, Unit]
+    shortcut: bool
+
+    @property
+    def output(self) -> str:
+        """Name of the symbol output that leaves this block."""
+        return f"{self.name}-shortcut_output" if self.shortcut else f"{self.units[-1].name}-batchnorm_output"
+
+
+class Architecture(NamedTuple):
+    first: Unit
+    blocks: tuple[Block, ...]
+    last: Unit
+    features: dict[int, str]  # stride of the feature map -> name of the symbol output that is its deepest map
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """(before, after) as TensorFlow's SAME: ceil(size / stride) outputs, the odd row or column at the end."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def architecture(multiplier=1.0, strides="published", padding="symmetric", image_shape=None) -> Architecture:
+    """The layers of MobileNetV2.
+
+    Parameters
+    ----------
+    multiplier : float
+        Width multiplier, 0.1 to 2. Widths are `int(round(c * multiplier))`; the last convolution keeps its 1280
+        channels below 1 (paper, section 4.1).
+    strides : "published" | "first"
+        Stride table, see `STRIDES`.
+    padding : "symmetric" | "same"
+        One pixel on every side of each 3x3 convolution, or TensorFlow's SAME, which depends on the image's size.
+    image_shape : (3, height, width), optional
+        Height and width of 32 or more. Required for padding="same".
+
+    Raises
+    ------
+    ValueError
+        For any value outside these ranges; the message names the range.
+    """
+    if not isinstance(multiplier, Real) or not MIN_MULTIPLIER <= multiplier <= MAX_MULTIPLIER:
+        raise ValueError(f"multiplier must be from {MIN_MULTIPLIER} to {MAX_MULTIPLIER}, not {multiplier!r}")
+    if strides not in STRIDES:
+        raise ValueError(f"strides must be one of {', '.join(STRIDES)}, not {strides!r}")
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, not {padding!r}")
+    if image_shape is not None:
+        check_image_shape(image_shape)
+    elif padding == "same":
+        raise ValueError('padding="same" needs image_shape=(3, height, width): TensorFlow\'s SAME depends on it')
+
+    size = None if image_shape is None else tuple(image_shape[1:])
+
+    def unit(name, in_channels, channels, kernel=1, stride=1, groups=1, relu6=True):
+        nonlocal size
+        if padding == "same":
+            pads = tuple(_same_padding(n, kernel, stride) for n in size)
+            size = tuple(-(-n // stride) for n in size)
+        else:
+            pads = ((kernel // 2, kernel // 2),) * 2
+        return Unit(name, in_channels, channels, kernel, stride, groups, pads, relu6)
+
+    def width(channels):
+        return int(round(channels * multiplier))
+
+    channels = width(FIRST_CHANNELS)
+    first = unit("first-3x3-conv", 3, channels, kernel=3, stride=2)
+    stride_so_far, features, blocks = 2, {}, []
+    for i, ((t, c, n, _), s) in enumerate(zip(TABLE, STRIDES[strides])):
+        for j in range(n):
+            name, stride = f"seq-{i}-block{j}", s if j == 0 else 1
+            expanded, out = channels * t, width(c)
+            blocks.append(Block(name, (
+                unit(f"{name}-exp", channels, expanded),
+                unit(f"{name}-depthwise", expanded, expanded, kernel=3, stride=stride, groups=expanded),
+                unit(f"{name}-linear", expanded, out, relu6=False),
+            ), shortcut=j > 0))
+            channels = out
+            stride_so_far *= stride
+            features[stride_so_far] = blocks[-1].output
+    last = unit("last-1x1-conv", channels, max(LAST_CHANNELS, width(LAST_CHANNELS)))
+    del features[2]
+    return Architecture(first, tuple(blocks), last, features)
+
+
+def check_image_shape(image_shape) -> None:
+    """Raise ValueError unless `image_shape` is (3, height, width) with both of 32 or more."""
+    shape = tuple(image_shape)
+    if len(shape) != 3 or shape[0] != 3 or not all(isinstance(n, Integral) and n >= MIN_SIZE for n in shape[1:]):
+        raise ValueError(f"image_shape must be (3, height, width), both {MIN_SIZE} or more, not {shape}")
+
+
+def check_num_classes(num_classes) -> None:
+    """Raise ValueError unless `num_classes` is a whole number of 1 or more."""
+    if not isinstance(num_classes, Integral) or num_classes < 1:
+        raise ValueError(f"num_classes must be a whole number of 1 or more, not {num_classes!r}")

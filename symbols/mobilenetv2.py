@@ -1,0 +1,64 @@
+"""MobileNetV2 with MXNet's Symbol API."""
+from common.find_mxnet import mx
+from symbols.architecture import Unit, architecture, check_num_classes
+
+
+def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+    """MobileNetV2 with a softmax head, as a Symbol.
+
+    Input `data`: float32 (N, 3, H, W), H and W of 32 or more, RGB with the mean subtracted (see
+    `common.preprocess`); `softmax_label`: (N,). Output `softmax_output`: probabilities, (N, num_classes).
+
+    Parameters are those of `symbols.architecture.architecture`, which also lists what a ValueError is raised for;
+    names and shapes of the weights are those of the published checkpoints.
+    """
+    check_num_classes(num_classes)
+    data = _last_map(architecture(multiplier, strides, padding, image_shape))
+    data = mx.sym.Pooling(data, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
+    data = mx.sym.Flatten(data, name="flatten")
+    data = mx.sym.FullyConnected(data, num_hidden=num_classes, name="fc")
+    return mx.sym.SoftmaxOutput(data, name="softmax")
+
+
+def feature_names(strides="published"):
+    """{4: ..., 8: ..., 16: ..., 32: ...}: the output name of the deepest map at each stride.
+
+    The names hold for every multiplier and padding, for the Gluon definition, and for any published checkpoint:
+    `symbol.get_internals()[feature_names()[16]]`.
+    """
+    return dict(architecture(strides=strides).features)
+
+
+def get_features(multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+    """The feature maps at strides 4, 8, 16 and 32, as one grouped Symbol, for detectors and segmenters.
+
+    At multiplier 1.0 and 224x224: (N, 24, 56, 56), (N, 32, 28, 28), (N, 96, 14, 14), (N, 320, 7, 7). Loads the
+    parameters of a classification checkpoint (`last-1x1-conv` and `fc` are not used).
+    """
+    plan = architecture(multiplier, strides, padding, image_shape)
+    internals = _last_map(plan).get_internals()
+    return mx.sym.Group([internals[name] for name in plan.features.values()])
+
+
+def _last_map(plan):
+    data = _unit(mx.sym.Variable("data"), plan.first)
+    for block in plan.blocks:
+        inputs = data
+        for unit in block.units:
+            data = _unit(data, unit)
+        if block.shortcut:
+            data = mx.sym.elemwise_add(inputs, data, name=f"{block.name}-shortcut")
+    return _unit(data, plan.last)
+
+
+def _unit(data, unit: Unit):
+    (top, bottom), (left, right) = pad = unit.padding
+    if top != bottom or left != right:  # Convolution pads both sides alike: the rest needs a layer of its own
+        data = mx.sym.pad(data, mode="constant", constant_value=0, name=f"{unit.name}-pad",
+                          pad_width=(0, 0, 0, 0, top, bottom, left, right))
+        pad = ((0, 0), (0, 0))
+    data = mx.sym.Convolution(data, num_filter=unit.channels, kernel=(unit.kernel,) * 2, stride=(unit.stride,) * 2,
+                              pad=(pad[0][0], pad[1][0]), num_group=unit.groups, no_bias=True,
+                              name=f"{unit.name}-conv2d")
+    data = mx.sym.BatchNorm(data, fix_gamma=False, eps=1e-5, name=f"{unit.name}-batchnorm")
+    return mx.sym.clip(data, 0, 6, name=f"{unit.name}-relu6") if unit.relu6 else data

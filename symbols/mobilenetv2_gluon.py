@@ -1,0 +1,98 @@
+"""MobileNetV2 as a Gluon HybridBlock, with the parameter names of the Symbol definition."""
+from common.find_mxnet import mx
+from symbols.architecture import Unit, architecture, check_image_shape, check_num_classes
+
+
+class ConvBatchNorm(mx.gluon.HybridBlock):
+    """Convolution without bias, BatchNorm and, where the unit says so, clip(0, 6).
+
+    Gluon's own Conv2D and BatchNorm would name the parameters otherwise (`running_mean` for `moving_mean`).
+    """
+
+    def __init__(self, unit: Unit):
+        super().__init__(prefix=f"{unit.name}-")
+        self._unit = unit
+        channels = (unit.channels,)
+        with self.name_scope():
+            get = self.params.get
+            self.weight = get("conv2d_weight", shape=(unit.channels, unit.in_channels // unit.groups,
+                                                      unit.kernel, unit.kernel))
+            self.gamma = get("batchnorm_gamma", shape=channels, init="ones")
+            self.beta = get("batchnorm_beta", shape=channels, init="zeros")
+            self.moving_mean = get("batchnorm_moving_mean", shape=channels, init="zeros", grad_req="null",
+                                   differentiable=False)
+            self.moving_var = get("batchnorm_moving_var", shape=channels, init="ones", grad_req="null",
+                                  differentiable=False)
+
+    def hybrid_forward(self, F, x, weight, gamma, beta, moving_mean, moving_var):
+        unit = self._unit
+        (top, bottom), (left, right) = unit.padding
+        symmetric = top == bottom and left == right
+        if not symmetric:
+            x = F.pad(x, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, top, bottom, left, right),
+                      name="pad")
+        x = F.Convolution(x, weight, num_filter=unit.channels, kernel=(unit.kernel,) * 2, stride=(unit.stride,) * 2,
+                          pad=(top, left) if symmetric else (0, 0), num_group=unit.groups, no_bias=True,
+                          name="conv2d")
+        x = F.BatchNorm(x, gamma, beta, moving_mean, moving_var, fix_gamma=False, eps=1e-5, name="batchnorm")
+        return F.clip(x, 0, 6, name="relu6") if unit.relu6 else x
+
+
+class InvertedResidual(mx.gluon.HybridBlock):
+    """Expansion, depthwise convolution, linear projection, and the sum where the table has one."""
+
+    def __init__(self, block):
+        super().__init__(prefix=f"{block.name}-")
+        self._shortcut = block.shortcut
+        self.units = mx.gluon.nn.HybridSequential(prefix="")
+        self.units.add(*(ConvBatchNorm(unit) for unit in block.units))
+
+    def hybrid_forward(self, F, x):
+        out = self.units(x)
+        return F.elemwise_add(x, out, name="shortcut") if self._shortcut else out
+
+
+class MobileNetV2(mx.gluon.HybridBlock):
+    """MobileNetV2: (N, 3, H, W) to logits (N, num_classes).
+
+    Arguments, their ranges and the ValueErrors are those of `symbols.mobilenetv2.get_symbol`. `load_parameters` and
+    `save_parameters` read and write `PREFIX-%04d.params` checkpoints, those of the Symbol definition and the published
+    ones included; `export` writes symbol and parameters for use without this class.
+    """
+
+    def __init__(self, num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+        check_num_classes(num_classes)
+        plan = architecture(multiplier, strides, padding, image_shape)
+        super().__init__(prefix="")
+        self._num_classes = num_classes
+        self._image_shape = tuple(image_shape) if padding == "same" else None
+        self.features = mx.gluon.nn.HybridSequential(prefix="")
+        self.features.add(ConvBatchNorm(plan.first), *map(InvertedResidual, plan.blocks), ConvBatchNorm(plan.last))
+        self.fc_weight = self.params.get("fc_weight", shape=(num_classes, plan.last.channels))
+        self.fc_bias = self.params.get("fc_bias", shape=(num_classes,), init="zeros")
+
+    def forward(self, x, *args):
+        if isinstance(x, mx.nd.NDArray):
+            check_image_shape(x.shape[1:])
+            if self._image_shape is not None and x.shape[1:] != self._image_shape:
+                raise ValueError(f'padding="same" was laid out for {self._image_shape}, not {x.shape[1:]}')
+        return super().forward(x, *args)
+
+    def hybrid_forward(self, F, x, fc_weight, fc_bias):
+        x = self.features(x)
+        x = F.Pooling(x, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
+        x = F.Flatten(x, name="flatten")
+        return F.FullyConnected(x, fc_weight, fc_bias, num_hidden=self._num_classes, name="fc")
+
+    def save_parameters(self, filename, deduplicate=False):
+        """Write the parameters under their checkpoint names (`arg:fc_weight`, ...), as Module and `export` do."""
+        kinds = {name: "aux" if name.endswith(("moving_mean", "moving_var")) else "arg"
+                 for name in self.collect_params()}
+        mx.nd.save(filename, {f"{kinds[name]}:{name}": parameter.data(parameter.list_ctx()[0])
+                              for name, parameter in self.collect_params().items()})
+
+
+def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+    """The Gluon network traced into a Symbol with a softmax head, as `symbols.mobilenetv2.get_symbol` gives it."""
+    net = MobileNetV2(num_classes, multiplier, strides, padding, image_shape)
+    return mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")

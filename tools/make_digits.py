@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""The demo's data: scikit-learn's 1,797 handwritten digits in ImageNet's folder form and in RecordIO. Example:
+
+    python tools/make_digits.py demo
+
+writes demo/images/{train,val}/<class>/*.jpg, demo/{train,val}.{rec,idx,lst} and demo/synset.txt.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_digits
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.arguments import HelpFormatter  # noqa: E402
+from common.errors import reported  # noqa: E402
+from common.recordio import pack_folder  # noqa: E402
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CROP = 48
+PACKED = round(CROP * 480 / 224)  # ImageNet: packed with a shorter side of 480 pixels for crops of 224
+ENLARGED = 16  # the digits are 8x8 pixels
+HELD_OUT = 5   # every fifth image of a class
+
+
+def class_name(digit):
+    return f"digit{digit} {NAMES[digit]}"
+
+
+def write_images(folder: Path) -> None:
+    """8-bit grey JPEGs, 128 pixels square: folder/{train,val}/digit7/0123.jpg, the number being scikit-learn's."""
+    digits = load_digits()
+    seen = [0] * 10
+    for i, (image, digit) in enumerate(zip(digits.images, digits.target)):
+        part = "val" if seen[digit] % HELD_OUT == 0 else "train"
+        seen[digit] += 1
+        path = folder / part / class_name(digit).split()[0] / f"{i:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = cv2.resize(np.float32(image * (255 / 16)), None, fx=ENLARGED, fy=ENLARGED,
+                          interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(path), np.clip(grey, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def main(args):
+    out = Path(args.out)
+    write_images(out / "images")
+    (out / "synset.txt").write_text("".join(f"{class_name(digit)}\n" for digit in range(10)))
+    for part, seed in (("train", 0), ("val", None)):
+        count = pack_folder(out / "images" / part, out / part, short_side=PACKED, shuffle_seed=seed)
+        print(f"{out / part}.rec: {count} images")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("out", nargs="?", default="demo", help="folder to write to")
+    with reported("make_digits.py"):
+        main(parser.parse_args())
