@@ -1,6 +1,5 @@
 """Images for training and evaluation: ImageRecordIter over RecordIO, or synthetic ones to measure speed."""
 import argparse
-from pathlib import Path
 
 import numpy as np
 
@@ -8,7 +7,7 @@ from common.arguments import image_shape, numbers
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocess import RGB_MEAN, RGB_STD, resize_for
-from common.recordio import check_records, read_index
+from common.recordio import check_records
 
 AREA_INTERPOLATION = 3
 BENCHMARK_BATCHES = 50
@@ -41,6 +40,7 @@ AUGMENTATION = (
 
 def add_image_args(group) -> None:
     """What evaluation and training both need to know of the images."""
+    group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, where there is one")
     group.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="input of the network")
     group.add_argument("--rgb-mean", type=numbers(3), default=RGB_MEAN, help="subtracted from the image")
     group.add_argument("--rgb-std", type=numbers(3), default=RGB_STD, help="the image is divided by it")
@@ -52,7 +52,6 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-train", help="RecordIO file of the training images")
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
     data.add_argument("--data-val", help="RecordIO file of the validation images; none: no validation")
-    data.add_argument("--data-val-idx", default="", help="its index; evaluation reads in order and needs none")
     add_image_args(data)
     data.add_argument("--num-classes", type=int, default=1000, help="number of classes")
     data.add_argument("--num-examples", type=int, default=None, help="training images in an epoch (default: all "
@@ -60,7 +59,7 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--pad-size", type=int, default=0, help="pixels added on every side before the crop")
     data.add_argument("--fill-value", type=int, default=127, help="grey level of what is added")
     data.add_argument("--benchmark", type=int, default=0,
-                      help=f"1: measure the speed with {BENCHMARK_BATCHES} batches of synthetic images; nothing is saved")
+                      help=f"1: measure the speed on {BENCHMARK_BATCHES} batches of synthetic images, and save nothing")
 
 
 def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
@@ -131,11 +130,7 @@ def training_iter(args, kv):
             BENCHMARK_BATCHES
     if not args.data_train:
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
-    check_records(args.data_train)
-    idx = args.data_train_idx
-    if not idx and Path(args.data_train).with_suffix(".idx").exists():
-        idx = str(Path(args.data_train).with_suffix(".idx"))
-    records = len(read_index(idx, args.data_train)) if idx else None
+    idx, records = check_records(args.data_train, args.data_train_idx)
     examples = args.num_examples or records
     if not examples:
         raise InputError(f"{args.data_train}: has no .idx beside it, so give --num-examples (or --data-train-idx)")
@@ -161,14 +156,14 @@ def evaluation_iter(args, num_classes):
 
     The last batch of each pass is filled up; `batch.pad` says with how many (`common.evaluate.score` leaves them out).
     """
-    check_records(args.data_val)
+    check_records(args.data_val, args.data_val_idx)
     return LabelCheckedIter(lambda: mx.io.ImageRecordIter(
         path_imgrec=args.data_val, shuffle=False, resize=resize_for(max(args.image_shape[1:])),
         inter_method=AREA_INTERPOLATION, **_common_options(args)), num_classes, args.data_val, renew=True)
 
 
 def _common_options(args):
-    channels = dict(zip(("mean_r", "mean_g", "mean_b"), args.rgb_mean)) | dict(
-        zip(("std_r", "std_g", "std_b"), args.rgb_std))
+    names = ("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b")
     return dict(data_name="data", label_name="softmax_label", data_shape=args.image_shape,
-                batch_size=args.batch_size, preprocess_threads=args.data_nthreads, verbose=False, **channels)
+                batch_size=args.batch_size, preprocess_threads=args.data_nthreads, verbose=False,
+                **dict(zip(names, (*args.rgb_mean, *args.rgb_std))))

@@ -1,5 +1,6 @@
 """Train a network with MXNet's Module, as MXNet's image-classification examples do."""
 import logging
+import os
 import sys
 
 from tqdm import tqdm
@@ -12,13 +13,15 @@ from common.errors import InputError
 from common.evaluate import metrics, score
 from common.find_mxnet import mx
 
+KV_STORES = ("local", "device", "nccl", "dist_sync", "dist_device_sync", "dist_async")
 MOMENTUM_OPTIMIZERS = ("sgd", "nag", "dcasgd", "lbsgd", "signum")
 
 
 def add_fit_args(parser) -> None:
     train = parser.add_argument_group("training")
     train.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
-    train.add_argument("--kv-store", default="device", help="key-value store type (local, device, dist_sync, ...)")
+    train.add_argument("--kv-store", default="device", choices=KV_STORES, help="how devices and workers share "
+                       "gradients")
     train.add_argument("--num-epochs", type=int, default=480, help="train until this many epochs are completed")
     train.add_argument("--batch-size", type=int, default=96, help="images in a batch, over all devices of a worker")
     train.add_argument("--lr", type=float, default=0.045, help="initial learning rate")
@@ -48,13 +51,16 @@ def fit(args, network) -> None:
     if not args.benchmark and end <= begin:
         raise InputError(f"--num-epochs {end}: {begin} epochs are completed already")
     mx.random.seed(args.seed)
-    devices, kv = contexts(args.gpus), mx.kvstore.create(args.kv_store)
+    devices, kv = contexts(args.gpus), key_value_store(args.kv_store)
     arg_params = aux_params = None
     if args.load_epoch is not None:
         if not args.model_prefix:
             raise InputError("--load-epoch needs --model-prefix")
         arg_params, aux_params = load_params_for(network, args.model_prefix, args.load_epoch,
                                                  (args.batch_size, *args.image_shape))
+    if args.optimizer.lower() not in mx.optimizer.Optimizer.opt_registry:
+        raise InputError(f"--optimizer {args.optimizer}: MXNet has "
+                         f"{', '.join(sorted(mx.optimizer.Optimizer.opt_registry))}")
     images, batches = training_iter(args, kv)
     validation = evaluation_iter(args, args.num_classes) if args.data_val and not args.benchmark else None
 
@@ -68,6 +74,16 @@ def fit(args, network) -> None:
             arg_params=arg_params, aux_params=aux_params,
             batch_end_callback=batch_callbacks(args, batches),
             epoch_end_callback=[validate(args, module, validation), save(args, kv, end)])
+
+
+def key_value_store(kind):
+    if kind.startswith("dist") and "DMLC_ROLE" not in os.environ:
+        raise InputError(f"--kv-store {kind}: start scheduler, servers and workers with a launcher that sets DMLC_ROLE "
+                         "and its kin; one machine needs none (--kv-store device)")
+    try:
+        return mx.kvstore.create(kind)
+    except mx.base.MXNetError as error:
+        raise InputError(f"--kv-store {kind}: {str(error).strip().splitlines()[-1]}") from None
 
 
 def optimizer_params(args, begin, end, batches) -> dict:
@@ -89,7 +105,13 @@ def optimizer_params(args, begin, end, batches) -> dict:
 
 def batch_callbacks(args, batches):
     """Speedometer's log lines and, on a terminal, a progress bar."""
-    callbacks = [mx.callback.Speedometer(args.batch_size, args.disp_batches)]
+    def settle(param):
+        # BatchNorm's moving mean and variance are written in the backward pass, which MXNet does not wait for before
+        # it copies them at the end of an epoch: the first layers would miss the last batch, now and then
+        if param.nbatch == batches - 1:
+            mx.nd.waitall()
+
+    callbacks = [settle, mx.callback.Speedometer(args.batch_size, args.disp_batches)]
     if sys.stderr.isatty():
         bar = tqdm(total=batches, unit="batch", leave=False, dynamic_ncols=True)
 

@@ -12,5 +12,5 @@ def read_synset(path, num_classes: int) -> list:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if len(names) != num_classes:
-        raise InputError(f"{path}: names {len(names)} classes, but the network has {num_classes}: give its own --synset")
+        raise InputError(f"{path}: names {len(names)} classes, the network has {num_classes}: give its own --synset")
     return names

@@ -57,11 +57,23 @@ def _list_images(folder):
     return items
 
 
-def check_records(rec) -> None:
-    """Raise InputError unless `rec` begins and ends with a whole record.
+def check_records(rec, idx="") -> tuple:
+    """(index, number of records) of a RecordIO file that is whole: "" and None where there is no index.
 
-    Reads the first and the last record only, whatever the size: a record starts with a magic number that occurs
-    nowhere else at a multiple of four bytes (dmlc-core, include/dmlc/recordio.h).
+    `idx` is its index; where it is empty, the one beside `rec` is taken, if there is one. Raises InputError for files
+    that are missing, truncated or do not belong together.
+    """
+    _check_ends(rec)
+    beside = Path(rec).with_suffix(".idx")
+    idx = idx or (str(beside) if beside.exists() else "")
+    return idx, _check_index(idx, rec) if idx else None
+
+
+def _check_ends(rec):
+    """Whether `rec` begins and ends with a whole record, from reading only those, whatever the size of the file.
+
+    A record starts with a magic number that occurs nowhere else at a multiple of four bytes (dmlc-core,
+    include/dmlc/recordio.h).
     """
     try:
         with open(rec, "rb") as file:
@@ -90,8 +102,8 @@ def _last_aligned(content, magic):
     return at
 
 
-def read_index(idx, rec) -> list:
-    """Offsets of the records of `rec`, from its .idx file. InputError where it is damaged or of another file."""
+def _check_index(idx, rec):
+    """Number of records that the index lists."""
     try:
         with open(idx, encoding="ascii") as file:
             offsets = [int(line.split("\t")[1]) for line in file]
@@ -99,11 +111,10 @@ def read_index(idx, rec) -> list:
         raise InputError(f"{idx}: {error.strerror}") from None
     except (ValueError, IndexError):
         raise InputError(f"{idx}: not an index of a RecordIO file") from None
-    size = os.path.getsize(rec)
-    if not offsets or max(offsets) + 8 > size:
-        raise InputError(f"{idx}: lists records beyond the end of {rec}; the two do not belong together")
+    last = max(offsets, default=0)
     with open(rec, "rb") as file:
-        file.seek(max(offsets))
-        if file.read(4) != MAGIC:
-            raise InputError(f"{idx}: lists records where {rec} has none; the two do not belong together")
-    return offsets
+        file.seek(last)
+        if not offsets or file.read(4) != MAGIC:
+            raise InputError(f"{idx}: lists records that {rec} does not have; the two do not belong together, or the "
+                             "images were not copied whole")
+    return len(offsets)

@@ -8,11 +8,7 @@ import numpy as np
 from common.errors import InputError
 from common.params_file import load_checkpoint_params
 from common.symbol_json import INPUT, fold_batch_norm, load_symbol, parameter_names
-from common.tvm_runtime import host_cpu, opencl_device, tvm
-
-from tvm import relay  # noqa: E402  (after common.tvm_runtime, which owns the order)
-from tvm.contrib import graph_executor  # noqa: E402
-from tvm.relay.frontend import mxnet as frontend  # noqa: E402
+from common.tvm_runtime import frontend, graph_executor, host_cpu, opencl_device, relay, tvm
 
 
 def _fully_connected(inputs, attrs):
@@ -25,7 +21,7 @@ def _fully_connected(inputs, attrs):
 
 
 frontend._convert_map["FullyConnected"] = _fully_connected
-logging.getLogger("te_compiler").setLevel(logging.ERROR)  # "operators have not been tuned", once for each build
+logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
 
 
 class CompiledNetwork:
@@ -62,9 +58,30 @@ def resolve_target(name: str):
     kind = target.kind.name
     if kind == "opencl":
         return target, opencl_device()
-    if not tvm.runtime.enabled(kind) or not tvm.device(kind).exist:
+    if kind == "llvm":
+        _check_processor(name, target)
+    elif not _runs_here(kind):
         raise InputError(f"target {name!r} cannot run here: this TVM or this machine has no {kind}")
     return target, tvm.device(kind)
+
+
+def _check_processor(name, target):
+    """LLVM only warns of a processor it does not know (as of `native`), and compiles for a generic one."""
+    codegen, here = tvm.target.codegen, tvm.target.Target("llvm")
+    triple = str(target.attrs.get("mtriple", ""))
+    if triple and triple.split("-")[0] != codegen.llvm_get_system_triple().split("-")[0]:
+        raise InputError(f"target {name!r} cannot run here: this is {codegen.llvm_get_system_triple()}")
+    mcpu = str(target.attrs.get("mcpu", "")) or host_cpu()
+    if mcpu not in [str(cpu) for cpu in codegen.llvm_get_cpu_archlist(here)]:
+        raise InputError(f"target {name!r}: LLVM knows no processor {mcpu!r}; --target llvm takes this one "
+                         f"({host_cpu()})")
+
+
+def _runs_here(kind):
+    try:
+        return tvm.runtime.enabled(kind) and tvm.device(kind).exist
+    except (tvm.error.TVMError, ValueError):
+        return False
 
 
 def compile_checkpoint(prefix, epoch: int, data_shape, target: str = "opencl") -> CompiledNetwork:

@@ -1,6 +1,6 @@
 """Import TVM with an OpenCL runtime that works: the one place that knows the order the libraries must come in.
 
-    from common.tvm_runtime import tvm
+    from common.tvm_runtime import tvm, relay
 
 MXNet, where it is needed at all, comes first (`common.find_mxnet`), then pyopencl with its drivers loaded, then TVM:
 TVM loads its LLVM for everyone, and a driver that brings another LLVM (PoCL) crashes when it is loaded after it.
@@ -33,6 +33,9 @@ def _platforms() -> list:
 PLATFORMS = _platforms()
 
 import tvm  # noqa: E402
+from tvm import relay  # noqa: E402, F401
+from tvm.contrib import graph_executor  # noqa: E402, F401
+from tvm.relay.frontend import mxnet as frontend  # noqa: E402, F401
 
 
 def opencl_device():

@@ -6,7 +6,8 @@ from symbols.architecture import Unit, architecture, check_image_shape, check_nu
 class ConvBatchNorm(mx.gluon.HybridBlock):
     """Convolution without bias, BatchNorm and, where the unit says so, clip(0, 6).
 
-    Gluon's own Conv2D and BatchNorm would name the parameters otherwise (`running_mean` for `moving_mean`).
+    Gluon's own Conv2D and BatchNorm would name the parameters otherwise (`running_mean` for `moving_mean`). Weight
+    decay is Module's: on weights and gammas only.
     """
 
     def __init__(self, unit: Unit):
@@ -18,7 +19,7 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
             self.weight = get("conv2d_weight", shape=(unit.channels, unit.in_channels // unit.groups,
                                                       unit.kernel, unit.kernel))
             self.gamma = get("batchnorm_gamma", shape=channels, init="ones")
-            self.beta = get("batchnorm_beta", shape=channels, init="zeros")
+            self.beta = get("batchnorm_beta", shape=channels, init="zeros", wd_mult=0)
             self.moving_mean = get("batchnorm_moving_mean", shape=channels, init="zeros", grad_req="null",
                                    differentiable=False)
             self.moving_var = get("batchnorm_moving_var", shape=channels, init="ones", grad_req="null",
@@ -69,7 +70,7 @@ class MobileNetV2(mx.gluon.HybridBlock):
         self.features = mx.gluon.nn.HybridSequential(prefix="")
         self.features.add(ConvBatchNorm(plan.first), *map(InvertedResidual, plan.blocks), ConvBatchNorm(plan.last))
         self.fc_weight = self.params.get("fc_weight", shape=(num_classes, plan.last.channels))
-        self.fc_bias = self.params.get("fc_bias", shape=(num_classes,), init="zeros")
+        self.fc_bias = self.params.get("fc_bias", shape=(num_classes,), init="zeros", wd_mult=0)
 
     def forward(self, x, *args):
         if isinstance(x, mx.nd.NDArray):

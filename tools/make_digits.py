@@ -15,9 +15,9 @@ from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import HelpFormatter  # noqa: E402
-from common.errors import reported  # noqa: E402
-from common.recordio import pack_folder  # noqa: E402
+from common.arguments import HelpFormatter
+from common.errors import reported
+from common.recordio import pack_folder
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CROP = 48

@@ -1,0 +1,52 @@
+# make demo | test | ... : see `make help`.
+
+SHELL := /bin/bash
+VENV := .venv
+VPY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+NATIVE := native/build/libtvm_opencl.so
+
+.PHONY: help setup demo test test-long lint clean remake
+.DELETE_ON_ERROR:
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses."
+
+setup: $(NATIVE)  ## make .venv, install the pinned packages, build native/ (demo and test do it by themselves)
+
+demo: $(NATIVE)  ## handwritten digits from RecordIO to a trained network to the top-5 on OpenCL
+	@PYTHON=$(VPY) tools/demo.sh
+
+test: $(NATIVE)  ## the tests
+	@$(VPY) -m pytest
+
+test-long: $(NATIVE)  ## the long ones: whole matrices, fuzzing, kill loops
+	@$(VPY) -m pytest -m long
+
+lint: $(READY)  ## check the style
+	@$(VPY) -m ruff check .
+
+clean:  ## remove what setup and demo made
+	rm -rf $(VENV) native/build demo
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# another Python asked for than the one in .venv: make it anew
+MINOR := -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null
+ifneq ($(PYTHON),)
+  ifneq ($(shell $(PYTHON) $(MINOR)),$(shell $(VPY) $(MINOR)))
+    $(READY): remake
+  endif
+endif
+
+$(READY): requirements.txt requirements-inference.txt requirements-dev.txt constraints.txt
+	@python=$$(tools/find_python.sh) && \
+	echo "Making $(VENV) with $$($$python --version)" && \
+	$$python -m venv --clear $(VENV) && \
+	echo "Installing the packages of requirements-dev.txt (about 600 MB)" && \
+	$(VPY) -m pip install --disable-pip-version-check -r requirements-dev.txt && \
+	touch $@
+
+$(NATIVE): $(READY) native/Makefile native/include/tvm/support/span.h
+	@command -v $(or $(CXX),g++) >/dev/null || { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
+	@$(MAKE) --no-print-directory -B -C native PYTHON=$(abspath $(VPY))

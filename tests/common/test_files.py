@@ -1,0 +1,51 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common.files import written_atomically
+from tests.conftest import ROOT
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_atomically(path) as partial:
+        with open(partial, "w") as file:
+            file.write("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["x"]
+    with written_atomically(path) as partial, open(partial, "w") as file:
+        file.write("new")
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["x"]
+
+
+WRITER = """
+import sys
+from common.checkpoint import save_checkpoint
+from common.find_mxnet import mx
+symbol = mx.sym.Variable("data")
+for i in range(10**6):
+    save_checkpoint(sys.argv[1], 0, symbol, {"x": mx.nd.full((1000, 1000), i)}, {})
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.long
+def test_a_checkpoint_survives_kills_whole(tmp_path):
+    import numpy as np
+
+    from common.params_file import load_params
+    rng = np.random.RandomState(0)
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "x")], cwd=ROOT,
+                                   stdout=subprocess.PIPE)
+        process.stdout.readline()  # one is written
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        values = load_params(tmp_path / "x-0000.params")["arg:x"]
+        assert values.shape == (1000, 1000) and (values == values[0, 0]).all()

@@ -1,0 +1,58 @@
+"""What the tests share. MXNet is imported here, before anything brings TVM in."""
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from common.find_mxnet import mx
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def testdata():
+    """The folder with real ImageNet weights and photographs; tests that need it are skipped without."""
+    folder = os.environ.get("MOBILENETV2_TESTDATA")
+    if not folder:
+        pytest.skip("MOBILENETV2_TESTDATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """An ImageNet-like tree of 103 small JPEGs of two classes, 52 and 51 of them: folder/<class>/*.jpg."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.RandomState(0)
+    for i in range(103):
+        path = folder / ("n0001", "n0002")[i % 2] / f"{i:03d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        height, width = rng.randint(60, 120, 2)
+        blurred = cv2.resize(rng.randint(0, 256, (9, 9, 3)).astype(np.uint8), (int(width), int(height)),
+                             interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(path), blurred)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packed(photographs, tmp_path_factory):
+    """PREFIX of the photographs packed in RecordIO, in order, shorter side 80 at most."""
+    from common.recordio import pack_folder
+    prefix = tmp_path_factory.mktemp("packed") / "val"
+    assert pack_folder(photographs, prefix, short_side=80) == 103
+    return prefix
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """PREFIX of a checkpoint (epoch 0) of a small network with random weights: multiplier 0.35, 10 classes."""
+    from common.checkpoint import save_checkpoint
+    from symbols.mobilenetv2 import get_symbol
+    from tests.networks import random_params
+    prefix = tmp_path_factory.mktemp("checkpoint") / "small"
+    symbol = get_symbol(num_classes=10, multiplier=0.35)
+    arg_params, aux_params = random_params(symbol, (1, 3, 64, 64))
+    save_checkpoint(prefix, 0, symbol, *({name: mx.nd.array(array) for name, array in params.items()}
+                                         for params in (arg_params, aux_params)))
+    return prefix

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Print a Python 3.10, 3.11 or 3.12 that starts and can make virtual environments: $PYTHON where it is set, else the
+# first that will do. A name on PATH may be a shim that fails, and Debian's Python comes without ensurepip.
+
+check='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'
+for python in ${PYTHON:-python3.11 python3.10 python3.12 python3}; do
+    if "$python" -c "$check" >/dev/null 2>&1; then
+        command -v "$python"
+        exit
+    fi
+done
+if [ -n "$PYTHON" ]; then
+    echo "PYTHON=$PYTHON is not a Python 3.10, 3.11 or 3.12 with venv and ensurepip." >&2
+else
+    echo "No Python 3.10, 3.11 or 3.12 with venv found: install one (apt-get install python3.11 python3.11-venv) or" \
+         "give one with make PYTHON=..." >&2
+fi
+exit 1
