@@ -16,7 +16,8 @@ def options(prefix, **changes):
     augmentation = {flag.replace("-", "_"): default for flag, _, _, default, _ in AUGMENTATION}
     return argparse.Namespace(**{**augmentation, **dict(
         data_train=f"{prefix}.rec", data_train_idx="", data_val=f"{prefix}.rec", data_val_idx="",
-        image_shape=(3, 48, 48), rgb_mean=RGB_MEAN, rgb_std=RGB_STD, num_classes=2, num_examples=None, data_nthreads=2, batch_size=10,
+        image_shape=(3, 48, 48), rgb_mean=RGB_MEAN, rgb_std=RGB_STD, num_classes=2, num_examples=None,
+        data_nthreads=2, batch_size=10,
         pad_size=0, fill_value=127, benchmark=0, seed=0), **changes})
 
 
