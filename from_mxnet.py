@@ -55,25 +55,26 @@ def main(args):
 
     check_published_weights(args)
     inputs = [preprocess(read_image(path), args.image_shape, args.rgb_mean, args.rgb_std) for path in args.images]
-    from common.tvm_compile import compile_checkpoint
-    network = compile_checkpoint(args.model_prefix, args.epoch, (1, *args.image_shape), args.target)
+    from common.tvm_compile import compile_network, load_network
+    network = load_network(args.model_prefix, args.epoch, (1, *args.image_shape))
     synset = read_synset(args.synset, network.num_classes)
+    compiled = compile_network(network, args.target)
 
-    print(f"device: {device_name(network.device)}")
+    print(f"device: {device_name(compiled.device)}")
     outputs = []
     for path, data in zip(args.images, inputs):
         print(path)
         for _ in range(max(1, args.repeat)):
-            probabilities = classify(network, data, synset)
+            probabilities = classify(compiled, data, synset)
         outputs.append(probabilities)
     if args.verify:
         verify(args, mxnet_predict, inputs, outputs)
 
 
-def classify(network, data, synset):
+def classify(compiled, data, synset):
     """Run the network once and print the time and the top-5; returns the probabilities (1, classes)."""
     start = time.perf_counter()
-    probabilities = network.predict(data)
+    probabilities = compiled.predict(data)
     ran = time.perf_counter()
     top = np.argsort(-probabilities[0], kind="stable")[:5]
     end = time.perf_counter()

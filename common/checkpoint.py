@@ -4,24 +4,21 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import written_atomically
 from common.find_mxnet import mx
-from common.params_file import load_checkpoint_params
+from common.params_file import checkpoint_files, load_checkpoint_params
 from common.symbol_json import load_symbol
 
 
-def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params) -> Path:
+def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params) -> str:
     """Write symbol and parameters, each whole or not at all; returns the parameters' file."""
     Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(f"{prefix}-symbol.json") as partial:
+    symbol_file, params_file = checkpoint_files(prefix, epoch)
+    with written_atomically(symbol_file) as partial:
         symbol.save(partial)
-    path = params_path(prefix, epoch)
-    with written_atomically(path) as partial:
-        mx.nd.save(partial, {f"arg:{name}": array.as_in_context(mx.cpu()) for name, array in arg_params.items()} |
-                   {f"aux:{name}": array.as_in_context(mx.cpu()) for name, array in aux_params.items()})
-    return path
-
-
-def params_path(prefix, epoch) -> Path:
-    return Path(f"{prefix}-{epoch:04d}.params")
+    params = {f"arg:{name}": array for name, array in arg_params.items()}
+    params.update({f"aux:{name}": array for name, array in aux_params.items()})
+    with written_atomically(params_file) as partial:
+        mx.nd.save(partial, {name: array.as_in_context(mx.cpu()) for name, array in params.items()})
+    return params_file
 
 
 def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
@@ -29,7 +26,7 @@ def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
 
     Raises InputError unless they have the names and shapes that `symbol` needs for `data_shape` (N, 3, H, W).
     """
-    path = params_path(prefix, epoch)
+    _, path = checkpoint_files(prefix, epoch)
     loaded = load_checkpoint_params(path)
     arg_shapes, _, aux_shapes = symbol.infer_shape(data=data_shape)
     expected = (dict(zip(symbol.list_arguments(), arg_shapes)), dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
@@ -47,7 +44,7 @@ def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
 
 def load_checkpoint(prefix, epoch, data_shape) -> tuple:
     """(symbol, arg_params, aux_params) of a checkpoint; InputError for files missing, damaged or at odds."""
-    path = f"{prefix}-symbol.json"
+    path, _ = checkpoint_files(prefix, epoch)
     load_symbol(path)
     try:
         symbol = mx.sym.load(path)

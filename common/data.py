@@ -93,10 +93,11 @@ class LabelCheckedIter(mx.io.DataIter):
     def next(self):
         self._fresh = False
         batch = self._iter.next()
-        for label in batch.label[0].asnumpy():
-            if not 0 <= label < self._num_classes:
-                raise InputError(f"{self._source}: holds label {label:g}, but the network's classes are 0 to "
-                                 f"{self._num_classes - 1}: give the right --num-classes or pack the images again")
+        labels = batch.label[0].asnumpy()
+        outside = labels[~np.isin(labels, np.arange(self._num_classes))]
+        if outside.size:
+            raise InputError(f"{self._source}: holds label {outside[0]:g}, but the network's classes are 0 to "
+                             f"{self._num_classes - 1}: give the right --num-classes or pack the images again")
         return batch
 
 

@@ -9,8 +9,12 @@ class InputError(ValueError):
 
 @contextmanager
 def reported(program: str):
-    """Within this block an InputError ends the program with `program: error: <message>` and exit status 1."""
+    """Within this block an InputError, or a package that is not there, ends the program with one line on standard
+    error, `program: error: <message>`, and exit status 1; Ctrl-C with status 130."""
     try:
         yield
-    except InputError as error:
+    except (InputError, ModuleNotFoundError) as error:
         sys.exit(f"{program}: error: {error}")
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)

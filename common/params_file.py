@@ -30,6 +30,11 @@ DTYPES = {0: np.float32, 1: np.float64, 2: np.float16, 3: np.uint8, 4: np.int32,
           7: np.bool_, 8: np.int16, 9: np.uint16, 10: np.uint32, 11: np.uint64, 12: ml_dtypes.bfloat16}
 
 
+def checkpoint_files(prefix, epoch: int) -> tuple:
+    """(symbol file, parameter file) of a checkpoint, as MXNet names them; `epoch` counts those completed."""
+    return f"{prefix}-symbol.json", f"{prefix}-{epoch:04d}.params"
+
+
 def load_params(path) -> dict:
     """{name: array} of a `.params` file; names as they stand in the file (`arg:fc_weight`, `aux:...`).
 

@@ -22,7 +22,7 @@ def load_symbol(path) -> dict:
             content = json.load(file)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a symbol JSON file, or a truncated one ({error})") from None
     try:
         graph = {"nodes": [_node(node, i) for i, node in enumerate(content["nodes"])],

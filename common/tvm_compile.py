@@ -1,12 +1,12 @@
 """Compile an MXNet checkpoint with TVM, and run it."""
 import logging
 import tempfile
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from common.errors import InputError
-from common.params_file import load_checkpoint_params
+from common.params_file import checkpoint_files, load_checkpoint_params
 from common.symbol_json import INPUT, fold_batch_norm, load_symbol, parameter_names
 from common.tvm_runtime import frontend, graph_executor, host_cpu, opencl_device, relay, tvm
 
@@ -21,6 +21,7 @@ def _fully_connected(inputs, attrs):
 
 
 frontend._convert_map["FullyConnected"] = _fully_connected
+tvm.ir.diagnostics.override_renderer(lambda context: None)  # pages of a type error, before the exception says it
 logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
 
 
@@ -30,11 +31,9 @@ class CompiledNetwork:
     `predict(data)`: float32 of `data_shape` in, probabilities (N, classes) out, as NumPy arrays.
     """
 
-    def __init__(self, library, device, data_shape):
+    def __init__(self, library, device, network):
         self._executor = graph_executor.GraphModule(library["default"](device))
-        self.device = device
-        self.data_shape = tuple(data_shape)
-        self.num_classes = self._executor.get_output(0).shape[-1]
+        self.device, self.data_shape, self.num_classes = device, network.data_shape, network.num_classes
 
     def predict(self, data: np.ndarray) -> np.ndarray:
         if data.shape != self.data_shape or data.dtype != np.float32:
@@ -84,42 +83,55 @@ def _runs_here(kind):
         return False
 
 
-def compile_checkpoint(prefix, epoch: int, data_shape, target: str = "opencl") -> CompiledNetwork:
-    """Compile `PREFIX-symbol.json` with `PREFIX-%04d.params` for input `data` of `data_shape` (N, 3, H, W).
+class Network(NamedTuple):
+    """A checkpoint in Relay, ready to be compiled for input `data` of `data_shape`."""
+    module: tvm.IRModule
+    params: dict
+    data_shape: tuple
+    num_classes: int
 
-    MXNet is not needed. Raises InputError for files that are missing, damaged or do not belong together, and for a
-    target that cannot be used.
+
+def load_network(prefix, epoch: int, data_shape) -> Network:
+    """Read `PREFIX-symbol.json` and `PREFIX-%04d.params` for input of `data_shape` (N, 3, H, W), without MXNet.
+
+    Raises InputError for files that are missing, damaged or do not belong together.
     """
-    symbol_file, params_file = Path(f"{prefix}-symbol.json"), Path(f"{prefix}-{epoch:04d}.params")
+    symbol_file, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(symbol_file)
     arg_params, aux_params = load_checkpoint_params(params_file)
     params = {**arg_params, **aux_params}
     missing = [name for name in parameter_names(graph) if name not in params]
     if missing:
         raise InputError(f"{params_file}: has no {missing[0]!r}, which {symbol_file} needs ({len(missing)} missing)")
+    try:
+        return to_relay(*fold_batch_norm(graph, params), data_shape)
+    except tvm.error.OpNotImplemented as error:
+        raise InputError(f"{symbol_file}: TVM cannot convert it: {_last_line(error)}") from None
+    except (tvm.error.TVMError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{params_file} and {symbol_file} do not fit each other or the input {tuple(data_shape)}: "
+                         f"{_last_line(error)}") from None
+
+
+def to_relay(graph, params, data_shape) -> Network:
+    """`graph` (of `common.symbol_json`) with `params` (str to numpy.ndarray) in Relay, types checked."""
+    labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if node["name"].endswith("label")}
+    shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}
+    params = {name: tvm.nd.array(array.astype(np.float32, copy=False)) for name, array in params.items()}
+    module = tvm.IRModule()
+    module["main"] = frontend._from_mxnet_impl(graph, shapes, "float32", params, module)
+    module = relay.transform.InferType()(module)
+    return Network(module, params, tuple(data_shape), int(module["main"].ret_type.shape[-1]))
+
+
+def compile_network(network: Network, target: str = "opencl") -> CompiledNetwork:
+    """Compile for `target` (see `resolve_target`). Raises InputError for a target that cannot be used."""
     target, device = resolve_target(target)
-    library = _build(*fold_batch_norm(graph, params), data_shape, target, params_file)
+    with tvm.transform.PassContext(opt_level=3):
+        library = relay.build(network.module, target=target, params=network.params)
     with tempfile.TemporaryDirectory() as folder:
         # out and in again through a file: OpenCL's kernels come back through the plug-in's loader only
         library.export_library(f"{folder}/network.so")
-        return CompiledNetwork(tvm.runtime.load_module(f"{folder}/network.so"), device, data_shape)
-
-
-def _build(graph, params, data_shape, target, params_file):
-    labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if node["name"].endswith("label")}
-    shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}
-    try:
-        module = tvm.IRModule()
-        params = {name: tvm.nd.array(array.astype(np.float32, copy=False)) for name, array in params.items()}
-        module["main"] = frontend._from_mxnet_impl(graph, shapes, "float32", params, module)
-        module = relay.transform.InferType()(module)
-    except tvm.error.OpNotImplemented as error:
-        raise InputError(f"{params_file}: TVM cannot convert this network: {_last_line(error)}") from None
-    except tvm.error.TVMError as error:
-        raise InputError(f"{params_file}: parameters and symbol do not fit each other or the input {data_shape}: "
-                         f"{_last_line(error)}") from None
-    with tvm.transform.PassContext(opt_level=3):
-        return relay.build(module, target=target, params=params)
+        return CompiledNetwork(tvm.runtime.load_module(f"{folder}/network.so"), device, network)
 
 
 def _last_line(error):

@@ -188,7 +188,14 @@ def test_cat_on_llvm_without_mxnet(testdata):
                                                         abs=0.02)
 
 
-def test_from_mxnet_refuses_in_one_line(checkpoint, tmp_path):
+@pytest.fixture
+def ten_classes(tmp_path):
+    path = tmp_path / "synset.txt"
+    path.write_text("".join(f"n{i:08d} class {i}\n" for i in range(10)))
+    return path
+
+
+def test_from_mxnet_refuses_in_one_line(checkpoint, ten_classes, tmp_path):
     image, model = ROOT / "data" / "cat.jpg", ["--model-prefix", checkpoint]
     truncated = tmp_path / "truncated-0000.params"
     truncated.write_bytes((checkpoint.parent / "small-0000.params").read_bytes()[:-500])
@@ -202,14 +209,14 @@ def test_from_mxnet_refuses_in_one_line(checkpoint, tmp_path):
         ([image, "--model-prefix", tmp_path / "none"], ["none-symbol.json", "No such file"]),
         ([image, *model, "--epoch", "4"], ["small-0004.params", "No such file"]),
         ([image, *model], ["imagenet1k-synset.txt", "1000", "10", "--synset"]),
-        ([image, *model, "--target", "fpga"], ["unknown target 'fpga'"]),
+        ([image, *model, "--synset", ten_classes, "--target", "fpga"], ["unknown target 'fpga'"]),
     ]:
         fails_in_one_line(run("from_mxnet.py", *arguments), "from_mxnet.py", *words)
 
 
-def test_without_opencl_it_says_what_to_install(checkpoint, tmp_path):
+def test_without_opencl_it_says_what_to_install(checkpoint, ten_classes, tmp_path):
     env = {"OCL_ICD_VENDORS": str(tmp_path / "none")}
-    for arguments in (["--list-devices"], ["data/cat.jpg", "--model-prefix", checkpoint]):
+    for arguments in (["--list-devices"], ["data/cat.jpg", "--model-prefix", checkpoint, "--synset", ten_classes]):
         fails_in_one_line(run("from_mxnet.py", *arguments, env=env), "from_mxnet.py", "no OpenCL platform",
                           "pocl-binary-distribution", "--target llvm works")
 
