@@ -48,5 +48,5 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 	touch $@
 
 $(NATIVE): $(READY) native/Makefile native/include/tvm/support/span.h
-	@command -v $(or $(CXX),g++) >/dev/null || { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
+	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -B -C native PYTHON=$(abspath $(VPY))

@@ -5,7 +5,7 @@
 """
 import argparse
 
-from common.arguments import HelpFormatter
+from common.arguments import HelpFormatter, positive
 from common.errors import reported
 
 
@@ -16,8 +16,8 @@ def get_args_parser():
     parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("--epoch", type=int, required=True, help="number of PREFIX-%%04d.params")
     parser.add_argument("--data-val", required=True, help="RecordIO file of the images")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch")
-    parser.add_argument("--top-k", type=int, default=5, help="the second accuracy reported")
+    parser.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
+    parser.add_argument("--top-k", type=positive, default=5, help="the second accuracy reported")
     parser.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
     add_image_args(parser)
     return parser

@@ -9,12 +9,13 @@ MXNet is not needed (only for --verify). Examples:
 """
 import argparse
 import importlib
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from common.arguments import HelpFormatter, image_shape, numbers
+from common.arguments import HelpFormatter, image_shape, numbers, positive
 from common.errors import InputError, reported
 from common.labels import read_synset
 from common.preprocess import RGB_MEAN, RGB_STD, preprocess, read_image
@@ -38,7 +39,7 @@ def get_args_parser():
     model.add_argument("--rgb-std", type=numbers(3), default=RGB_STD, help="the image is divided by it")
     device = parser.add_argument_group("device")
     device.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
-    device.add_argument("--repeat", type=int, default=3, help="runs of each image; the first one builds the kernels")
+    device.add_argument("--repeat", type=positive, default=3, help="runs of each image; the first builds the kernels")
     device.add_argument("--list-devices", action="store_true", help="list OpenCL platforms and devices, and end")
     device.add_argument("--verify", action="store_true",
                         help=f"compare with MXNet's output; fail above {TOLERANCE:g}")
@@ -58,13 +59,14 @@ def main(args):
     from common.tvm_compile import compile_network, load_network
     network = load_network(args.model_prefix, args.epoch, (1, *args.image_shape))
     synset = read_synset(args.synset, network.num_classes)
+    print(f"compiling for {args.target}, half a minute or so", file=sys.stderr)
     compiled = compile_network(network, args.target)
 
     print(f"device: {device_name(compiled.device)}")
     outputs = []
     for path, data in zip(args.images, inputs):
         print(path)
-        for _ in range(max(1, args.repeat)):
+        for _ in range(args.repeat):
             probabilities = classify(compiled, data, synset)
         outputs.append(probabilities)
     if args.verify:

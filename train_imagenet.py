@@ -8,6 +8,9 @@ images packed with a shorter side of 480 pixels and scaled by 0.533 to 1.0 befor
     python train_imagenet.py --benchmark 1 --batch-size 32
 """
 import argparse
+import importlib
+import logging
+import sys
 
 from common.arguments import HelpFormatter
 from common.errors import InputError, reported
@@ -35,10 +38,10 @@ def get_args_parser():
 
 
 def main(args):
-    import importlib
-
     from common.fit import fit
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
+                        force=True)
     try:
         network = importlib.import_module(f"symbols.{args.network}").get_symbol(
             args.num_classes, args.multiplier, args.strides, args.padding, args.image_shape)

@@ -18,6 +18,13 @@ def image_shape(text: str) -> tuple:
     return shape
 
 
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of 1 or more")
+    return int(text)
+
+
 def numbers(count: int):
     """A type for `count` numbers with commas between: numbers(3)("123.68,116.78,103.94")."""
     def parse(text: str) -> tuple:

@@ -3,7 +3,7 @@ import argparse
 
 import numpy as np
 
-from common.arguments import image_shape, numbers
+from common.arguments import image_shape, numbers, positive
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocess import RGB_MEAN, RGB_STD, resize_for
@@ -44,7 +44,7 @@ def add_image_args(group) -> None:
     group.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="input of the network")
     group.add_argument("--rgb-mean", type=numbers(3), default=RGB_MEAN, help="subtracted from the image")
     group.add_argument("--rgb-std", type=numbers(3), default=RGB_STD, help="the image is divided by it")
-    group.add_argument("--data-nthreads", type=int, default=4, help="threads to decode with")
+    group.add_argument("--data-nthreads", type=positive, default=4, help="threads to decode with")
 
 
 def add_data_args(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +53,8 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
     data.add_argument("--data-val", help="RecordIO file of the validation images; none: no validation")
     add_image_args(data)
-    data.add_argument("--num-classes", type=int, default=1000, help="number of classes")
-    data.add_argument("--num-examples", type=int, default=None, help="training images in an epoch (default: all "
+    data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
+    data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "
                       "that the index lists)")
     data.add_argument("--pad-size", type=int, default=0, help="pixels added on every side before the crop")
     data.add_argument("--fill-value", type=int, default=127, help="grey level of what is added")

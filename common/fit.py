@@ -2,10 +2,12 @@
 import logging
 import os
 import sys
+from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from common.arguments import positive
 from common.checkpoint import load_params_for, save_checkpoint
 from common.data import evaluation_iter, training_iter
 from common.devices import contexts
@@ -22,8 +24,8 @@ def add_fit_args(parser) -> None:
     train.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
     train.add_argument("--kv-store", default="device", choices=KV_STORES, help="how devices and workers share "
                        "gradients")
-    train.add_argument("--num-epochs", type=int, default=480, help="train until this many epochs are completed")
-    train.add_argument("--batch-size", type=int, default=96, help="images in a batch, over all devices of a worker")
+    train.add_argument("--num-epochs", type=positive, default=480, help="train until this many epochs are completed")
+    train.add_argument("--batch-size", type=positive, default=96, help="images in a batch of all devices")
     train.add_argument("--lr", type=float, default=0.045, help="initial learning rate")
     train.add_argument("--lr-factor", type=float, default=0.98, help="the rate is multiplied by it at each step")
     train.add_argument("--lr-step-epochs", default="", help="epochs at which it is, as in 30,60; empty: each")
@@ -31,9 +33,9 @@ def add_fit_args(parser) -> None:
     train.add_argument("--mom", type=float, default=0.9, help="momentum, for the optimizers that have one")
     train.add_argument("--wd", type=float, default=4e-5, help="weight decay")
     train.add_argument("--top-k", type=int, default=5, help="report the top-k accuracy too; 0: only top-1")
-    train.add_argument("--disp-batches", type=int, default=20, help="log each so many batches")
+    train.add_argument("--disp-batches", type=positive, default=20, help="log each so many batches")
     train.add_argument("--model-prefix", help="PREFIX of the checkpoints; none: nothing is saved")
-    train.add_argument("--save-period", type=int, default=1, help="save each so many epochs, and after the last")
+    train.add_argument("--save-period", type=positive, default=1, help="save each so many epochs, and after the last")
     train.add_argument("--load-epoch", type=int, default=None,
                        help="go on from the parameters PREFIX-%%04d.params, after so many epochs")
     train.add_argument("--seed", type=int, default=0, help="of the initial weights, the shuffle and the augmentation")
@@ -45,17 +47,14 @@ def fit(args, network) -> None:
     `args` has what `add_fit_args` and `common.data`'s functions add. Raises InputError for anything in them that
     cannot be used, before training starts where it can be known then.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
-                        force=True)
     begin, end = args.load_epoch or 0, 1 if args.benchmark else args.num_epochs
     if not args.benchmark and end <= begin:
         raise InputError(f"--num-epochs {end}: {begin} epochs are completed already")
     mx.random.seed(args.seed)
     devices, kv = contexts(args.gpus), key_value_store(args.kv_store)
+    check_model_prefix(args)
     arg_params = aux_params = None
     if args.load_epoch is not None:
-        if not args.model_prefix:
-            raise InputError("--load-epoch needs --model-prefix")
         arg_params, aux_params = load_params_for(network, args.model_prefix, args.load_epoch,
                                                  (args.batch_size, *args.image_shape))
     if args.optimizer.lower() not in mx.optimizer.Optimizer.opt_registry:
@@ -76,6 +75,21 @@ def fit(args, network) -> None:
             epoch_end_callback=[validate(args, module, validation), save(args, kv, end)])
 
 
+def check_model_prefix(args):
+    """An epoch is too long to learn only at its end that the checkpoint cannot be written."""
+    if not args.model_prefix:
+        if args.load_epoch is not None:
+            raise InputError("--load-epoch needs --model-prefix")
+        return
+    folder = Path(args.model_prefix).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--model-prefix {args.model_prefix}: {error.strerror}: {error.filename}") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--model-prefix {args.model_prefix}: {folder} cannot be written to")
+
+
 def key_value_store(kind):
     if kind.startswith("dist") and "DMLC_ROLE" not in os.environ:
         raise InputError(f"--kv-store {kind}: start scheduler, servers and workers with a launcher that sets DMLC_ROLE "
@@ -93,6 +107,8 @@ def optimizer_params(args, begin, end, batches) -> dict:
     except ValueError:
         raise InputError(f"--lr-step-epochs {args.lr_step_epochs}: give epochs with commas between, as in 30,60") \
             from None
+    if not 0 < args.lr_factor <= 1:
+        raise InputError(f"--lr-factor {args.lr_factor:g}: give a factor above 0, and 1 at most")
     params = {"learning_rate": args.lr * args.lr_factor ** sum(step <= begin for step in steps), "wd": args.wd}
     ahead = sorted({(step - begin) * batches for step in steps if step > begin})
     if ahead:

@@ -7,6 +7,7 @@ TVM loads its LLVM for everyone, and a driver that brings another LLVM (PoCL) cr
 """
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from common.errors import InputError
@@ -24,18 +25,22 @@ def _platforms() -> list:
         import pyopencl
     except ImportError:
         return []
-    try:
-        return [(platform, platform.get_devices()) for platform in pyopencl.get_platforms()]
-    except pyopencl.Error:
-        return []
+    found = []
+    with suppress(pyopencl.Error):  # there is no platform at all
+        for platform in pyopencl.get_platforms():
+            with suppress(pyopencl.Error):  # one broken driver does not hide the others
+                found.append((platform, platform.get_devices()))
+    return found
 
 
 PLATFORMS = _platforms()
 
 import tvm  # noqa: E402
-from tvm import relay  # noqa: E402, F401
-from tvm.contrib import graph_executor  # noqa: E402, F401
-from tvm.relay.frontend import mxnet as frontend  # noqa: E402, F401
+from tvm import relay  # noqa: E402
+from tvm.contrib import graph_executor  # noqa: E402
+from tvm.relay.frontend import mxnet as frontend  # noqa: E402
+
+__all__ = ["frontend", "graph_executor", "host_cpu", "list_devices", "opencl_device", "relay", "tvm"]
 
 
 def opencl_device():

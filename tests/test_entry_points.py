@@ -102,6 +102,8 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--load-epoch", "2"], "2 epochs are completed already"),
         (["--model-prefix", str(checkpoint), "--load-epoch", "0"], "has shape"),
         (["--lr-step-epochs", "a"], "--lr-step-epochs a"),
+        (["--lr-factor", "1.5"], "--lr-factor 1.5"),
+        (["--model-prefix", "/dev/null/x"], "--model-prefix /dev/null/x"),
         (["--optimizer", "newton"], "--optimizer newton"),
         (["--kv-store", "dist_sync"], "--kv-store dist_sync: start"),
     ]:

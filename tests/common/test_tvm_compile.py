@@ -1,4 +1,7 @@
 """Networks compiled with TVM against MXNet. A build takes seconds to tens of seconds: few and small ones here."""
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from common.find_mxnet import mx
 from common.mxnet_predict import predict
 from common.tvm_compile import compile_network, load_network, resolve_target
 from symbols import mobilenetv2_gluon
+from tests.conftest import ROOT
 from tests.networks import random_params
 
 TOLERANCE = 1e-4
@@ -75,6 +79,13 @@ def test_targets_that_cannot_run_here_are_refused(target):
 def test_unknown_processors_are_refused(mcpu):
     with pytest.raises(InputError, match=f"no processor '{mcpu}'"):
         resolve_target(f"llvm -mcpu={mcpu}")
+
+
+def test_mxnet_after_tvm_is_refused_before_it_crashes():
+    process = subprocess.run([sys.executable, "-c", "import common.tvm_runtime, common.find_mxnet"], cwd=ROOT,
+                             capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "ImportError: import common.find_mxnet before TVM" in process.stderr
 
 
 def test_parameters_that_do_not_fit_the_symbol_are_refused(checkpoint, tmp_path, capfd):
