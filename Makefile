@@ -41,12 +41,12 @@ endif
 
 $(READY): requirements.txt requirements-inference.txt requirements-dev.txt constraints.txt
 	@python=$$(tools/find_python.sh) && \
-	echo "Making $(VENV) with $$($$python --version)" && \
-	$$python -m venv --clear $(VENV) && \
+	echo "Making $(VENV) with $$("$$python" --version)" && \
+	"$$python" -m venv --clear $(VENV) && \
 	echo "Installing the packages of requirements-dev.txt (about 400 MB to download, 1.3 GB on disk)" && \
 	$(VPY) -m pip install --disable-pip-version-check -r requirements-dev.txt && \
 	touch $@
 
 $(NATIVE): $(READY) native/Makefile native/include/tvm/support/span.h
 	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
-	@$(MAKE) --no-print-directory -B -C native PYTHON=$(abspath $(VPY))
+	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY)

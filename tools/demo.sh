@@ -3,7 +3,6 @@
 # the published weights were (the scale narrows), evaluate, compile for OpenCL.
 set -e
 : "${PYTHON:=python}"
-cd "$(dirname "$0")/.."
 
 run() {
     echo

@@ -1,0 +1,41 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Run find_python.sh where PATH has only what `programs` names: "good" is this Python, "bad" a shim that fails,
+    "old" a Python out of range."""
+    def run(programs, **env):
+        for name, kind in programs.items():
+            body = {"good": f'exec "{sys.executable}" "$@"', "bad": "exit 127", "old": "exit 1"}[kind]
+            (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+            (tmp_path / name).chmod(0o755)
+        process = subprocess.run(["/bin/sh", str(ROOT / "tools" / "find_python.sh")], capture_output=True, text=True,
+                                 env={"PATH": str(tmp_path), **env}, check=False)
+        return process.returncode, process.stdout.strip().replace(f"{tmp_path}/", ""), process.stderr
+    return run
+
+
+def test_the_first_that_starts_and_is_in_range(find):
+    assert find({"python3": "good"})[:2] == (0, "python3")
+    assert find({"python3.11": "bad", "python3.10": "old"})[:2] == (0, "python3")
+    assert find({"python3.12": "good"})[:2] == (0, "python3.12")
+    assert find({"python3.11": "good"})[:2] == (0, "python3.11")
+
+
+def test_what_is_asked_for(find):
+    assert find({"python3.11": "good", "mine": "good"}, PYTHON="mine")[:2] == (0, "mine")
+    assert find({}, PYTHON=sys.executable)[:2] == (0, sys.executable)
+    code, out, message = find({"broken": "bad"}, PYTHON="broken")
+    assert (code, out) == (1, "") and message.startswith("PYTHON=broken is not") and message.count("\n") == 1
+
+
+def test_nothing_found_says_what_to_install(find):
+    code, out, message = find({"python3.11": "bad"})
+    assert (code, out) == (1, "") and "install one" in message and message.count(os.linesep) == 1
