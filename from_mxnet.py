@@ -5,7 +5,7 @@ MXNet is not needed (only for --verify). Examples:
 
     python from_mxnet.py                                   data/cat.jpg with the published 1.0 weights in models/
     python from_mxnet.py dog.jpg --target llvm             on this processor instead of an OpenCL device
-    python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 3 --synset demo/synset.txt --image-shape 3,48,48
+    python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 26 --synset demo/synset.txt --image-shape 3,48,48
 """
 import argparse
 import importlib

@@ -3,7 +3,8 @@
 # first that will do. A name on PATH may be a shim that fails, and Debian's Python comes without ensurepip.
 
 check='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'
-for python in ${PYTHON:-python3.11 python3.10 python3.12 python3}; do
+if [ -n "$PYTHON" ]; then set -- "$PYTHON"; else set -- python3.11 python3.10 python3.12 python3; fi
+for python in "$@"; do
     if "$python" -c "$check" >/dev/null 2>&1; then
         command -v "$python"
         exit
