@@ -9,6 +9,9 @@ NATIVE := native/build/libtvm_opencl.so
 .PHONY: help setup demo test test-long lint clean remake
 .DELETE_ON_ERROR:
 
+NEEDS_CXX := command -v $(firstword $(CXX)) >/dev/null || \
+  { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
+
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses."
@@ -34,12 +37,13 @@ clean:  ## remove what setup and demo made
 # another Python asked for than the one in .venv: make it anew
 MINOR := -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null
 ifneq ($(PYTHON),)
-  ifneq ($(shell $(PYTHON) $(MINOR)),$(shell $(VPY) $(MINOR)))
+  ifneq ($(shell "$(PYTHON)" $(MINOR)),$(shell $(VPY) $(MINOR)))
     $(READY): remake
   endif
 endif
 
 $(READY): requirements.txt requirements-inference.txt requirements-dev.txt constraints.txt
+	@$(NEEDS_CXX)
 	@python=$$(tools/find_python.sh) && \
 	echo "Making $(VENV) with $$("$$python" --version)" && \
 	"$$python" -m venv --clear $(VENV) && \
@@ -48,5 +52,5 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 	touch $@
 
 $(NATIVE): $(READY) native/Makefile native/include/tvm/support/span.h
-	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
+	@$(NEEDS_CXX)
 	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY)

@@ -3,18 +3,17 @@
 
     python eval_imagenet.py --model-prefix models/imagenet1k-mnetv2-1_0 --epoch 0 --data-val val.rec
 """
-import argparse
 
-from common.arguments import HelpFormatter, positive
+from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import reported
 
 
 def get_args_parser():
     from common.data import add_image_args
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
-    parser.add_argument("--epoch", type=int, required=True, help="number of PREFIX-%%04d.params")
+    parser.add_argument("--epoch", type=not_negative, required=True, help="number of PREFIX-%%04d.params")
     parser.add_argument("--data-val", required=True, help="RecordIO file of the images")
     parser.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
     parser.add_argument("--top-k", type=positive, default=5, help="the second accuracy reported")

@@ -7,7 +7,6 @@ MXNet is not needed (only for --verify). Examples:
     python from_mxnet.py dog.jpg --target llvm             on this processor instead of an OpenCL device
     python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 26 --synset demo/synset.txt --image-shape 3,48,48
 """
-import argparse
 import importlib
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.arguments import HelpFormatter, image_shape, numbers, positive
+from common.arguments import ArgumentParser, image_shape, not_negative, numbers, positive
 from common.errors import InputError, reported
 from common.labels import read_synset
 from common.preprocess import RGB_MEAN, RGB_STD, preprocess, read_image
@@ -26,17 +25,17 @@ TOLERANCE = 1e-4
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGE", default=[str(HERE / "data" / "cat.jpg")],
                         help="photographs to classify")
     model = parser.add_argument_group("checkpoint")
     model.add_argument("--model-prefix", default=str(PUBLISHED), help="PREFIX of PREFIX-symbol.json")
-    model.add_argument("--epoch", type=int, default=0, help="number of PREFIX-%%04d.params")
+    model.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
     model.add_argument("--synset", default=str(HERE / "data" / "imagenet1k-synset.txt"),
                        help="text file with the name of each class, one a line")
     model.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="input of the network")
     model.add_argument("--rgb-mean", type=numbers(3), default=RGB_MEAN, help="subtracted from the image")
-    model.add_argument("--rgb-std", type=numbers(3), default=RGB_STD, help="the image is divided by it")
+    model.add_argument("--rgb-std", type=numbers(3, nonzero=True), default=RGB_STD, help="the image is divided by it")
     device = parser.add_argument_group("device")
     device.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
     device.add_argument("--repeat", type=positive, default=3, help="runs of each image; the first builds the kernels")
@@ -51,16 +50,18 @@ def main(args):
         mxnet_predict = import_mxnet_predict()  # before TVM
     from common import tvm_runtime
     if args.list_devices:
-        print("\n".join(tvm_runtime.list_devices()))
+        for line in tvm_runtime.list_devices():
+            print(line, flush=True)
         return
 
     check_published_weights(args)
     inputs = [preprocess(read_image(path), args.image_shape, args.rgb_mean, args.rgb_std) for path in args.images]
-    from common.tvm_compile import compile_network, load_network
+    from common.tvm_compile import compile_network, load_network, resolve_target
     network = load_network(args.model_prefix, args.epoch, (1, *args.image_shape))
     synset = read_synset(args.synset, network.num_classes)
+    target, device = resolve_target(args.target)
     print(f"compiling for {args.target}, half a minute or so", file=sys.stderr)
-    compiled = compile_network(network, args.target)
+    compiled = compile_network(network, target, device)
 
     print(f"device: {device_name(compiled.device)}")
     outputs = []
@@ -88,7 +89,7 @@ def classify(compiled, data, synset):
 
 def verify(args, mxnet_predict, inputs, outputs):
     expected = [mxnet_predict(args.model_prefix, args.epoch, data) for data in inputs]
-    difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, outputs))
+    difference = float(np.abs(np.subtract(expected, outputs)).max())
     name = "OpenCL" if args.target.split()[0] == "opencl" else args.target.split()[0]
     if not difference <= TOLERANCE:
         raise InputError(f"{name} and MXNet disagree (max difference {difference:.1e}, allowed {TOLERANCE:g})")

@@ -7,12 +7,11 @@ images packed with a shorter side of 480 pixels and scaled by 0.533 to 1.0 befor
     python train_imagenet.py --data-train train.rec --data-val val.rec --gpus 0,1 --model-prefix models/mobilenetv2
     python train_imagenet.py --benchmark 1 --batch-size 32
 """
-import argparse
 import importlib
 import logging
 import sys
 
-from common.arguments import HelpFormatter
+from common.arguments import ArgumentParser, amount
 from common.errors import InputError, reported
 from symbols.architecture import PADDINGS, STRIDES
 
@@ -23,10 +22,10 @@ def get_args_parser():
     from common.data import add_data_args, add_data_aug_args
     from common.fit import add_fit_args
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     network = parser.add_argument_group("network")
     network.add_argument("--network", choices=NETWORKS, default=NETWORKS[0], help="Symbol or Gluon definition")
-    network.add_argument("--multiplier", type=float, default=1.0, help="width multiplier, 0.1 to 2")
+    network.add_argument("--multiplier", type=amount, default=1.0, help="width multiplier, 0.1 to 2")
     network.add_argument("--strides", choices=STRIDES, default="published",
                          help="stride table; first: that of the first public version")
     network.add_argument("--padding", choices=PADDINGS, default="symmetric",

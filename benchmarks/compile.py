@@ -5,7 +5,6 @@
 
 Both in turn, in one process, after a build that is not counted.
 """
-import argparse
 import csv
 import platform
 import statistics
@@ -19,11 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import HelpFormatter
+from common.arguments import ArgumentParser
 from common.files import written_atomically
 from common.find_mxnet import mx  # noqa: F401  (before TVM)
 from common.symbol_json import fold_batch_norm, load_symbol, parameter_names
-from common.tvm_compile import compile_network, to_relay
+from common.tvm_compile import compile_network, resolve_target, to_relay
 from common.tvm_runtime import host_cpu
 from symbols.mobilenetv2 import get_symbol
 
@@ -47,11 +46,11 @@ def main(args):
     rows = []
     for target in args.targets:
         seconds = {way: [] for way in ways}
-        compile_network(to_relay(*fold_batch_norm(graph, params), SHAPE), target)
+        compile_network(to_relay(*fold_batch_norm(graph, params), SHAPE), *resolve_target(target))
         for _ in range(args.rounds):
             for way, prepare in ways.items():
                 start = time.perf_counter()
-                compile_network(to_relay(*prepare(), SHAPE), target)
+                compile_network(to_relay(*prepare(), SHAPE), *resolve_target(target))
                 seconds[way].append(time.perf_counter() - start)
         base = statistics.median(seconds["left to TVM"])
         for way, times in seconds.items():
@@ -68,7 +67,7 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--targets", nargs="+", default=["opencl", "llvm"], help="TVM targets")
     parser.add_argument("--rounds", type=int, default=3, help="builds of each kind that are counted")
     parser.add_argument("--out", default="benchmarks/compile.csv", help="CSV file to write")

@@ -1,11 +1,24 @@
 """Types and help for the entry points' command lines."""
 import argparse
+import math
+import sys
 
 from symbols.architecture import check_image_shape
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults beside every option; descriptions as they are written."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser with such help, whose errors are one line."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=HelpFormatter, **options)
+
+    def error(self, message):
+        print(f"{self.prog}: error: {message} (see --help)", file=sys.stderr)
+        sys.exit(2)
 
 
 def image_shape(text: str) -> tuple:
@@ -20,19 +33,47 @@ def image_shape(text: str) -> tuple:
 
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of 1 or more")
+    return _whole(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """A whole number of 0 or more, of 31 bits."""
+    return _whole(text, 0)
+
+
+def switch(text: str) -> int:
+    """0 or 1."""
+    if text not in ("0", "1"):
+        raise argparse.ArgumentTypeError(f"{text!r}: give 0 or 1")
     return int(text)
 
 
-def numbers(count: int):
-    """A type for `count` numbers with commas between: numbers(3)("123.68,116.78,103.94")."""
+def amount(text: str) -> float:
+    """A finite number of 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of 0 or more")
+    return value
+
+
+def numbers(count: int, nonzero: bool = False):
+    """A type for `count` finite numbers with commas between: numbers(3)("123.68,116.78,103.94")."""
     def parse(text: str) -> tuple:
         try:
             values = tuple(float(n) for n in text.split(","))
         except ValueError:
             values = ()
-        if len(values) != count:
-            raise argparse.ArgumentTypeError(f"{text!r}: give {count} numbers with commas between")
+        if len(values) != count or not all(math.isfinite(n) and (n or not nonzero) for n in values):
+            raise argparse.ArgumentTypeError(f"{text!r}: give {count} numbers{' other than 0' if nonzero else ''} with "
+                                             "commas between")
         return values
     return parse
+
+
+def _whole(text, least):
+    if not (text.isascii() and text.isdecimal() and least <= int(text) < 2 ** 31):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of {least} or more")
+    return int(text)

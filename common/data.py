@@ -1,40 +1,45 @@
 """Images for training and evaluation: ImageRecordIter over RecordIO, or synthetic ones to measure speed."""
 import argparse
+from contextlib import contextmanager
 
 import numpy as np
 
-from common.arguments import image_shape, numbers, positive
-from common.errors import InputError
+from common.arguments import amount, image_shape, not_negative, numbers, positive, switch
+from common.errors import InputError, last_line
+from common.evaluation_data import EvaluationIter, check_labels
 from common.find_mxnet import mx
-from common.preprocess import RGB_MEAN, RGB_STD, resize_for
+from common.preprocess import RGB_MEAN, RGB_STD
 from common.recordio import check_records
 
-AREA_INTERPOLATION = 3
 BENCHMARK_BATCHES = 50
+
+# MXNet refuses them together with random_resized_crop, which takes their place
+REPLACED_BY_RESIZED_CROP = ("rand_crop", "min_random_scale", "max_random_scale", "max_aspect_ratio", "min_crop_size",
+                            "max_crop_size")
 
 # flag of MXNet's image-classification examples, option of ImageRecordIter, type, default, help.
 # The defaults are the first stage of the published 1.0 weights.
 AUGMENTATION = (
-    ("random-crop", "rand_crop", int, 1, "1: crop at a random place, 0: at the centre"),
-    ("random-mirror", "rand_mirror", int, 1, "1: mirror every other image"),
-    ("min-random-scale", "min_random_scale", float, 0.533, "smallest factor the packed image is scaled by"),
-    ("max-random-scale", "max_random_scale", float, 1.0, "largest factor the packed image is scaled by"),
-    ("max-random-h", "random_h", int, 36, "largest change of hue (0 to 180)"),
-    ("max-random-s", "random_s", int, 50, "largest change of saturation (0 to 255)"),
-    ("max-random-l", "random_l", int, 50, "largest change of lightness (0 to 255)"),
-    ("min-random-aspect-ratio", "min_aspect_ratio", float, None, "smallest aspect ratio (with --random-resized-crop)"),
-    ("max-random-aspect-ratio", "max_aspect_ratio", float, 0.0, "largest change of the aspect ratio"),
-    ("max-random-rotate-angle", "max_rotate_angle", int, 0, "largest rotation in degrees"),
-    ("max-random-shear-ratio", "max_shear_ratio", float, 0.0, "largest shear"),
-    ("random-resized-crop", "random_resized_crop", int, 0, "1: crop of random area and aspect ratio, then resized"),
-    ("max-random-area", "max_random_area", float, 1.0, "largest area (with --random-resized-crop)"),
-    ("min-random-area", "min_random_area", float, 1.0, "smallest area (with --random-resized-crop)"),
+    ("random-crop", "rand_crop", switch, 1, "1: crop at a random place, 0: at the centre"),
+    ("random-mirror", "rand_mirror", switch, 1, "1: mirror every other image"),
+    ("min-random-scale", "min_random_scale", amount, 0.533, "smallest factor the packed image is scaled by"),
+    ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor the packed image is scaled by"),
+    ("max-random-h", "random_h", not_negative, 36, "largest change of hue (0 to 180)"),
+    ("max-random-s", "random_s", not_negative, 50, "largest change of saturation (0 to 255)"),
+    ("max-random-l", "random_l", not_negative, 50, "largest change of lightness (0 to 255)"),
+    ("min-random-aspect-ratio", "min_aspect_ratio", amount, None, "smallest aspect ratio (with --random-resized-crop)"),
+    ("max-random-aspect-ratio", "max_aspect_ratio", amount, 0.0, "largest change of the aspect ratio"),
+    ("max-random-rotate-angle", "max_rotate_angle", not_negative, 0, "largest rotation in degrees"),
+    ("max-random-shear-ratio", "max_shear_ratio", amount, 0.0, "largest shear"),
+    ("random-resized-crop", "random_resized_crop", switch, 0, "1: crop of random area and aspect ratio, then resized"),
+    ("max-random-area", "max_random_area", amount, 1.0, "largest area (with --random-resized-crop)"),
+    ("min-random-area", "min_random_area", amount, 1.0, "smallest area (with --random-resized-crop)"),
     ("min-crop-size", "min_crop_size", int, -1, "smallest crop, resized to the input; -1: the input's size"),
     ("max-crop-size", "max_crop_size", int, -1, "largest crop, resized to the input; -1: the input's size"),
-    ("brightness", "brightness", float, 0.0, "largest relative change of brightness (0 to 1)"),
-    ("contrast", "contrast", float, 0.0, "largest relative change of contrast (0 to 1)"),
-    ("saturation", "saturation", float, 0.0, "largest relative change of saturation (0 to 1)"),
-    ("pca-noise", "pca_noise", float, 0.0, "PCA noise on the colours (0 to 1)"),
+    ("brightness", "brightness", amount, 0.0, "largest relative change of brightness (0 to 1)"),
+    ("contrast", "contrast", amount, 0.0, "largest relative change of contrast (0 to 1)"),
+    ("saturation", "saturation", amount, 0.0, "largest relative change of saturation (0 to 1)"),
+    ("pca-noise", "pca_noise", amount, 0.0, "PCA noise on the colours (0 to 1)"),
 )
 
 
@@ -43,7 +48,7 @@ def add_image_args(group) -> None:
     group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, where there is one")
     group.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="input of the network")
     group.add_argument("--rgb-mean", type=numbers(3), default=RGB_MEAN, help="subtracted from the image")
-    group.add_argument("--rgb-std", type=numbers(3), default=RGB_STD, help="the image is divided by it")
+    group.add_argument("--rgb-std", type=numbers(3, nonzero=True), default=RGB_STD, help="the image is divided by it")
     group.add_argument("--data-nthreads", type=positive, default=4, help="threads to decode with")
 
 
@@ -56,9 +61,9 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
     data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "
                       "that the index lists)")
-    data.add_argument("--pad-size", type=int, default=0, help="pixels added on every side before the crop")
-    data.add_argument("--fill-value", type=int, default=127, help="grey level of what is added")
-    data.add_argument("--benchmark", type=int, default=0,
+    data.add_argument("--pad-size", type=not_negative, default=0, help="pixels added on every side before the crop")
+    data.add_argument("--fill-value", type=not_negative, default=127, help="grey level of what is added")
+    data.add_argument("--benchmark", type=switch, default=0,
                       help=f"1: measure the speed on {BENCHMARK_BATCHES} batches of synthetic images, and save nothing")
 
 
@@ -69,36 +74,31 @@ def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
 
 
 class LabelCheckedIter(mx.io.DataIter):
-    """The batches of `make()`, an iterator over `source`; a label outside the classes is an InputError.
+    """The batches of `images`, which reads `source`; what is wrong with one of them is an InputError."""
 
-    With `renew`, each pass is over a new iterator. ImageRecordIter borrows images to fill the last batch and skips them
-    in the next pass (round_batch), or fills it with garbage and does not say so (no round_batch).
-    """
-
-    def __init__(self, make, num_classes, source, renew=False):
-        self._make, self._num_classes, self._source, self._renew = make, num_classes, source, renew
-        self._iter, self._fresh = make(), True
-        super().__init__(self._iter.batch_size)
-
-    provide_data = property(lambda self: self._iter.provide_data)
-    provide_label = property(lambda self: self._iter.provide_label)
+    def __init__(self, images, num_classes, source):
+        super().__init__(images.batch_size)
+        self._images, self._num_classes, self._source = images, num_classes, source
+        self.provide_data, self.provide_label = images.provide_data, images.provide_label
 
     def reset(self):
-        if self._renew:
-            if not self._fresh:
-                self._iter, self._fresh = self._make(), True
-        else:
-            self._iter.reset()
+        self._images.reset()
 
     def next(self):
-        self._fresh = False
-        batch = self._iter.next()
-        labels = batch.label[0].asnumpy()
-        outside = labels[~np.isin(labels, np.arange(self._num_classes))]
-        if outside.size:
-            raise InputError(f"{self._source}: holds label {outside[0]:g}, but the network's classes are 0 to "
-                             f"{self._num_classes - 1}: give the right --num-classes or pack the images again")
+        with reading(self._source):
+            batch = self._images.next()
+        check_labels(batch.label[0].asnumpy(), self._num_classes, self._source)
         return batch
+
+
+@contextmanager
+def reading(source):
+    """Within this block an error of MXNet's is an InputError that names the file it reads."""
+    try:
+        yield
+    except mx.base.MXNetError as error:
+        raise InputError(f"{source}: MXNet cannot read an image, or not with these options: {last_line(error)}") \
+            from None
 
 
 class SyntheticIter(mx.io.DataIter):
@@ -138,33 +138,30 @@ def training_iter(args, kv):
     if examples < args.batch_size * kv.num_workers:
         raise InputError(f"--batch-size {args.batch_size} is more than the {examples} training images"
                          + (f" of {kv.num_workers} workers" if kv.num_workers > 1 else ""))
-    options = {option: getattr(args, flag.replace("-", "_")) for flag, option, *_ in AUGMENTATION}
-
-    def make():
-        return mx.io.ImageRecordIter(
+    with reading(args.data_train):
+        images = mx.io.ImageRecordIter(
             path_imgrec=args.data_train, path_imgidx=idx, shuffle=True, seed=args.seed, seed_aug=args.seed,
-            pad=args.pad_size, fill_value=args.fill_value, num_parts=kv.num_workers, part_index=kv.rank,
-            **{option: value for option, value in options.items() if value is not None},
-            **_common_options(args))
+            data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=args.batch_size,
+            preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
+            num_parts=kv.num_workers, part_index=kv.rank, **augmentation(args),
+            **dict(zip(("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b"), (*args.rgb_mean, *args.rgb_std))))
     batches = examples // (args.batch_size * kv.num_workers)
     # every epoch, and every worker, has the same number of batches; the iterator goes on where it was
-    return mx.io.ResizeIter(LabelCheckedIter(make, args.num_classes, args.data_train), batches,
+    return mx.io.ResizeIter(LabelCheckedIter(images, args.num_classes, args.data_train), batches,
                             reset_internal=False), batches
 
 
+def augmentation(args) -> dict:
+    """ImageRecordIter's options for the augmentation that `args` ask for."""
+    if args.min_random_scale > args.max_random_scale:
+        raise InputError(f"--min-random-scale {args.min_random_scale:g} is more than --max-random-scale "
+                         f"{args.max_random_scale:g}")
+    options = {option: getattr(args, flag.replace("-", "_")) for flag, option, *_ in AUGMENTATION}
+    return {option: value for option, value in options.items()
+            if value is not None and not (args.random_resized_crop and option in REPLACED_BY_RESIZED_CROP)}
+
+
 def evaluation_iter(args, num_classes):
-    """Iterator over all images of --data-val: shorter side 256, centre crop 224, in proportion for other sizes.
-
-    The last batch of each pass is filled up; `batch.pad` says with how many (`common.evaluate.score` leaves them out).
-    """
-    check_records(args.data_val, args.data_val_idx)
-    return LabelCheckedIter(lambda: mx.io.ImageRecordIter(
-        path_imgrec=args.data_val, shuffle=False, resize=resize_for(max(args.image_shape[1:])),
-        inter_method=AREA_INTERPOLATION, **_common_options(args)), num_classes, args.data_val, renew=True)
-
-
-def _common_options(args):
-    names = ("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b")
-    return dict(data_name="data", label_name="softmax_label", data_shape=args.image_shape,
-                batch_size=args.batch_size, preprocess_threads=args.data_nthreads, verbose=False,
-                **dict(zip(names, (*args.rgb_mean, *args.rgb_std))))
+    """Iterator over all images of --data-val: shorter side 256, centre crop 224, in proportion for other sizes."""
+    return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, args.rgb_mean,
+                          args.rgb_std, num_classes, args.data_nthreads)

@@ -9,12 +9,25 @@ class InputError(ValueError):
 
 @contextmanager
 def reported(program: str):
-    """Within this block an InputError, or a package that is not there, ends the program with one line on standard
-    error, `program: error: <message>`, and exit status 1; Ctrl-C with status 130."""
+    """End the program with `program: error: <message>` on standard error and exit status 1, where this block raises an
+    InputError, or meets a file that cannot be used, a package that is not there, or an error of MXNet's; with status
+    130 where it is interrupted."""
     try:
         yield
     except (InputError, ModuleNotFoundError) as error:
         sys.exit(f"{program}: error: {error}")
+    except OSError as error:
+        sys.exit(f"{program}: error: {error.filename or 'input or output'}: {error.strerror or last_line(error)}")
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if "mxnet" not in sys.modules or not isinstance(error, sys.modules["mxnet"].base.MXNetError):
+            raise
+        sys.exit(f"{program}: error: MXNet: {last_line(error)}")
+
+
+def last_line(error: Exception) -> str:
+    """The line that says what happened, of an error that comes with a C++ trace."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

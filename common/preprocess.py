@@ -2,8 +2,9 @@
 
 Shorter side to 256, centre crop to 224 (in that proportion for other sizes), RGB, mean subtracted, NCHW float32.
 """
-import os
+import io
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -28,18 +29,27 @@ def read_image(path) -> np.ndarray:
     a truncated JPEG, so Pillow decodes it first.
     """
     try:
+        content = Path(path).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 image.load()
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
+    image = decode(content)
     if image is None:
         raise InputError(f"{path}: not an image that OpenCV can read")
     return image
+
+
+def decode(content: bytes, flags=cv2.IMREAD_COLOR):
+    """An encoded image as uint8 (height, width, 3), BGR; None where OpenCV cannot decode it."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        return None
 
 
 def resize_shorter_side(image: np.ndarray, length: int) -> np.ndarray:

@@ -42,6 +42,7 @@ def pack_folder(folder, prefix, short_side=480, quality=95, shuffle_seed=None) -
             header = mx.recordio.IRHeader(0, float(label), i, 0)
             records.write_idx(i, mx.recordio.pack_img(header, image, quality=quality, img_fmt=".jpg"))
         records.close()
+        check_records(rec, idx)  # MXNet does not say that a disk was full
     return len(items)
 
 
@@ -61,20 +62,10 @@ def check_records(rec, idx="") -> tuple:
     """(index, number of records) of a RecordIO file that is whole: "" and None where there is no index.
 
     `idx` is its index; where it is empty, the one beside `rec` is taken, if there is one. Raises InputError for files
-    that are missing, truncated or do not belong together.
+    that are missing, truncated or do not belong together. Reads the first and the last record only, whatever the size.
     """
-    _check_ends(rec)
     beside = Path(rec).with_suffix(".idx")
     idx = idx or (str(beside) if beside.exists() else "")
-    return idx, _check_index(idx, rec) if idx else None
-
-
-def _check_ends(rec):
-    """Whether `rec` begins and ends with a whole record, from reading only those, whatever the size of the file.
-
-    A record starts with a magic number that occurs nowhere else at a multiple of four bytes (dmlc-core,
-    include/dmlc/recordio.h).
-    """
     try:
         with open(rec, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -83,27 +74,33 @@ def _check_ends(rec):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 if content[:4] != MAGIC:
                     raise InputError(f"{rec}: not a RecordIO file")
-                start = _last_aligned(content, MAGIC)
-                whole = size % 4 == 0 and start + 8 <= size
-                if whole:
-                    word, = struct.unpack_from("<I", content, start + 4)
-                    part, length = word >> 29, word & (1 << 29) - 1
-                    whole = part in (0, 3) and start + 8 + (length + 3 & ~3) == size
+                if size % 4 or _end_of_part(content, _last_aligned(content, MAGIC)) != size:
+                    raise InputError(f"{rec}: truncated (its last record is not whole); copy or pack it again")
+                return idx, _check_index(idx, rec, content) if idx else None
     except OSError as error:
         raise InputError(f"{rec}: {error.strerror}") from None
-    if not whole:
-        raise InputError(f"{rec}: truncated (its last record is not whole); copy or pack it again")
 
 
 def _last_aligned(content, magic):
+    """Start of the last part of a record: the magic number occurs nowhere else at a multiple of four bytes."""
     at = content.rfind(magic)
     while at % 4:
         at = content.rfind(magic, 0, at + len(magic) - 1)
     return at
 
 
-def _check_index(idx, rec):
-    """Number of records that the index lists."""
+def _end_of_part(content, start, last_parts=(0, 3)):
+    """Where the part of a record at `start` ends (dmlc-core, include/dmlc/recordio.h); None if it is not one of these
+    kinds of parts: 0 is a whole record, 1, 2 and 3 are the first, a middle and the last part of one."""
+    if content[start:start + 4] != MAGIC or start + 8 > len(content):
+        return None
+    word, = struct.unpack_from("<I", content, start + 4)
+    kind, length = word >> 29, word & (1 << 29) - 1
+    return start + 8 + (length + 3 & ~3) if kind in last_parts else None
+
+
+def _check_index(idx, rec, content):
+    """Number of records that the index lists: all of them, as far as its last one ends where `rec` ends."""
     try:
         with open(idx, encoding="ascii") as file:
             offsets = [int(line.split("\t")[1]) for line in file]
@@ -111,10 +108,11 @@ def _check_index(idx, rec):
         raise InputError(f"{idx}: {error.strerror}") from None
     except (ValueError, IndexError):
         raise InputError(f"{idx}: not an index of a RecordIO file") from None
-    last = max(offsets, default=0)
-    with open(rec, "rb") as file:
-        file.seek(last)
-        if not offsets or file.read(4) != MAGIC:
-            raise InputError(f"{idx}: lists records that {rec} does not have; the two do not belong together, or the "
-                             "images were not copied whole")
-    return len(offsets)
+    if offsets and all(0 <= offset < len(content) and offset % 4 == 0 for offset in offsets):
+        at = max(offsets)
+        while (following := _end_of_part(content, at, last_parts=(1, 2))) is not None:
+            at = following
+        if _end_of_part(content, at) == len(content):
+            return len(offsets)
+    raise InputError(f"{idx}: does not list the records of {rec}; the two do not belong together, or one of them was "
+                     "not copied whole")

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import InputError, last_line
 from common.params_file import checkpoint_files, load_checkpoint_params
 from common.symbol_json import INPUT, fold_batch_norm, load_symbol, parameter_names
-from common.tvm_runtime import frontend, graph_executor, host_cpu, opencl_device, relay, tvm
+from common.tvm_runtime import cc, frontend, graph_executor, host_cpu, opencl_device, relay, tvm
 
 
 def _fully_connected(inputs, attrs):
@@ -99,40 +99,40 @@ def load_network(prefix, epoch: int, data_shape) -> Network:
     symbol_file, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(symbol_file)
     arg_params, aux_params = load_checkpoint_params(params_file)
-    params = {**arg_params, **aux_params}
+    params = {name: array.astype(np.float32) for name, array in (arg_params | aux_params).items()}
     missing = [name for name in parameter_names(graph) if name not in params]
     if missing:
         raise InputError(f"{params_file}: has no {missing[0]!r}, which {symbol_file} needs ({len(missing)} missing)")
     try:
         return to_relay(*fold_batch_norm(graph, params), data_shape)
     except tvm.error.OpNotImplemented as error:
-        raise InputError(f"{symbol_file}: TVM cannot convert it: {_last_line(error)}") from None
-    except (tvm.error.TVMError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{symbol_file}: TVM cannot convert it: {last_line(error)}") from None
+    except (tvm.error.TVMError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise InputError(f"{params_file} and {symbol_file} do not fit each other or the input {tuple(data_shape)}: "
-                         f"{_last_line(error)}") from None
+                         f"{last_line(error)}") from None
 
 
 def to_relay(graph, params, data_shape) -> Network:
-    """`graph` (of `common.symbol_json`) with `params` (str to numpy.ndarray) in Relay, types checked."""
+    """`graph` (of `common.symbol_json`) with `params` (str to float32 numpy.ndarray) in Relay, types checked."""
     labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if node["name"].endswith("label")}
     shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}
-    params = {name: tvm.nd.array(array.astype(np.float32, copy=False)) for name, array in params.items()}
+    params = {name: tvm.nd.array(array) for name, array in params.items()}
     module = tvm.IRModule()
     module["main"] = frontend._from_mxnet_impl(graph, shapes, "float32", params, module)
     module = relay.transform.InferType()(module)
     return Network(module, params, tuple(data_shape), int(module["main"].ret_type.shape[-1]))
 
 
-def compile_network(network: Network, target: str = "opencl") -> CompiledNetwork:
-    """Compile for `target` (see `resolve_target`). Raises InputError for a target that cannot be used."""
-    target, device = resolve_target(target)
+def compile_network(network: Network, target, device) -> CompiledNetwork:
+    """Compile for what `resolve_target` gives. Raises InputError where a C++ compiler is needed and missing."""
+    on_processor = target.kind.name == "llvm"
+    if not on_processor and not cc.get_cc():
+        raise InputError(f"compiling for {target.kind.name} needs a C++ compiler: install g++; --target llvm does not")
     with tvm.transform.PassContext(opt_level=3):
         library = relay.build(network.module, target=target, params=network.params)
+    if on_processor:
+        return CompiledNetwork(library, device, network)
     with tempfile.TemporaryDirectory() as folder:
         # out and in again through a file: OpenCL's kernels come back through the plug-in's loader only
         library.export_library(f"{folder}/network.so")
         return CompiledNetwork(tvm.runtime.load_module(f"{folder}/network.so"), device, network)
-
-
-def _last_line(error):
-    return str(error).strip().splitlines()[-1].strip()

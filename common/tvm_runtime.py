@@ -37,10 +37,10 @@ PLATFORMS = _platforms()
 
 import tvm  # noqa: E402
 from tvm import relay  # noqa: E402
-from tvm.contrib import graph_executor  # noqa: E402
+from tvm.contrib import cc, graph_executor  # noqa: E402
 from tvm.relay.frontend import mxnet as frontend  # noqa: E402
 
-__all__ = ["frontend", "graph_executor", "host_cpu", "list_devices", "opencl_device", "relay", "tvm"]
+__all__ = ["cc", "frontend", "graph_executor", "host_cpu", "list_devices", "opencl_device", "relay", "tvm"]
 
 
 def opencl_device():
@@ -48,9 +48,9 @@ def opencl_device():
 
     Raises InputError where there is none, or where the plug-in that runs it is not built.
     """
-    if not PLATFORMS:
-        raise InputError(f"no OpenCL platform found: {NO_OPENCL}")
     if not tvm.runtime.enabled("opencl"):
+        if not PLATFORMS:
+            raise InputError(f"no OpenCL platform found: {NO_OPENCL}")
         _load_plugin()
     device = tvm.opencl(0)
     if not device.exist:
@@ -64,19 +64,21 @@ def _load_plugin():
                          "--target llvm works without it")
     from pyopencl import _cl
     ctypes.CDLL(_cl.__file__, ctypes.RTLD_GLOBAL)  # and so its libOpenCL, whose functions the plug-in calls
-    ctypes.CDLL(str(PLUGIN), ctypes.RTLD_GLOBAL)
+    try:
+        ctypes.CDLL(str(PLUGIN), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise InputError(f"{PLUGIN} cannot be loaded, build it again with make -B -C native ({error})") from None
 
 
-def list_devices() -> list:
-    """One line for each OpenCL platform and device, and for the one that the target `opencl` runs on."""
-    lines = []
+def list_devices():
+    """Yields a line for each OpenCL platform and device, and for what the targets llvm and opencl run on."""
     for platform, devices in PLATFORMS:
-        lines.append(f"{platform.name} ({platform.version.strip()})")
-        lines += [f"  {device.name.strip()} ({device.version.strip()}, {device.max_compute_units} compute units, "
-                  f"{device.global_mem_size / 2**30:.1f} GiB)" for device in devices]
-    lines.append(f"--target opencl runs on: {opencl_device().device_name}")
-    lines.append(f"--target llvm runs on: this processor ({host_cpu()})")
-    return lines
+        yield f"{platform.name} ({platform.version.strip()})"
+        for device in devices:
+            yield (f"  {device.name.strip()} ({device.version.strip()}, {device.max_compute_units} compute units, "
+                   f"{device.global_mem_size / 2**30:.1f} GiB)")
+    yield f"--target llvm runs on: this processor ({host_cpu()})"
+    yield f"--target opencl runs on: {opencl_device().device_name}"
 
 
 def host_cpu() -> str:

@@ -4,6 +4,7 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018 (
 The Symbol and the Gluon definition both read the result of `architecture()`; nothing else holds the shape of the
 network. Names and shapes are those of the published checkpoints of liangfu/mxnet-mobilenet-v2.
 """
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def architecture(multiplier=1.0, strides="published", padding="symmetric", image
     """
     if not isinstance(multiplier, Real) or not MIN_MULTIPLIER <= multiplier <= MAX_MULTIPLIER:
         raise ValueError(f"multiplier must be from {MIN_MULTIPLIER} to {MAX_MULTIPLIER}, not {multiplier!r}")
-    if strides not in STRIDES:
+    if strides not in tuple(STRIDES):
         raise ValueError(f"strides must be one of {', '.join(STRIDES)}, not {strides!r}")
     if padding not in PADDINGS:
         raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, not {padding!r}")
@@ -138,7 +139,7 @@ def architecture(multiplier=1.0, strides="published", padding="symmetric", image
 
 def check_image_shape(image_shape) -> None:
     """Raise ValueError unless `image_shape` is (3, height, width) with both of 32 or more."""
-    shape = tuple(image_shape)
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
     if len(shape) != 3 or shape[0] != 3 or not all(isinstance(n, Integral) and n >= MIN_SIZE for n in shape[1:]):
         raise ValueError(f"image_shape must be (3, height, width), both {MIN_SIZE} or more, not {shape}")
 

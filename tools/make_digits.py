@@ -5,7 +5,6 @@
 
 writes demo/images/{train,val}/<class>/*.jpg, demo/{train,val}.{rec,idx,lst} and demo/synset.txt.
 """
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import HelpFormatter
+from common.arguments import ArgumentParser
 from common.errors import reported
+from common.files import written_atomically
 from common.recordio import pack_folder
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -41,20 +41,22 @@ def write_images(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         grey = cv2.resize(np.float32(image * (255 / 16)), None, fx=ENLARGED, fy=ENLARGED,
                           interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(path), np.clip(grey, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        encoded = cv2.imencode(".jpg", np.clip(grey, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        path.write_bytes(encoded.tobytes())
 
 
 def main(args):
     out = Path(args.out)
     write_images(out / "images")
-    (out / "synset.txt").write_text("".join(f"{class_name(digit)}\n" for digit in range(10)))
+    with written_atomically(out / "synset.txt") as partial:
+        Path(partial).write_text("".join(f"{class_name(digit)}\n" for digit in range(10)))
     for part, seed in (("train", 0), ("val", None)):
         count = pack_folder(out / "images" / part, out / part, short_side=PACKED, shuffle_seed=seed)
         print(f"{out / part}.rec: {count} images")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("out", nargs="?", default="demo", help="folder to write to")
     with reported("make_digits.py"):
         main(parser.parse_args())

@@ -23,6 +23,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["x"]
 
 
+FULL_DISK = """
+import resource, signal, sys
+from common.checkpoint import save_checkpoint
+from common.find_mxnet import mx
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+save_checkpoint(sys.argv[1], 0, mx.sym.Variable("data"), {"x": mx.nd.zeros((1000, 10))}, {})
+"""
+
+
+@pytest.mark.parametrize("room", [100, 20_000, 40_000])
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path, room):
+    (tmp_path / "x-0000.params").write_text("old")
+    process = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "x"), str(room)], cwd=ROOT,
+                             capture_output=True, text=True, check=False)
+    assert process.returncode == 1, process.stderr
+    assert (tmp_path / "x-0000.params").read_text() == "old"
+    assert set(os.listdir(tmp_path)) <= {"x-0000.params", "x-symbol.json"}
+
+
 WRITER = """
 import sys
 from common.checkpoint import save_checkpoint

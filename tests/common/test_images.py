@@ -25,6 +25,12 @@ class Worker:
     rank, num_workers = 0, 1
 
 
+def image_record_iter(prefix, shape, std=(1, 1, 1), **options):
+    """MXNet's own iterator with the mean subtracted; in order and as packed unless `options` say otherwise."""
+    return mx.io.ImageRecordIter(path_imgrec=f"{prefix}.rec", data_shape=shape, verbose=False, mean_r=123.68,
+                                 mean_g=116.78, mean_b=103.94, std_r=std[0], std_g=std[1], std_b=std[2], **options)
+
+
 def records(prefix):
     """(label, encoded image) of each record, read with MXNet's own reader."""
     reader = mx.recordio.MXIndexedRecordIO(f"{prefix}.idx", f"{prefix}.rec", "r")
@@ -47,13 +53,17 @@ def test_preprocess_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(3, 48, 48), (3, 224, 224), (3, 64, 48), (3, 33, 97)])
-def test_preprocess_equals_what_evaluation_feeds_the_network(packed, shape):
+def test_preprocess_evaluation_and_image_record_iter_agree(packed, shape):
     """Shrunk and enlarged images, and input shapes that are not square."""
-    batches = evaluation_iter(options(packed, image_shape=shape, rgb_std=(58.4, 57.1, 57.4)), 2)
-    fed = np.concatenate([batch.data[0].asnumpy() for batch in batches])
+    std = (58.4, 57.1, 57.4)
+    fed, = (batch.data[0].asnumpy()
+            for batch in evaluation_iter(options(packed, image_shape=shape, rgb_std=std, batch_size=103), 2))
+    reference = next(image_record_iter(packed, shape, std, batch_size=103, resize=resize_for(max(shape[1:])),
+                                       inter_method=3)).data[0].asnumpy()
+    np.testing.assert_allclose(fed, reference, atol=1e-4)
     for data, (_, encoded) in zip(fed, records(packed)):
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        np.testing.assert_allclose(preprocess(image, shape, RGB_MEAN, (58.4, 57.1, 57.4))[0], data, atol=1e-4)
+        np.testing.assert_allclose(preprocess(image, shape, RGB_MEAN, std)[0], data, atol=1e-4)
 
 
 def test_packing_keeps_labels_order_and_size(photographs, packed):
@@ -129,6 +139,46 @@ def test_a_file_cut_between_two_records_is_refused_by_its_index(packed, tmp_path
         check_records(path, f"{packed}.idx")
 
 
+def damaged(packed, path, record, damage):
+    """`packed` with the payload of one record changed by `damage`."""
+    writer = mx.recordio.MXRecordIO(str(path), "w")
+    reader = mx.recordio.MXRecordIO(f"{packed}.rec", "r")
+    for number in range(103):
+        content = reader.read()
+        writer.write(damage(content) if number == record else content)
+    writer.close()
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda content: content[:24] + b"x" * (len(content) - 24), "record 7 is not an image, or a damaged one"),
+    (lambda content: content[:24], "record 7 is not an image, or a damaged one"),
+    (lambda content: b"abc", "record 7 is not one of images"),
+    (lambda content: mx.recordio.pack(mx.recordio.IRHeader(2, [0, 1], 0, 0), content[24:]), "record 7 has 2 labels"),
+])
+def test_evaluation_names_the_record_that_is_damaged(packed, tmp_path, damage, message):
+    damaged(packed, tmp_path / "x.rec", 7, damage)
+    images = evaluation_iter(options(tmp_path / "x", batch_size=5), 2)
+    with pytest.raises(InputError, match=message) as error:
+        list(images)
+    assert str(error.value).startswith(f"{tmp_path}/x.rec: ")
+
+
+def test_evaluation_names_where_the_records_stop(packed, tmp_path):
+    content = bytearray((packed.parent / "val.rec").read_bytes())
+    offsets = [int(line.split()[1]) for line in (packed.parent / "val.idx").read_text().splitlines()]
+    content[offsets[9]:offsets[10]] = bytes(offsets[10] - offsets[9])
+    (tmp_path / "x.rec").write_bytes(content)
+    with pytest.raises(InputError, match="damaged after 9 records"):
+        list(evaluation_iter(options(tmp_path / "x"), 2))
+
+
+def test_training_reports_an_image_that_it_cannot_read(packed, tmp_path):
+    damaged(packed, tmp_path / "x.rec", 7, lambda content: content[:24] + b"x" * (len(content) - 24))
+    with pytest.raises(InputError, match="MXNet cannot read an image") as error:
+        list(training_iter(options(tmp_path / "x", num_examples=103), Worker)[0])
+    assert "\n" not in str(error.value)
+
+
 def test_other_record_files_are_refused(tmp_path, packed):
     path = tmp_path / "x.rec"
     with pytest.raises(InputError, match="No such file"):
@@ -158,13 +208,17 @@ def test_the_magic_number_inside_an_image_is_no_record(tmp_path):
 
 def test_an_index_of_another_file_is_refused(packed, tmp_path):
     idx = tmp_path / "x.idx"
-    for content in ("0\t0\n1\t999999999\n", "0\t0\n1\t10\n", "0 0\n", "a\tb\n", ""):
+    whole = (packed.parent / "val.idx").read_text()
+    check_records(f"{packed}.rec", f"{packed}.idx")
+    half = "".join(whole.splitlines(keepends=True)[:50])
+    for content in ("0\t0\n1\t999999999\n", "0\t0\n1\t10\n", "0 0\n", "a\tb\n", "", half, whole[:-3],
+                    "0\t-100\n", whole + "103\t-4\n", f"0\t{10**40}\n"):
         idx.write_text(content)
         with pytest.raises(InputError, match=r"x\.idx"):
             check_records(f"{packed}.rec", idx)
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 103, 200])
+@pytest.mark.parametrize("batch_size", [1, 10, 103, 1000])
 def test_evaluation_counts_every_image_once_in_every_pass(packed, batch_size):
     images = evaluation_iter(options(packed, batch_size=batch_size), 2)
     for _ in range(3):
@@ -179,6 +233,69 @@ def test_every_epoch_of_training_has_the_same_number_of_batches(packed):
     for _ in range(3):
         images.reset()
         assert [batch.data[0].shape for batch in images] == [(10, 3, 48, 48)] * 10
+
+
+def measured(images):
+    """(scale, left edge) of crops of `gradient`: how steep and how bright it is."""
+    rows = np.concatenate([batch.data[0].asnumpy()[:, 0, 20, 5:-5] + 123.68 for batch in images])
+    slope, offset = np.polyfit(np.arange(5, 43), rows.T, 1)
+    return 2 / slope, offset
+
+
+@pytest.fixture(scope="module")
+def gradient(tmp_path_factory):
+    """PREFIX of 400 equal images, 103 pixels square, that brighten by 2 grey levels a pixel from left to right."""
+    prefix = tmp_path_factory.mktemp("gradient") / "x"
+    writer = mx.recordio.MXIndexedRecordIO(f"{prefix}.idx", f"{prefix}.rec", "w")
+    image = np.repeat(np.tile(np.arange(103) * 2, (103, 1))[:, :, np.newaxis], 3, axis=2).astype(np.uint8)
+    for i in range(400):
+        writer.write_idx(i, mx.recordio.pack_img(mx.recordio.IRHeader(0, 0.0, i, 0), image, img_fmt=".png"))
+    writer.close()
+    return prefix
+
+
+NO_COLOUR = dict(max_random_h=0, max_random_s=0, max_random_l=0, batch_size=100)
+
+
+def test_training_scales_crops_and_mirrors_at_random(gradient):
+    images, _ = training_iter(options(gradient, **NO_COLOUR), Worker)
+    scales, offsets = measured(images)
+    mirrored = scales < 0
+    scales = np.abs(scales)
+    assert 140 < mirrored.sum() < 260                           # 200 expected, standard deviation 10
+    assert 0.52 < scales.min() < 0.56 and 0.97 < scales.max() < 1.02
+    assert np.histogram(scales, 4, (0.533, 1.0))[0].min() > 60  # 100 expected in each quarter, standard deviation 9
+    left = offsets[~mirrored] / 2 * scales[~mirrored]           # of the crop, in pixels of the scaled image
+    room = 103 * scales[~mirrored] - 48
+    assert np.histogram(left / room, 4, (0, 1))[0].min() > 20 and (left > -2).all() and (left < room + 2).all()
+
+
+def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient):
+    images, _ = training_iter(options(gradient, max_random_scale=0.535, random_mirror=0, **NO_COLOUR), Worker)
+    scales, offsets = measured(images)
+    assert 0.52 < scales.min() <= scales.max() < 0.55
+    images, _ = training_iter(options(gradient, min_random_scale=0.6, max_random_scale=0.6, random_crop=0,
+                                      random_mirror=0, **NO_COLOUR), Worker)
+    scales, offsets = measured(images)
+    assert np.ptp(scales) < 1e-3 and np.ptp(offsets) < 0.1      # nothing is left to chance
+    assert scales[0] == pytest.approx(0.6, abs=0.01)
+    assert offsets[0] / 2 * 0.6 == pytest.approx((103 * 0.6 - 48) / 2, abs=1)
+
+
+def test_random_resized_crop_takes_the_place_of_scale_and_crop(packed):
+    images, _ = training_iter(options(packed, random_resized_crop=1, min_random_area=0.3), Worker)
+    assert next(images).data[0].shape == (10, 3, 48, 48)
+
+
+def test_workers_have_parts_of_their_own_and_equal_numbers_of_batches(packed):
+    plain = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0)
+    seen = []
+    for rank in (0, 1):
+        worker = argparse.Namespace(rank=rank, num_workers=2)
+        images, batches = training_iter(options(packed, **plain), worker)
+        assert batches == 5
+        seen.append({image.tobytes() for batch in images for image in batch.data[0].asnumpy()})
+    assert len(seen[0]) == len(seen[1]) == 50 and not seen[0] & seen[1]
 
 
 def test_a_seed_gives_the_same_training_images(packed):
@@ -199,6 +316,7 @@ def test_labels_outside_the_classes_are_refused(packed, make):
     ({"data_train": "nowhere.rec"}, "nowhere.rec: No such file"),
     ({"data_train_idx": "nowhere.idx"}, "nowhere.idx: No such file"),
     ({"batch_size": 104}, "--batch-size 104"),
+    ({"min_random_scale": 1.5}, "--min-random-scale 1.5 is more than --max-random-scale 1"),
 ])
 def test_training_data_that_cannot_be_used(packed, changes, message):
     with pytest.raises(InputError, match=message):

@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 
 def check_agreement(prefix, shape, target, epoch=0):
-    network = compile_network(load_network(prefix, epoch, shape), target)
+    network = compile_network(load_network(prefix, epoch, shape), *resolve_target(target))
     rng = np.random.RandomState(5)
     for _ in range(3):
         data = rng.normal(0, 1, shape).astype(np.float32)

@@ -56,6 +56,8 @@ def test_same_padding_follows_the_size_of_each_map(size, expected):
     ({"image_shape": (3, 224, 31)}, "32 or more"),
     ({"image_shape": (1, 224, 224)}, "(3, height, width)"),
     ({"image_shape": (224, 224)}, "(3, height, width)"),
+    ({"image_shape": 224}, "(3, height, width)"),
+    ({"strides": ["published"]}, "published, first"),
 ])
 def test_values_out_of_range_name_the_range(arguments, message):
     with pytest.raises(ValueError) as error:

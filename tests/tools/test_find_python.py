@@ -10,10 +10,12 @@ from tests.conftest import ROOT
 @pytest.fixture
 def find(tmp_path):
     """Run find_python.sh where PATH has only what `programs` names: "good" is this Python, "bad" a shim that fails,
-    "old" a Python out of range."""
+    "old" and "new" one that calls itself 3.9 and 3.13."""
     def run(programs, **env):
+        version = f'exec "{sys.executable}" -c "import sys; sys.version_info = (3, {{}}); $2"'
         for name, kind in programs.items():
-            body = {"good": f'exec "{sys.executable}" "$@"', "bad": "exit 127", "old": "exit 1"}[kind]
+            body = {"good": f'exec "{sys.executable}" "$@"', "bad": "exit 127",
+                    "old": version.format(9), "new": version.format(13)}[kind]
             (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
             (tmp_path / name).chmod(0o755)
         process = subprocess.run(["/bin/sh", str(ROOT / "tools" / "find_python.sh")], capture_output=True, text=True,
@@ -24,7 +26,7 @@ def find(tmp_path):
 
 def test_the_first_that_starts_and_is_in_range(find):
     assert find({"python3": "good"})[:2] == (0, "python3")
-    assert find({"python3.11": "bad", "python3.10": "old"})[:2] == (0, "python3")
+    assert find({"python3.11": "bad", "python3.10": "old", "python3.12": "new"})[:2] == (0, "python3")
     assert find({"python3.12": "good"})[:2] == (0, "python3.12")
     assert find({"python3.11": "good"})[:2] == (0, "python3.11")
 
@@ -32,8 +34,9 @@ def test_the_first_that_starts_and_is_in_range(find):
 def test_what_is_asked_for(find):
     assert find({"python3.11": "good", "mine": "good"}, PYTHON="mine")[:2] == (0, "mine")
     assert find({}, PYTHON=sys.executable)[:2] == (0, sys.executable)
-    code, out, message = find({"broken": "bad"}, PYTHON="broken")
-    assert (code, out) == (1, "") and message.startswith("PYTHON=broken is not") and message.count("\n") == 1
+    for kind in ("bad", "old", "new"):
+        code, out, message = find({"broken": kind}, PYTHON="broken")
+        assert (code, out) == (1, "") and message.startswith("PYTHON=broken is not") and message.count("\n") == 1
 
 
 def test_nothing_found_says_what_to_install(find):

@@ -1,0 +1,91 @@
+"""The images of a RecordIO file as evaluation sees them: every one once, in order, prepared as for deployment."""
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import cv2
+import numpy as np
+
+from common.errors import InputError, last_line
+from common.find_mxnet import mx
+from common.preprocess import decode, preprocess
+from common.recordio import check_records
+
+
+class EvaluationIter(mx.io.DataIter):
+    """Batches of `common.preprocess.preprocess`ed images; `pad` of the last batch says how many places are empty.
+
+    The numbers are those of ImageRecordIter(resize=256, inter_method=3), which cannot be used for this: it skips in
+    the next pass the images it borrowed to fill the last batch, cannot have batches of more than twice the images,
+    and ends the process without a word on an image that it cannot decode. The next batch is decoded, by `threads`
+    threads, while the network computes.
+
+    Raises InputError for a file that is not whole, and at the record that is not an image of one of the classes.
+    """
+
+    def __init__(self, rec, idx, batch_size, image_shape, rgb_mean, rgb_std, num_classes, threads):
+        super().__init__(batch_size)
+        check_records(rec, idx)
+        self._rec, self._num_classes = rec, num_classes
+        self._image_shape, self._rgb_mean, self._rgb_std = image_shape, rgb_mean, rgb_std
+        self._pool = ThreadPoolExecutor(threads)
+        self.provide_data = [mx.io.DataDesc("data", (batch_size, *image_shape))]
+        self.provide_label = [mx.io.DataDesc("softmax_label", (batch_size,))]
+        self.reset()
+
+    def reset(self):
+        self._records = self._read()
+        self._pending = self._decode_next_batch()
+
+    def next(self):
+        if not self._pending:
+            raise StopIteration
+        images = [future.result() for future in self._pending]
+        self._pending = self._decode_next_batch()
+        data = np.zeros((self.batch_size, *self._image_shape), np.float32)
+        labels = np.zeros(self.batch_size, np.float32)
+        for i, (label, image) in enumerate(images):
+            data[i], labels[i] = image, label
+        return mx.io.DataBatch([mx.nd.array(data)], [mx.nd.array(labels)], pad=self.batch_size - len(images))
+
+    def _decode_next_batch(self):
+        return [self._pool.submit(self._decode, number, record)
+                for number, record in islice(self._records, self.batch_size)]
+
+    def _read(self):
+        reader = mx.recordio.MXRecordIO(self._rec, "r")
+        number = 0
+        while True:
+            try:
+                record = reader.read()
+            except mx.base.MXNetError as error:
+                raise InputError(f"{self._rec}: damaged after {number} records ({last_line(error)})") from None
+            if record is None:
+                return
+            yield number, record
+            number += 1
+
+    def _decode(self, number, record):
+        """(label, prepared image (1, 3, H, W)) of a record, counted from 0."""
+        try:
+            header, content = mx.recordio.unpack(record)
+        except (struct.error, ValueError):
+            raise InputError(f"{self._rec}: record {number} is not one of images") from None
+        # not turned as EXIF says: nor does ImageRecordIter in training, and packing has done it
+        image = decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise InputError(f"{self._rec}: record {number} is not an image, or a damaged one")
+        if np.size(header.label) != 1:
+            raise InputError(f"{self._rec}: record {number} has {np.size(header.label)} labels instead of one")
+        label = np.ravel(header.label)[0]
+        check_labels([label], self._num_classes, self._rec)
+        return label, preprocess(image, self._image_shape, self._rgb_mean, self._rgb_std)
+
+
+def check_labels(labels, num_classes, source) -> None:
+    """Raise InputError unless all labels, read from `source`, are numbers of classes."""
+    labels = np.asarray(labels)
+    outside = labels[~np.isin(labels, np.arange(num_classes))]
+    if outside.size:
+        raise InputError(f"{source}: holds label {outside[0]:g}, but the network's classes are 0 to {num_classes - 1}: "
+                         "give the right --num-classes or pack the images again")
