@@ -35,9 +35,11 @@ class EvaluationIter(mx.io.DataIter):
 
     def reset(self):
         self._records = self._read()
-        self._pending = self._decode_next_batch()
+        self._pending = None  # until a pass begins
 
     def next(self):
+        if self._pending is None:
+            self._pending = self._decode_next_batch()
         if not self._pending:
             raise StopIteration
         images = [future.result() for future in self._pending]
@@ -88,4 +90,4 @@ def check_labels(labels, num_classes, source) -> None:
     outside = labels[~np.isin(labels, np.arange(num_classes))]
     if outside.size:
         raise InputError(f"{source}: holds label {outside[0]:g}, but the network's classes are 0 to {num_classes - 1}: "
-                         "give the right --num-classes or pack the images again")
+                         "these are not its images, or --num-classes is wrong")
