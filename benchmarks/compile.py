@@ -6,6 +6,7 @@
 Both in turn, in one process, after a build that is not counted.
 """
 import csv
+import os
 import platform
 import statistics
 import sys
@@ -58,7 +59,8 @@ def main(args):
             rows.append({"target": target, "batch_norm": way, "builds": len(times),
                          "median_s": f"{median:.1f}", "min_s": f"{min(times):.1f}", "max_s": f"{max(times):.1f}",
                          "ratio_to_tvm": f"{median / base:.2f}", "processor": host_cpu(),
-                         "python": platform.python_version(), "tvm": version("xtc-tvm-python-bindings")})
+                         "cores": os.cpu_count(), "python": platform.python_version(),
+                         "tvm": version("xtc-tvm-python-bindings")})
             print(rows[-1])
     with written_atomically(args.out) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
