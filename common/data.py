@@ -14,8 +14,7 @@ from common.recordio import check_records
 BENCHMARK_BATCHES = 50
 
 # MXNet refuses them together with random_resized_crop, which takes their place
-REPLACED_BY_RESIZED_CROP = ("rand_crop", "min_random_scale", "max_random_scale", "max_aspect_ratio", "min_crop_size",
-                            "max_crop_size")
+REPLACED_BY_RESIZED_CROP = ("rand_crop", "min_random_scale", "max_random_scale", "min_crop_size", "max_crop_size")
 
 # flag of MXNet's image-classification examples, option of ImageRecordIter, type, default, help.
 # The defaults are the first stage of the published 1.0 weights.

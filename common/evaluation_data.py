@@ -48,6 +48,7 @@ class EvaluationIter(mx.io.DataIter):
         labels = np.zeros(self.batch_size, np.float32)
         for i, (label, image) in enumerate(images):
             data[i], labels[i] = image, label
+        check_labels(labels[:len(images)], self._num_classes, self._rec)
         return mx.io.DataBatch([mx.nd.array(data)], [mx.nd.array(labels)], pad=self.batch_size - len(images))
 
     def _decode_next_batch(self):
@@ -80,13 +81,11 @@ class EvaluationIter(mx.io.DataIter):
         if np.size(header.label) != 1:
             raise InputError(f"{self._rec}: record {number} has {np.size(header.label)} labels instead of one")
         label = np.ravel(header.label)[0]
-        check_labels([label], self._num_classes, self._rec)
         return label, preprocess(image, self._image_shape, self._rgb_mean, self._rgb_std)
 
 
-def check_labels(labels, num_classes, source) -> None:
+def check_labels(labels: np.ndarray, num_classes, source) -> None:
     """Raise InputError unless all labels, read from `source`, are numbers of classes."""
-    labels = np.asarray(labels)
     outside = labels[~np.isin(labels, np.arange(num_classes))]
     if outside.size:
         raise InputError(f"{source}: holds label {outside[0]:g}, but the network's classes are 0 to {num_classes - 1}: "

@@ -89,14 +89,14 @@ def _last_aligned(content, magic):
     return at
 
 
-def _end_of_part(content, start, last_parts=(0, 3)):
+def _end_of_part(content, start, kinds=(0, 3)):
     """Where the part of a record at `start` ends (dmlc-core, include/dmlc/recordio.h); None if it is not one of these
     kinds of parts: 0 is a whole record, 1, 2 and 3 are the first, a middle and the last part of one."""
     if content[start:start + 4] != MAGIC or start + 8 > len(content):
         return None
     word, = struct.unpack_from("<I", content, start + 4)
     kind, length = word >> 29, word & (1 << 29) - 1
-    return start + 8 + (length + 3 & ~3) if kind in last_parts else None
+    return start + 8 + (length + 3 & ~3) if kind in kinds else None
 
 
 def _check_index(idx, rec, content):
@@ -110,7 +110,7 @@ def _check_index(idx, rec, content):
         raise InputError(f"{idx}: not an index of a RecordIO file") from None
     if offsets and all(0 <= offset < len(content) and offset % 4 == 0 for offset in offsets):
         at = max(offsets)
-        while (following := _end_of_part(content, at, last_parts=(1, 2))) is not None:
+        while (following := _end_of_part(content, at, kinds=(1, 2))) is not None:
             at = following
         if _end_of_part(content, at) == len(content):
             return len(offsets)

@@ -287,6 +287,15 @@ def test_random_resized_crop_takes_the_place_of_scale_and_crop(packed):
     assert next(images).data[0].shape == (10, 3, 48, 48)
 
 
+def test_random_resized_crop_has_the_aspect_ratios_that_are_asked_for(gradient):
+    def scales(**ratios):
+        images, _ = training_iter(options(gradient, random_resized_crop=1, random_mirror=0, min_random_area=0.25,
+                                          max_random_area=0.25, **ratios, **NO_COLOUR), Worker)
+        return measured(images)[0]
+    assert np.ptp(scales()) < 0.05                                                          # squares of one size
+    assert np.ptp(scales(min_random_aspect_ratio=0.5, max_random_aspect_ratio=2.0)) > 0.3
+
+
 def test_workers_have_parts_of_their_own_and_equal_numbers_of_batches(packed):
     plain = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0)
     seen = []
