@@ -7,7 +7,10 @@ from symbols.architecture import check_image_shape
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults beside every option; descriptions as they are written."""
+    """Defaults beside every option that has one; descriptions as they are written."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class ArgumentParser(argparse.ArgumentParser):

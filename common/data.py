@@ -1,17 +1,20 @@
 """Images for training and evaluation: ImageRecordIter over RecordIO, or synthetic ones to measure speed."""
 import argparse
+import logging
 from contextlib import contextmanager
 
 import numpy as np
 
 from common.arguments import amount, image_shape, not_negative, numbers, positive, switch
+from common.dataset import describe
 from common.errors import InputError, last_line
 from common.evaluation_data import EvaluationIter, check_labels
 from common.find_mxnet import mx
-from common.preprocess import RGB_MEAN, RGB_STD
+from common.preprocess import RGB_MEAN, RGB_STD, resize_for
 from common.recordio import check_records
 
 BENCHMARK_BATCHES = 50
+MIN_RANDOM_SCALE = 0.533  # images packed with a shorter side of 480, as it is in evaluation: 256
 
 # MXNet refuses them together with random_resized_crop, which takes their place
 REPLACED_BY_RESIZED_CROP = ("rand_crop", "min_random_scale", "max_random_scale", "min_crop_size", "max_crop_size")
@@ -21,7 +24,8 @@ REPLACED_BY_RESIZED_CROP = ("rand_crop", "min_random_scale", "max_random_scale",
 AUGMENTATION = (
     ("random-crop", "rand_crop", switch, 1, "1: crop at a random place, 0: at the centre"),
     ("random-mirror", "rand_mirror", switch, 1, "1: mirror every other image"),
-    ("min-random-scale", "min_random_scale", amount, 0.533, "smallest factor the packed image is scaled by"),
+    ("min-random-scale", "min_random_scale", amount, None, "smallest factor the packed image is scaled by (default: "
+     "0.533 = 256 / 480, or from the shorter side that dataset.json beside the records says)"),
     ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor the packed image is scaled by"),
     ("max-random-h", "random_h", not_negative, 36, "largest change of hue (0 to 180)"),
     ("max-random-s", "random_s", not_negative, 50, "largest change of saturation (0 to 255)"),
@@ -59,7 +63,7 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     add_image_args(data)
     data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
     data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "
-                      "that the index lists)")
+                      "that dataset.json or the index lists)")
     data.add_argument("--pad-size", type=not_negative, default=0, help="pixels added on every side before the crop")
     data.add_argument("--fill-value", type=not_negative, default=127, help="grey level of what is added")
     data.add_argument("--benchmark", type=switch, default=0,
@@ -131,18 +135,23 @@ def training_iter(args, kv):
     if not args.data_train:
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
     idx, records = check_records(args.data_train, args.data_train_idx)
-    examples = args.num_examples or records
+    short_side, packed = describe(args.data_train)
+    examples = args.num_examples or packed or records
     if not examples:
         raise InputError(f"{args.data_train}: has no .idx beside it, so give --num-examples (or --data-train-idx)")
     if examples < args.batch_size * kv.num_workers:
         raise InputError(f"--batch-size {args.batch_size} is more than the {examples} training images"
                          + (f" of {kv.num_workers} workers" if kv.num_workers > 1 else ""))
+    augment = augmentation(args, short_side)
+    if short_side:
+        logging.info("dataset.json: %d images, shorter side %d; random scale %g to %g", packed, short_side,
+                     augment.get("min_random_scale", 1), augment.get("max_random_scale", 1))
     with reading(args.data_train):
         images = mx.io.ImageRecordIter(
             path_imgrec=args.data_train, path_imgidx=idx, shuffle=True, seed=args.seed, seed_aug=args.seed,
             data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=args.batch_size,
             preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
-            num_parts=kv.num_workers, part_index=kv.rank, **augmentation(args),
+            num_parts=kv.num_workers, part_index=kv.rank, **augment,
             **dict(zip(("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b"), (*args.rgb_mean, *args.rgb_std))))
     batches = examples // (args.batch_size * kv.num_workers)
     # every epoch, and every worker, has the same number of batches; the iterator goes on where it was
@@ -150,12 +159,15 @@ def training_iter(args, kv):
                             reset_internal=False), batches
 
 
-def augmentation(args) -> dict:
-    """ImageRecordIter's options for the augmentation that `args` ask for."""
-    if args.min_random_scale > args.max_random_scale:
-        raise InputError(f"--min-random-scale {args.min_random_scale:g} is more than --max-random-scale "
-                         f"{args.max_random_scale:g}")
+def augmentation(args, short_side=None) -> dict:
+    """ImageRecordIter's options for the augmentation that `args` ask for, of images packed with that shorter side."""
     options = {option: getattr(args, flag.replace("-", "_")) for flag, option, *_ in AUGMENTATION}
+    if options["min_random_scale"] is None:  # a crop then sees at least what it sees in evaluation
+        shortest = resize_for(max(args.image_shape[1:]))
+        options["min_random_scale"] = min(1.0, round(shortest / short_side, 3)) if short_side else MIN_RANDOM_SCALE
+    if options["min_random_scale"] > options["max_random_scale"]:
+        raise InputError(f"--min-random-scale {options['min_random_scale']:g} is more than --max-random-scale "
+                         f"{options['max_random_scale']:g}")
     return {option: value for option, value in options.items()
             if value is not None and not (args.random_resized_crop and option in REPLACED_BY_RESIZED_CROP)}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from common.errors import InputError
+from common.errors import InputError, last_line
 
 RGB_MEAN = (123.68, 116.78, 103.94)
 RGB_STD = (1.0, 1.0, 1.0)
@@ -25,23 +25,47 @@ def resize_for(crop: int) -> int:
 def read_image(path) -> np.ndarray:
     """An image file as uint8 (height, width, 3), BGR, turned upright as its EXIF data say.
 
-    Raises InputError for a file that is missing, truncated or no image. OpenCV alone would hand out the upper half of
-    a truncated JPEG, so Pillow decodes it first.
+    Raises InputError for a file that is missing, truncated or no image.
     """
     try:
         content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    try:
+        return decode_whole(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def decode_whole(content: bytes) -> np.ndarray:
+    """An encoded image as `read_image` gives it; the InputError for one that is not whole says no more than why.
+
+    OpenCV alone would hand out the upper half of a truncated JPEG, so Pillow decodes it first.
+    """
+    if not content:
+        raise InputError("empty file")
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
+                decoded = decode(content)
+                if decoded is None:  # a format that OpenCV does not know, such as GIF
+                    decoded = np.ascontiguousarray(np.asarray(_upright(image).convert("RGB"))[..., ::-1])
+                return decoded
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    image = decode(content)
-    if image is None:
-        raise InputError(f"{path}: not an image that OpenCV can read")
-    return image
+        raise InputError("not an image") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged content, from a list without an end
+        raise InputError(f"damaged or truncated image ({last_line(error)})") from None
+
+
+def _upright(image):
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF data, of whatever kind, say nothing about the image
+        return image
 
 
 def decode(content: bytes, flags=cv2.IMREAD_COLOR):

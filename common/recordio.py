@@ -1,61 +1,43 @@
-"""RecordIO files of images: packed from folders, and checked before MXNet reads them.
+"""RecordIO files of images: their records written, and checked before MXNet reads them.
 
 MXNet's own reader ends the whole process on a truncated file, so `check_records` looks first.
 """
 import mmap
 import os
-import random
 import struct
-from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+
 from common.errors import InputError
-from common.files import written_atomically
-from common.preprocess import read_image, resize_shorter_side
 
 MAGIC = struct.pack("<I", 0xCED7230A)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts of a record (dmlc-core, include/dmlc/recordio.h)
+NUMBER_AT = 16  # in a record: after the magic number, the length, the flag and the label
+IMAGE_HEADER = struct.Struct("<IfQQ")  # flag: 0 for one label; label; number; 0 (MXNet, python/mxnet/recordio.py)
 
 
-def pack_folder(folder, prefix, short_side=480, quality=95, shuffle_seed=None) -> int:
-    """Pack `folder/<class>/*` into PREFIX.rec, .idx and .lst; returns the number of images.
-
-    Classes are numbered in the order of their folders' names. Images are reduced to `short_side` pixels on their
-    shorter side (never enlarged) and stored as JPEG of `quality`, in the order of a shuffle by `shuffle_seed`, or
-    sorted where it is None. Raises InputError for an image that cannot be read, and leaves no file behind.
-    """
-    from common.find_mxnet import mx
-
-    items = _list_images(Path(folder))
-    if shuffle_seed is not None:
-        random.Random(shuffle_seed).shuffle(items)
-    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        lst, idx, rec = (files.enter_context(written_atomically(f"{prefix}.{kind}")) for kind in ("lst", "idx", "rec"))
-        with open(lst, "w", encoding="utf-8") as file:
-            file.writelines(f"{i}\t{label:f}\t{path.relative_to(folder)}\n" for i, (path, label) in enumerate(items))
-        records = mx.recordio.MXIndexedRecordIO(idx, rec, "w")
-        for i, (path, label) in enumerate(items):
-            image = read_image(path)
-            if min(image.shape[:2]) > short_side:
-                image = resize_shorter_side(image, short_side)
-            header = mx.recordio.IRHeader(0, float(label), i, 0)
-            records.write_idx(i, mx.recordio.pack_img(header, image, quality=quality, img_fmt=".jpg"))
-        records.close()
-        check_records(rec, idx)  # MXNet does not say that a disk was full
-    return len(items)
+def image_record(label: float, number: int, encoded: bytes) -> bytes:
+    """An encoded image as MXNet's MXIndexedRecordIO.write_idx(number, pack(IRHeader(0, label, number, 0), encoded))
+    writes it."""
+    return _framed(IMAGE_HEADER.pack(0, label, number, 0) + encoded)
 
 
-def _list_images(folder):
-    try:
-        classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}") from None
-    items = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).iterdir())
-             if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not items:
-        raise InputError(f"{folder}: no images in folders of classes ({folder}/<class>/*.jpg)")
-    return items
+def set_number(record: bytearray, number: int) -> None:
+    """Give a record of `image_record` another number."""
+    struct.pack_into("<Q", record, NUMBER_AT, number)
+
+
+def _framed(payload):
+    """A record: its length, the payload, zeros to a multiple of four bytes. Where the payload holds the magic number at
+    such a multiple, it is cut there into parts, and the number left out."""
+    words = np.frombuffer(payload, "<u4", len(payload) // 4)
+    cuts = [4 * int(word) for word in np.flatnonzero(words == struct.unpack("<I", MAGIC)[0])]
+    kinds = (FIRST, *[MIDDLE] * (len(cuts) - 1), LAST) if cuts else (WHOLE,)
+    pieces = []
+    for kind, start, end in zip(kinds, (0, *(cut + 4 for cut in cuts)), (*cuts, len(payload))):
+        pieces += [MAGIC, struct.pack("<I", kind << 29 | end - start), payload[start:end]]
+    return b"".join([*pieces, bytes(-len(payload) % 4)])
 
 
 def check_records(rec, idx="") -> tuple:
@@ -89,9 +71,8 @@ def _last_aligned(content, magic):
     return at
 
 
-def _end_of_part(content, start, kinds=(0, 3)):
-    """Where the part of a record at `start` ends (dmlc-core, include/dmlc/recordio.h); None if it is not one of these
-    kinds of parts: 0 is a whole record, 1, 2 and 3 are the first, a middle and the last part of one."""
+def _end_of_part(content, start, kinds=(WHOLE, LAST)):
+    """Where the part of a record at `start` ends; None if it is not one of these kinds of parts."""
     if content[start:start + 4] != MAGIC or start + 8 > len(content):
         return None
     word, = struct.unpack_from("<I", content, start + 4)
@@ -110,7 +91,7 @@ def _check_index(idx, rec, content):
         raise InputError(f"{idx}: not an index of a RecordIO file") from None
     if offsets and all(0 <= offset < len(content) and offset % 4 == 0 for offset in offsets):
         at = max(offsets)
-        while (following := _end_of_part(content, at, kinds=(1, 2))) is not None:
+        while (following := _end_of_part(content, at, kinds=(FIRST, MIDDLE))) is not None:
             at = following
         if _end_of_part(content, at) == len(content):
             return len(offsets)

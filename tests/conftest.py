@@ -22,12 +22,12 @@ def testdata():
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
-    """An ImageNet-like tree of 103 small JPEGs of two classes, 52 and 51 of them: folder/<class>/*.jpg."""
-    folder = tmp_path_factory.mktemp("photographs")
+    """An ImageNet-like tree of 103 small JPEGs of two classes, 52 and 51 of them: val/<class>/*.jpg; returns val."""
+    folder = tmp_path_factory.mktemp("photographs") / "val"
     rng = np.random.RandomState(0)
     for i in range(103):
         path = folder / ("n0001", "n0002")[i % 2] / f"{i:03d}.jpg"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         height, width = rng.randint(60, 120, 2)
         blurred = cv2.resize(rng.randint(0, 256, (9, 9, 3)).astype(np.uint8), (int(width), int(height)),
                              interpolation=cv2.INTER_CUBIC)
@@ -38,10 +38,10 @@ def photographs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def packed(photographs, tmp_path_factory):
     """PREFIX of the photographs packed in RecordIO, in order, shorter side 80 at most."""
-    from common.recordio import pack_folder
-    prefix = tmp_path_factory.mktemp("packed") / "val"
-    assert pack_folder(photographs, prefix, short_side=80) == 103
-    return prefix
+    from common.packing.prepare import prepare
+    folder = tmp_path_factory.mktemp("packed")
+    assert prepare(photographs.parent, folder, short_side=80, any_count=True)["parts"]["val"]["images"] == 103
+    return folder / "val"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The three scripts as a user runs them."""
 import os
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -92,15 +93,13 @@ def test_the_rate_follows_the_schedule():
 
 
 def test_an_epoch_is_saved_before_its_validation_can_fail(packed, tmp_path):
-    from common.recordio import pack_folder
-    more = tmp_path / "images" / "n0003"
-    more.mkdir(parents=True)
-    for name in ("n0001", "n0002"):
-        (tmp_path / "images" / name).mkdir()
-    (more / "x.jpg").write_bytes((ROOT / "data" / "cat.jpg").read_bytes())
-    pack_folder(tmp_path / "images", tmp_path / "three")
+    from common.packing.prepare import prepare
+    for name in ("n0001", "n0002", "n0003"):
+        (tmp_path / "images" / "val" / name).mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "cat.jpg", tmp_path / "images" / "val" / "n0003")
+    prepare(tmp_path / "images", tmp_path, any_count=True)
     with pytest.raises(InputError, match="label 2"):
-        train(packed, tmp_path / "x", "--data-val", f"{tmp_path}/three.rec")
+        train(packed, tmp_path / "x", "--data-val", f"{tmp_path}/val.rec")
     assert (tmp_path / "x-0001.params").exists()
 
 

@@ -3,7 +3,7 @@
 
     python tools/make_digits.py demo
 
-writes demo/images/{train,val}/<class>/*.jpg, demo/{train,val}.{rec,idx,lst} and demo/synset.txt.
+writes demo/images/{train,val}/<class>/*.jpg, and packs them in demo/.
 """
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.arguments import ArgumentParser
 from common.errors import reported
 from common.files import written_atomically
-from common.recordio import pack_folder
+from common.packing.prepare import prepare
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CROP = 48
@@ -48,11 +48,9 @@ def write_images(folder: Path) -> None:
 def main(args):
     out = Path(args.out)
     write_images(out / "images")
+    prepare(out / "images", out, short_side=PACKED, any_count=True)
     with written_atomically(out / "synset.txt") as partial:
         Path(partial).write_text("".join(f"{class_name(digit)}\n" for digit in range(10)))
-    for part, seed in (("train", 0), ("val", None)):
-        count = pack_folder(out / "images" / part, out / part, short_side=PACKED, shuffle_seed=seed)
-        print(f"{out / part}.rec: {count} images")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Preprocessing and RecordIO: what from_mxnet.py sees is what evaluation feeds the network."""
 import argparse
+import random
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
-from common.data import AUGMENTATION, evaluation_iter, training_iter
+from common.data import AUGMENTATION, augmentation, evaluation_iter, training_iter
+from common.dataset import describe
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocess import RGB_MEAN, RGB_STD, preprocess, read_image, resize_for
-from common.recordio import check_records, pack_folder
+from common.recordio import check_records, image_record, set_number
 
 
 def options(prefix, **changes):
@@ -64,38 +67,6 @@ def test_preprocess_evaluation_and_image_record_iter_agree(packed, shape):
     for data, (_, encoded) in zip(fed, records(packed)):
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
         np.testing.assert_allclose(preprocess(image, shape, RGB_MEAN, std)[0], data, atol=1e-4)
-
-
-def test_packing_keeps_labels_order_and_size(photographs, packed):
-    files = sorted(photographs.glob("*/*.jpg"))
-    packed_records = records(packed)
-    assert [label for label, _ in packed_records] == [int(file.parent.name == "n0002") for file in files]
-    assert (packed.parent / "val.lst").read_text().splitlines()[0] == "0\t0.000000\tn0001/000.jpg"
-    for file, (_, encoded) in zip(files, packed_records):
-        original = cv2.imread(str(file)).shape[:2]
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        assert min(image.shape[:2]) == min(80, *original)
-    assert check_records(f"{packed}.rec") == (f"{packed}.idx", 103)
-
-
-def test_packing_is_shuffled_by_the_seed(photographs, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        pack_folder(photographs, tmp_path / name, short_side=40, shuffle_seed=seed)
-    assert (tmp_path / "a.rec").read_bytes() == (tmp_path / "b.rec").read_bytes()
-    labels = [[label for label, _ in records(tmp_path / name)] for name in "ac"]
-    assert labels[0] != labels[1] and sorted(labels[0]) == sorted(labels[1]) and labels[0] != sorted(labels[0])
-
-
-def test_packing_a_broken_image_leaves_nothing_behind(tmp_path):
-    (tmp_path / "images" / "a").mkdir(parents=True)
-    (tmp_path / "images" / "a" / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(InputError, match="x.jpg: not an image"):
-        pack_folder(tmp_path / "images", tmp_path / "out" / "train")
-    assert list((tmp_path / "out").iterdir()) == []
-    with pytest.raises(InputError, match="no images"):
-        pack_folder(tmp_path / "out", tmp_path / "train")
-    with pytest.raises(InputError, match="No such file"):
-        pack_folder(tmp_path / "nowhere", tmp_path / "train")
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -189,6 +160,23 @@ def test_other_record_files_are_refused(tmp_path, packed):
     path.write_bytes(b"not records " * 100)
     with pytest.raises(InputError, match="not a RecordIO file"):
         check_records(path)
+
+
+def test_our_records_are_those_that_mxnet_writes(tmp_path):
+    """Bit for bit, also where the content holds the number that begins a record, at any place."""
+    magic, rng = b"\x0a\x23\xd7\xce", random.Random(0)
+    writer = mx.recordio.MXIndexedRecordIO(str(tmp_path / "x.idx"), str(tmp_path / "x.rec"), "w")
+    ours = b""
+    for number in range(2000):
+        content = b"".join(rng.choice([magic, magic, magic[:2], b"\0", rng.randbytes(rng.randint(0, 5))])
+                           for _ in range(rng.randint(0, 9)))
+        writer.write_idx(number, mx.recordio.pack(mx.recordio.IRHeader(0, float(number % 7), number, 0), content))
+        record = bytearray(image_record(number % 7, 12345, content))
+        set_number(record, number)
+        assert record == image_record(number % 7, number, content)
+        ours += record
+    writer.close()
+    assert (tmp_path / "x.rec").read_bytes() == ours
 
 
 def test_the_magic_number_inside_an_image_is_no_record(tmp_path):
@@ -338,3 +326,32 @@ def test_without_an_index_the_number_of_examples_is_needed(packed, tmp_path):
     with pytest.raises(InputError, match="--num-examples"):
         training_iter(options(tmp_path / "alone"), Worker)
     assert training_iter(options(tmp_path / "alone", num_examples=103), Worker)[1] == 10
+
+
+def test_training_reads_the_scale_and_the_number_of_images_from_the_description(packed, tmp_path):
+    """The shorter side that was packed is 80 pixels; a crop of 48 sees what one of 224 sees of 256."""
+    args = options(packed, batch_size=103, max_random_h=0, random_crop=0)
+    assert describe(args.data_train) == (80, 103)
+    assert augmentation(args, 80)["min_random_scale"] == round(55 / 80, 3)
+    assert augmentation(args, 480)["min_random_scale"] == round(55 / 480, 3)
+    assert augmentation(options(packed, image_shape=(3, 224, 224)), 480)["min_random_scale"] == 0.533
+    assert augmentation(args, 40)["min_random_scale"] == 1.0 and augmentation(args)["min_random_scale"] == 0.533
+    assert augmentation(options(packed, min_random_scale=0.7), 80)["min_random_scale"] == 0.7
+
+    shutil.copytree(packed.parent, tmp_path / "x")
+    (tmp_path / "x" / "val.idx").unlink()
+    assert training_iter(options(tmp_path / "x" / "val"), Worker)[1] == 10
+    with open(tmp_path / "x" / "val.rec", "ab") as file:
+        file.write((packed.parent / "val.rec").read_bytes())
+    with pytest.raises(InputError, match="dataset.json beside it says"):
+        training_iter(options(tmp_path / "x" / "val"), Worker)
+
+
+@pytest.mark.parametrize("content", [
+    "{", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "options": {"short_side": "a"}}',
+    '{"format": 1, "classes": [], "options": {"short_side": 4}, "parts": {"val": 3}}'])
+def test_descriptions_that_cannot_be_used(packed, tmp_path, content):
+    shutil.copy(f"{packed}.rec", tmp_path / "x.rec")
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match="dataset.json: "):
+        describe(tmp_path / "x.rec")

@@ -1,0 +1,50 @@
+"""dataset.json: what a folder of packed images holds, written beside its records and read by training."""
+import json
+import os
+from pathlib import Path
+
+from common.errors import InputError
+
+NAME = "dataset.json"
+FORMAT = 1
+
+
+def read_dataset(folder) -> dict:
+    """The dataset.json of a folder; None where there is none. Raises InputError for one that is not usable."""
+    path = Path(folder) / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not JSON'}") from None
+    try:
+        if content["format"] != FORMAT:
+            raise InputError(f"{path}: of format {content['format']}, this version reads {FORMAT}")
+        if not (_whole(content["options"]["short_side"]) and isinstance(content["classes"], list)
+                and all(_whole(part["images"]) and all(_whole(file["bytes"]) and isinstance(file["sha256"], str)
+                                                       for file in part["files"].values())
+                        for part in content["parts"].values())):
+            raise TypeError
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: not a description of packed images") from None
+    return content
+
+
+def _whole(number):
+    return isinstance(number, int) and number > 0
+
+
+def describe(rec) -> tuple:
+    """(shorter side that was packed, number of images) of a record file that has a dataset.json beside it which lists
+    it; (None, None) otherwise. Raises InputError for a record file of another size than that."""
+    rec = Path(rec)
+    dataset = read_dataset(rec.parent)
+    for part in dataset["parts"].values() if dataset else ():
+        file = part["files"].get(rec.name)
+        if file and rec.exists():
+            if (size := os.path.getsize(rec)) != file["bytes"]:
+                raise InputError(f"{rec}: {size} bytes, {NAME} beside it says {file['bytes']}: not copied whole, or "
+                                 f"that {NAME} belongs to other records (remove it then)")
+            return dataset["options"]["short_side"], part["images"]
+    return None, None

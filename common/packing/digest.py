@@ -1,0 +1,75 @@
+"""The checksum of a file while it is still being read, or written, by others."""
+import hashlib
+import threading
+
+PIECE = 1 << 20
+
+
+class FollowedDigest:
+    """The digest of `path`, computed in a thread of its own as far as `advance` has said that the file is ready.
+
+    The thread reads the file itself, right behind whoever reads or writes it, so that what it reads is still in memory;
+    begun in the middle of the work, it starts at the beginning and catches up.
+    """
+
+    def __init__(self, path, algorithm: str):
+        self._path, self._hash = path, hashlib.new(algorithm, usedforsecurity=False)
+        self._ready, self._size, self._error, self._stopped = 0, None, None, False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join()
+
+    def advance(self, to: int) -> None:
+        """The first `to` bytes are there."""
+        with self._changed:
+            self._ready = max(self._ready, to)
+            self._changed.notify()
+
+    def result(self, size: int) -> str:
+        """Hexadecimal digest of the file, which has `size` bytes. Raises OSError where it could not be read."""
+        with self._changed:
+            self._ready = self._size = size
+            self._changed.notify()
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self._hash.hexdigest()
+
+    def _follow(self):
+        done = 0
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                while True:
+                    with self._changed:
+                        while self._ready <= done != self._size and not self._stopped:
+                            self._changed.wait()
+                        if done == self._size or self._stopped:
+                            return
+                        ready = self._ready
+                    piece = file.read(min(PIECE, ready - done))
+                    if not piece:
+                        raise OSError(f"{self._path}: became shorter while it was read")
+                    self._hash.update(piece)
+                    done += len(piece)
+        except OSError as error:
+            self._error = error
+
+
+def digest(path, algorithm: str, progress=lambda done: None) -> str:
+    """Hexadecimal digest of a file; `progress` is told how many bytes were read."""
+    state, done = hashlib.new(algorithm, usedforsecurity=False), 0
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            state.update(piece)
+            done += len(piece)
+            progress(done)
+    return state.hexdigest()

@@ -1,0 +1,66 @@
+"""What the archives of ImageNet (ILSVRC 2012, tasks 1 and 2) are and hold.
+
+Names and MD5 sums as on https://image-net.org/download-images; sizes in bytes.
+"""
+import re
+import tarfile
+from dataclasses import dataclass
+
+from common.errors import InputError, last_line
+
+
+@dataclass(frozen=True)
+class Archive:
+    name: str
+    size: int
+    md5: str
+    images: int = 0
+
+
+ARCHIVES = {
+    "train": Archive("ILSVRC2012_img_train.tar", 147_897_477_120, "1d675b47d978889d74fa0da5fadfb00e", 1_281_167),
+    "val": Archive("ILSVRC2012_img_val.tar", 6_744_924_160, "29b22e2961454d5413ddabcf34fc5622", 50_000),
+}
+DEVKIT = Archive("ILSVRC2012_devkit_t12.tar.gz", 2_568_145, "fa75699e90414af021442c21a62c3abf")
+VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+# members of the devkit; both are a few hundred kilobytes
+META = "ILSVRC2012_devkit_t12/data/meta.mat"
+GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+MAX_MEMBER = 64 << 20
+
+
+@dataclass(frozen=True)
+class Devkit:
+    """classes: WordNet ids of the classes, sorted; val_classes: that of each validation image, by its number."""
+    classes: tuple
+    val_classes: tuple
+
+
+def read_devkit(path) -> Devkit:
+    """What the development kit says of the classes. Raises InputError for a file that is not one.
+
+    Its own numbers of the classes (ILSVRC2012_ID) are not in the order of the WordNet ids, which is that of the labels
+    of every published network; synsets that have children are not classes.
+    """
+    from scipy.io import loadmat
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            synsets = loadmat(_member(archive, META), squeeze_me=True, variable_names=["synsets"])["synsets"]
+            truth = [int(line) for line in _member(archive, GROUND_TRUTH).read().split()]
+        wnid_of = {int(number): str(wnid) for number, wnid, children in
+                   zip(synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"]) if children == 0}
+        return Devkit(tuple(sorted(wnid_of.values())), tuple(wnid_of[number] for number in truth))
+    except KeyError as error:
+        raise InputError(f"{path}: not the development kit of ILSVRC 2012 (no {last_line(error)})") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or 'not a gzip-compressed tar file, or not a whole one'}") from None
+    except Exception as error:  # gzip, tarfile and scipy raise many kinds for what is damaged
+        raise InputError(f"{path}: damaged, or not the development kit ({last_line(error)})") from None
+
+
+def _member(archive, name):
+    member = archive.getmember(name)
+    if not member.isreg() or member.size > MAX_MEMBER:
+        raise InputError(f"{name} is not a file of the usual size")
+    return archive.extractfile(member)

@@ -1,0 +1,211 @@
+"""One part of a data set, train or val, from its source into RecordIO: an external sort.
+
+First workers make each image of the source a JPEG, which goes to one of a few buckets on disk, by the range that its
+key falls into; then one bucket after the other is sorted by key and written. Memory does not grow with the images.
+"""
+import hashlib
+import json
+import os
+import struct
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+
+from tqdm import tqdm
+
+from common.errors import InputError
+from common.packing.digest import FollowedDigest, digest
+from common.packing.journal import BUFFER, Journal
+from common.packing.jpeg import to_jpeg
+from common.recordio import image_record, set_number
+
+KINDS = ("rec", "idx", "lst")
+BUCKET_BYTES, MAX_BUCKETS = 256 << 20, 128
+SKIPPED = "skipped"
+AHEAD = 6  # images on their way, for each worker
+SPOOLED = struct.Struct("<QIHI")  # key, label, lengths of the path and of the record, which follow
+KEYS = 1 << 64
+
+
+class PartPacking:
+    """`run` goes on where the folder `work` says; leaving the context commits nothing."""
+
+    def __init__(self, part, source, work, options, strict, workers, commit_seconds, md5=None):
+        self._part, self._source, self._options = part, source, options
+        self._strict, self._workers, self._commit_seconds = strict, workers, commit_seconds
+        self._journal = Journal(work)
+        buckets = min(MAX_BUCKETS, -(-source.expected_bytes // BUCKET_BYTES))
+        self._state = self._journal.state or {
+            "phase": "spool", "position": None, "done": 0, "buckets": buckets, "written_buckets": 0, "written": 0,
+            "images": [0] * len(source.classes), "md5": None, "files": {}}
+        self._state["md5"] = self._state["md5"] or md5
+        self._committed = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._journal.close()
+
+    def run(self) -> dict:
+        """{"images": of each class, "skipped": [[name, reason], ...], "md5": of the source where it is an archive,
+        "files": {name: {"bytes", "sha256"}}} of the finished files, which are in the folder `work`."""
+        if self._strict and (skipped := self._skipped()):
+            self._refuse(*skipped[0])
+        if self._state["phase"] != "done":
+            with self._source_md5() as md5:
+                if self._state["phase"] == "spool":
+                    self._spool(md5)
+                self._write()
+                if md5:
+                    self._state["md5"] = md5.result(self._source.size)
+            self._state["phase"] = "done"
+            for name in self._state["files"]:
+                self._journal.keep(name)
+            self._journal.commit(self._state)
+            self._journal.flush()
+        return {**self._state, "skipped": sorted(self._skipped())}
+
+    def _source_md5(self):
+        known = self._state["md5"] or not self._source.is_archive
+        return nullcontext() if known else FollowedDigest(self._source.path, "md5")
+
+    def _refuse(self, name, reason):
+        raise InputError(f"{self._source.path}: {name}: {reason} (an error because of --strict)")
+
+    def _skipped(self):
+        if not self._journal.length(SKIPPED):
+            return []
+        with open(self._journal.folder / SKIPPED, encoding="ascii") as file:
+            return [json.loads(line) for line in file]
+
+    # from the source to buckets
+
+    def _spool(self, md5):
+        state = self._state
+        with ThreadPoolExecutor(self._workers) as pool, progress(
+                f"{self._part}: reading", self._source.size, state["done"]) as show:
+            images = self._source.images(state["position"])
+            for image, record in in_order(pool, self._workers, self._record, images):
+                self._add(image, record)
+                if md5:
+                    md5.advance(image.done)
+                show(image.done, sum(state["images"]))
+                if time.monotonic() - self._committed >= self._commit_seconds and not self._journal.committing:
+                    self._journal.commit(state)
+                    self._committed = time.monotonic()
+        if not sum(state["images"]):
+            raise InputError(f"{self._source.path}: none of its images can be read")
+        state["phase"] = "write"
+        self._journal.commit(state)
+
+    def _record(self, image):
+        """The image's record, but for its number, or the InputError that says why it cannot be packed."""
+        try:
+            jpeg = to_jpeg(image.load(), *(self._options[name] for name in ("short_side", "quality", "enlarge")))
+        except InputError as error:
+            return error
+        return image_record(image.label, 0, jpeg)
+
+    def _add(self, image, record):
+        if isinstance(record, InputError):
+            if self._strict:
+                self._refuse(image.path, str(record))
+            self._journal.append(SKIPPED, json.dumps([image.path, str(record)]).encode() + b"\n")
+        else:
+            path, key = image.path.encode(), self._key(image)
+            self._journal.append(self._bucket(key * self._state["buckets"] // KEYS),
+                                 SPOOLED.pack(key, image.label, len(path), len(record)) + path + record)
+            self._state["images"][image.label] += 1
+        self._state.update(position=image.after, done=image.done)
+
+    def _key(self, image):
+        """Number below KEYS that decides the place in the order: of the training images a hash, of others the class."""
+        if self._part == "train":
+            text = f"{self._options['seed']}/{image.path}"
+            return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        return image.label * KEYS // len(self._source.classes)
+
+    @staticmethod
+    def _bucket(number):
+        return f"bucket-{number:03d}"
+
+    # from buckets to RecordIO
+
+    def _write(self):
+        state, journal = self._state, self._journal
+        rec, idx, lst = (f"{self._part}.{kind}" for kind in KINDS)
+        journal.append(rec, b"")
+        with FollowedDigest(journal.folder / rec, "sha256") as sha256, \
+                progress(f"{self._part}: writing", sum(state["images"]), state["written"]) as show:
+            while state["written_buckets"] < state["buckets"]:
+                bucket = self._bucket(state["written_buckets"])
+                if journal.length(bucket):
+                    for path, label, record in self._records(bucket):
+                        journal.append(idx, f"{state['written']}\t{journal.length(rec)}\n".encode())
+                        journal.append(lst, f"{state['written']}\t{label:f}\t{path}\n".encode())
+                        journal.append(rec, record)
+                        state["written"] += 1
+                        sha256.advance(journal.length(rec) - BUFFER)
+                        show(state["written"], state["written"])
+                state["written_buckets"] += 1
+                journal.remove(bucket)
+                journal.commit(state)
+            journal.flush()
+            digests = {rec: sha256.result(journal.length(rec))}
+        digests.update((name, digest(journal.folder / name, "sha256")) for name in (idx, lst))
+        state["files"] = {name: {"bytes": journal.length(name), "sha256": digests[name]} for name in digests}
+
+    def _records(self, bucket):
+        """(path, label, record) of each image in a bucket, in the order of the keys and paths."""
+        with open(self._journal.folder / bucket, "rb") as file:
+            for number, (_, path, label, at, length) in enumerate(sorted(_entries(file)), self._state["written"]):
+                record = bytearray(length)
+                os.preadv(file.fileno(), [record], at)
+                set_number(record, number)
+                yield path.decode(), label, record
+
+
+def _entries(bucket):
+    """(key, path, label, offset of the record, its length) of each image in a bucket's file."""
+    at = 0
+    while header := bucket.read(SPOOLED.size):
+        key, label, path_length, length = SPOOLED.unpack(header)
+        path = bucket.read(path_length)
+        at += SPOOLED.size + path_length
+        yield key, path, label, at, length
+        at += length
+        bucket.seek(at)
+
+
+def in_order(pool, workers, function, items):
+    """(item, function(item)) of all `items`, in their order, computed in `pool`, a few ahead of the one that is due."""
+    ahead = deque()
+    for item in items:
+        ahead.append((item, pool.submit(function, item)))
+        if len(ahead) >= AHEAD * workers:
+            item, future = ahead.popleft()
+            yield item, future.result()
+    for item, future in ahead:
+        yield item, future.result()
+
+
+@contextmanager
+def progress(what, size, done=0):
+    """Within this block show(done, images) draws a bar on standard error: images/s and the time left, once a minute
+    where standard error is no terminal."""
+    terminal = sys.stderr.isatty()
+    start, first = time.monotonic(), None
+    with tqdm(total=size, initial=done, desc=what, dynamic_ncols=True, mininterval=0.2 if terminal else 60,
+              delay=0 if terminal else 60,
+              bar_format="{desc} {percentage:3.0f}%|{bar:20}|{postfix} {elapsed}<{remaining}") as bar:
+        def show(done, images=None):
+            nonlocal first
+            if images is not None:
+                first = images if first is None else first
+                rate = (images - first) / (time.monotonic() - start)
+                bar.set_postfix_str(f"{images} images {rate:.0f}/s", refresh=False)
+            bar.update(done - bar.n)
+        yield show

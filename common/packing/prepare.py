@@ -1,0 +1,202 @@
+"""A folder of archives or images into train.rec and val.rec: every image once, in an order that the seed alone decides.
+
+What is done is committed every few seconds, so that a run that was killed goes on where it was.
+"""
+import csv
+import errno
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+
+from common.dataset import FORMAT, NAME, read_dataset
+from common.errors import InputError
+from common.files import written_atomically
+from common.labels import read_synset
+from common.packing.digest import digest
+from common.packing.imagenet import ARCHIVES
+from common.packing.part import KINDS, PartPacking, progress
+from common.packing.sources import SYNSET, find_sources
+
+WORK = ".prepare"  # in the output folder, until the data set is finished
+COMMIT_SECONDS = 15
+PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
+
+
+def prepare(source_dir, out_dir, short_side=480, quality=95, enlarge=False, seed=0, workers=None, strict=False,
+            any_count=False, verify_first=False, commit_seconds=COMMIT_SECONDS) -> dict:
+    """Pack what `source_dir` holds (see `find_sources`) into `out_dir`; returns what its dataset.json says.
+
+    Writes {train,val}.{rec,idx,lst}, synset.txt, skipped.csv and, last, dataset.json. Training records are in the
+    order of a hash of `seed` and their path, validation records in that of their path. Images that cannot be read are
+    listed in skipped.csv, or with `strict` an error. A rerun with the same arguments goes on where a killed run was
+    (`workers`, `strict`, `any_count` and `verify_first` may differ), and makes the same bytes.
+
+    Raises InputError for sources that are not whole, for an `out_dir` that holds something else, and for a full disk.
+    """
+    if not 1 <= quality <= 100:
+        raise InputError(f"quality {quality}: give 1 to 100")
+    out = Path(out_dir)
+    sources = find_sources(source_dir, any_count)
+    options = {"short_side": short_side, "quality": quality, "enlarge": enlarge, "seed": seed}
+    identity = {"format": FORMAT, "options": options, "versions": _versions(),
+                "sources": {part: source.identity for part, source in sources.items()}}
+    if (finished := _finished(out, identity)) is not None:
+        print(f"{out / NAME}: finished already, with these options and of these images")
+        return finished
+    with _work_folder(out, identity) as work, _single_threaded_opencv():
+        verified = _verify(sources) if verify_first else {}
+        workers = workers or len(os.sched_getaffinity(0))
+        parts = {}
+        for part, source in sources.items():
+            with PartPacking(part, source, work / part, options, strict, workers, commit_seconds,
+                             verified.get(part)) as packing:
+                parts[part] = packing.run()
+        for part, source in sources.items():
+            _check_md5(part, source, parts[part], strict, any_count)
+        return _publish(out, work, sources, parts, identity)
+
+
+def _versions():
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _finished(out, identity):
+    """The description of the data set in `out`, where it is the one asked for; None where there is none."""
+    dataset = read_dataset(out)
+    if dataset is None:
+        return None
+    asked = _portable(identity)
+    for name in ("options", "sources"):
+        if dataset[name] != asked[name]:
+            raise InputError(f"{out / NAME}: there is a data set already, made with other {name}: {dataset[name]} "
+                             f"instead of {asked[name]}; choose another folder, or remove it")
+    for part in dataset["parts"].values():
+        for name, file in part["files"].items():
+            if not (out / name).is_file() or (out / name).stat().st_size != file["bytes"]:
+                raise InputError(f"{out / name}: not there, or not as {NAME} beside it says; remove {NAME} and what is "
+                                 "left of its files, to make them again")
+    shutil.rmtree(out / WORK, ignore_errors=True)  # a run that was killed at its very end leaves it
+    return dataset
+
+
+def _portable(identity):
+    """`identity` without what differs between two copies of the same files."""
+    sources = {part: {name: value for name, value in source.items() if name != "modified_ns"}
+               for part, source in identity["sources"].items()}
+    return {**identity, "sources": sources}
+
+
+@contextmanager
+def _work_folder(out, identity):
+    """OUT/.prepare, which belongs to this process alone and to this `identity`."""
+    work = out / WORK
+    if not work.exists() and (found := [path for part in identity["sources"] for kind in KINDS
+                                        if (path := out / f"{part}.{kind}").exists()]):
+        raise InputError(f"{found[0]}: exists, and nothing says how it was made; move it away, or choose another "
+                         "folder")
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{out}: another run is at work in this folder") from None
+        path = work / "identity.json"
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            begun = identity
+            with written_atomically(path) as partial:
+                Path(partial).write_text(json.dumps(identity), encoding="utf-8")
+        except ValueError:
+            raise InputError(f"{path}: damaged; remove {work} to begin again") from None
+        if begun != identity:
+            odd = next(name for name in identity if begun.get(name) != identity[name])
+            raise InputError(f"{work}: begun with other {odd}: {begun.get(odd)} instead of {identity[odd]}; go on with "
+                             "those, or remove it to begin again")
+        try:
+            yield work
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise InputError(f"{out}: the disk is full; make space and run the same command again: it goes on where it "
+                             "was") from None
+        except KeyboardInterrupt:
+            print(f"{out}: run the same command again to go on", file=sys.stderr)
+            raise
+
+
+@contextmanager
+def _single_threaded_opencv():
+    """The images are what is done in parallel."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _verify(sources):
+    """{part: MD5} of the archives that are to be ImageNet's. Raises InputError for one that is not."""
+    verified = {}
+    for part, source in sources.items():
+        if source.is_archive:
+            with progress(f"{source.path.name}: MD5", source.size) as show:
+                verified[part] = digest(source.path, "md5", show)
+            if verified[part] != ARCHIVES[part].md5:
+                raise InputError(_damaged(part, source, verified[part]))
+            print(f"{source.path.name}: MD5 {verified[part]}, the official one")
+    return verified
+
+
+def _damaged(part, source, md5):
+    return f"{source.path}: its MD5 is {md5}, not the official {ARCHIVES[part].md5}: damaged, or another set"
+
+
+def _check_md5(part, source, result, strict, any_count):
+    if not result["md5"]:
+        return
+    if result["md5"] == ARCHIVES[part].md5:
+        print(f"{source.path.name}: MD5 {result['md5']}, the official one")
+    elif any_count:
+        print(f"{source.path.name}: MD5 {result['md5']}")
+    elif strict:
+        raise InputError(_damaged(part, source, result["md5"]))
+    else:
+        print(f"warning: {_damaged(part, source, result['md5'])}", file=sys.stderr)
+
+
+def _publish(out, work, sources, parts, identity):
+    """Give the finished files their names, the description last; a run that was killed here does the rest again."""
+    names = {line.split()[0]: line for line in read_synset(SYNSET, 1000)}
+    classes = next(iter(sources.values())).classes
+    with written_atomically(out / "synset.txt") as partial:
+        Path(partial).write_text("".join(f"{names.get(name, name)}\n" for name in classes), encoding="utf-8")
+    with written_atomically(out / "skipped.csv") as partial, \
+            open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("part", "name", "reason"))
+        for part, result in parts.items():
+            writer.writerows((part, *skip) for skip in result["skipped"])
+    dataset = {**_portable(identity), "classes": list(classes), "parts": {}}
+    for part, result in parts.items():
+        for name in result["files"]:
+            if (work / part / name).exists():
+                os.replace(work / part / name, out / name)
+        count = sum(result["images"])
+        dataset["parts"][part] = {"images": count, "skipped": len(result["skipped"]), "source_md5": result["md5"],
+                                  "images_of_class": dict(zip(classes, result["images"])), "files": result["files"]}
+        print(f"{out / part}.rec: {count} images of {sum(map(bool, result['images']))} classes, "
+              f"{len(result['skipped'])} skipped")
+    with written_atomically(out / NAME) as partial:
+        Path(partial).write_text(json.dumps(dataset, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(work)
+    return dataset

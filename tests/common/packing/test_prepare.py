@@ -1,0 +1,436 @@
+"""ImageNet's archives into RecordIO: what goes in comes out, however often the work is interrupted."""
+import csv
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from common.dataset import read_dataset
+from common.errors import InputError
+from common.find_mxnet import mx
+from common.packing import prepare as prepare_module
+from common.packing.journal import Journal
+from common.packing.prepare import prepare
+from common.packing.sources import find_sources
+from common.recordio import check_records
+from tests.archives import CLASSES, odd_files, tar, write_archives, write_devkit, write_folders
+from tests.conftest import ROOT
+
+SHORT_SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archives")
+    return folder, write_archives(folder)
+
+
+def run(source, out, **options):
+    return prepare(source, out, **{"short_side": SHORT_SIDE, "any_count": True, **options})
+
+
+@pytest.fixture(scope="module")
+def packed(archives, tmp_path_factory):
+    out = tmp_path_factory.mktemp("packed") / "out"
+    run(archives[0], out)
+    return out
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def records(out, part):
+    """{path: (label, BGR image)} as MXNet's own reader and the .lst file have them, in their order."""
+    reader = mx.recordio.MXIndexedRecordIO(str(out / f"{part}.idx"), str(out / f"{part}.rec"), "r")
+    listed = [line.split("\t") for line in (out / f"{part}.lst").read_text().splitlines()]
+    assert [int(number) for number, _, _ in listed] == reader.keys == list(range(len(listed)))
+    found = {}
+    for number, (_, label, path) in enumerate(listed):
+        header, image = mx.recordio.unpack_img(reader.read_idx(number))
+        assert header.id == number and header.label == float(label)
+        found[path] = (int(header.label), image)
+    return found
+
+
+def area_weights(size, new):
+    """(new, size) matrix of the area average: how much of each old pixel lies in each new one."""
+    edges = np.arange(new + 1) * size / new
+    old = np.arange(size)
+    overlap = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
+    return np.clip(overlap, 0, None) * new / size
+
+
+def resized(rgb, short_side=SHORT_SIDE):
+    """float64 area average of an image whose shorter side is longer than that."""
+    height, width = rgb.shape[:2]
+    shorter = min(height, width, short_side)
+    size = (height * shorter // width, shorter) if height > width else (shorter, width * shorter // height)
+    columns = np.tensordot(area_weights(height, size[0]), rgb.astype(float), 1)
+    return np.tensordot(columns, area_weights(width, size[1]), (1, 1)).transpose(0, 2, 1)
+
+
+def test_every_image_comes_out_with_its_label_and_content(archives, packed):
+    """Against NumPy's area average of the image that was encoded, CMYK, rotation and all: two compressions apart."""
+    labels = {wnid: label for label, wnid in enumerate(sorted(CLASSES))}
+    for part, images in archives[1].items():
+        found = records(packed, part)
+        assert set(found) == {path for path, (_, rgb) in images.items() if rgb is not None}
+        for path, (label, image) in found.items():
+            assert label == labels[path.split("/")[0]]
+            expected = resized(images[path][1])
+            assert image.shape == expected.shape
+            assert np.abs(image[:, :, ::-1] - expected).mean() < 3, path
+
+
+def test_packing_costs_no_more_than_one_compression(archives, packed):
+    """Against Pillow's decoder, NumPy's area average and one compression of that: equal but for rounding."""
+    for path, (_, image) in records(packed, "val").items():
+        with PIL.Image.open(io.BytesIO(archives[1]["val"][path][0])) as original:
+            expected = resized(np.asarray(original))[:, :, ::-1].round().astype(np.uint8)
+        once = cv2.imdecode(cv2.imencode(".jpg", expected, [cv2.IMWRITE_JPEG_QUALITY, 95])[1], cv2.IMREAD_COLOR)
+        assert np.abs(image.astype(int) - once).mean() < 0.5, path
+
+
+def test_what_cannot_be_read_is_listed(archives, packed):
+    with open(packed / "skipped.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["part", "name", "reason"]
+    broken = {path for path, (_, rgb) in archives[1]["train"].items() if rgb is None}
+    assert {name for _, name, _ in rows[1:]} == broken and len(broken) == 7
+    reasons = {name.split("_", 1)[1]: reason for _, name, reason in rows[1:]}
+    assert reasons["empty.JPEG"] == "empty file" and reasons["text.JPEG"] == "not an image"
+    assert "truncated" in reasons["truncated.JPEG"]
+
+
+def test_the_description(archives, packed):
+    dataset = read_dataset(packed)
+    assert dataset["classes"] == sorted(CLASSES) and dataset["options"]["short_side"] == SHORT_SIDE
+    assert dataset["parts"]["val"]["images_of_class"] == {"n00000007": 2, "n00000011": 5, "n00000042": 3}
+    assert dataset["parts"]["train"]["images"] == 27 + 21 and dataset["parts"]["train"]["skipped"] == 7
+    for part in ("train", "val"):
+        for name, file in dataset["parts"][part]["files"].items():
+            sha256 = subprocess.run(["sha256sum", packed / name], capture_output=True, text=True, check=True).stdout
+            assert file == {"bytes": (packed / name).stat().st_size, "sha256": sha256.split()[0]}
+        archive = archives[0] / f"ILSVRC2012_img_{part}.tar"
+        md5 = subprocess.run(["md5sum", archive], capture_output=True, text=True, check=True).stdout
+        assert dataset["parts"][part]["source_md5"] == md5.split()[0]
+    assert (packed / "synset.txt").read_text().split() == sorted(CLASSES)
+    records = [f"{part}.{kind}" for part in ("train", "val") for kind in ("rec", "idx", "lst")]
+    assert sorted(contents(packed)) == sorted(["dataset.json", "skipped.csv", "synset.txt", *records])
+
+
+def test_the_order(packed):
+    """Validation by class and name; training by the seed, the classes mixed."""
+    val, train = (list(records(packed, part)) for part in ("val", "train"))
+    assert val == sorted(val)
+    assert train != sorted(train)
+    changes = sum(a.split("/")[0] != b.split("/")[0] for a, b in zip(train, train[1:]))
+    assert changes > len(train) / 2  # two of three neighbours differ where three classes are mixed
+
+
+def test_mxnet_reads_them(packed):
+    """ImageRecordIter, ImageIter and Gluon's data set, which is how sets made by im2rec.py are read."""
+    expected = {part: [label for label, _ in records(packed, part).values()] for part in ("train", "val")}
+    for part, labels in expected.items():
+        count = len(labels)
+        prefix = str(packed / part)
+        images = mx.io.ImageRecordIter(path_imgrec=f"{prefix}.rec", path_imgidx=f"{prefix}.idx", data_shape=(3, 32, 32),
+                                       batch_size=count, verbose=False)
+        assert next(images).label[0].asnumpy().tolist() == labels
+        images = mx.image.ImageIter(count, (3, 32, 32), path_imgrec=f"{prefix}.rec", path_imgidx=f"{prefix}.idx")
+        assert images.next().label[0].asnumpy().ravel().tolist() == labels
+        assert [label for _, label in mx.gluon.data.vision.ImageRecordDataset(f"{prefix}.rec")] == labels
+        assert check_records(f"{prefix}.rec") == (f"{prefix}.idx", count)
+
+
+def test_folders_give_the_same_records_as_archives(archives, packed, tmp_path):
+    write_folders(tmp_path / "tree", archives[1])
+    (tmp_path / "tree" / "train" / "n00000007" / ".hidden").write_text("x")
+    run(tmp_path / "tree", tmp_path / "out")
+    for name, content in contents(packed).items():
+        if name != "dataset.json":
+            assert (tmp_path / "out" / name).read_bytes() == content, name
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_number_of_workers_and_buckets_changes_nothing(archives, packed, tmp_path, workers, monkeypatch):
+    monkeypatch.setattr("common.packing.part.BUCKET_BYTES", 20_000)
+    run(archives[0], tmp_path / "out", workers=workers)
+    assert contents(tmp_path / "out") == contents(packed)
+
+
+def test_the_seed_changes_the_order_of_training_alone(archives, packed, tmp_path):
+    run(archives[0], tmp_path / "out", seed=1)
+    one, other = records(packed, "train"), records(tmp_path / "out", "train")
+    assert list(one) != list(other) and sorted(one) == sorted(other)
+    assert (tmp_path / "out" / "val.rec").read_bytes() == (packed / "val.rec").read_bytes()
+
+
+def test_images_are_enlarged_when_asked(archives, tmp_path):
+    run(archives[0], tmp_path / "out", short_side=150, enlarge=True)
+    assert {min(image.shape[:2]) for _, image in records(tmp_path / "out", "train").values()} == {150}
+
+
+class Killed(BaseException):
+    """Not an error that anything would handle."""
+
+
+def killed_at(monkeypatch, name, count):
+    """From now on the call number `count` of os.<name> ends the run, before it does anything."""
+    function, calls = getattr(os, name), iter(range(count))
+
+    def counted(*args, **kwargs):
+        if next(calls, None) is None:
+            raise Killed
+        return function(*args, **kwargs)
+    monkeypatch.setattr(os, name, counted)
+
+
+@pytest.mark.parametrize("name", ["replace", "fsync", "preadv"])
+def test_a_run_that_ends_anywhere_is_gone_on_with(archives, packed, tmp_path, monkeypatch, name):
+    """At each rename, each commit and in the middle of writing: no file looks finished, and the bytes are the same."""
+    monkeypatch.setattr("common.packing.part.BUCKET_BYTES", 100_000)
+    count = 0
+    while True:
+        out = tmp_path / f"{name}{count}"
+        with monkeypatch.context() as patch:
+            killed_at(patch, name, count)
+            try:
+                run(archives[0], out, commit_seconds=0)
+                break
+            except Killed:
+                assert not (out / "dataset.json").exists()
+        run(archives[0], out)
+        assert contents(out) == contents(packed), f"after {count} calls of {name}"
+        count += 1 if count < 12 or name != "preadv" else 17
+    assert count > 3
+
+
+def test_a_damaged_archive_is_an_error_and_nothing_looks_finished(archives, tmp_path):
+    whole = (archives[0] / "ILSVRC2012_img_train.tar").read_bytes()
+    for cut in (10240, 20000, 60000):
+        source = shutil.copytree(archives[0], tmp_path / f"source{cut}")
+        (source / "ILSVRC2012_img_train.tar").write_bytes(whole[:-cut])
+        with pytest.raises(InputError, match="damaged or cut off at byte"):
+            run(source, tmp_path / "out")
+    for at in (0, 512, 1536 + 40_000, len(whole) // 2):
+        content = bytearray(whole)
+        header = content.index(b"ustar", at) - 257
+        content[header:header + 512] = b"\xa5" * 512
+        source = shutil.copytree(archives[0], tmp_path / f"source-at{at}")
+        (source / "ILSVRC2012_img_train.tar").write_bytes(content)
+        out = tmp_path / f"out{at}"
+        with pytest.raises(InputError, match="damaged or cut off at byte"):
+            run(source, out)
+        assert not out.exists() or [path.name for path in out.iterdir()] == [".prepare"]
+
+
+def test_other_members_than_images(tmp_path):
+    """Links, folders, devices and names that lead elsewhere: listed or harmless, and nothing is ever extracted."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as images:
+        good = odd_files()["grey.JPEG"][0]
+        for name, kind, content in (("../../up.JPEG", tarfile.REGTYPE, good), ("/abs.JPEG", tarfile.REGTYPE, good),
+                                    ("a\tb.JPEG", tarfile.REGTYPE, good), ("link.JPEG", tarfile.SYMTYPE, b""),
+                                    ("folder", tarfile.DIRTYPE, b""), ("tty", tarfile.CHRTYPE, b""),
+                                    ("x" * 300 + ".JPEG", tarfile.REGTYPE, good),
+                                    ("caf\u00e9.JPEG", tarfile.REGTYPE, good)):
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.linkname = kind, len(content), "/etc/passwd"
+            images.addfile(member, io.BytesIO(content))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "ILSVRC2012_img_train.tar").write_bytes(tar({"n1.tar": archive.getvalue()}))
+    dataset = run(source, tmp_path / "out")
+    assert dataset["parts"]["train"]["images"] == 4 and dataset["parts"]["train"]["skipped"] == 4
+    assert set(records(tmp_path / "out", "train")) == {"n1/up.JPEG", "n1/abs.JPEG", f"n1/{'x' * 300}.JPEG",
+                                                       "n1/caf\u00e9.JPEG"}
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
+
+
+def test_a_bomb_is_skipped(tmp_path):
+    """A picture of 400 million pixels in a few hundred kilobytes."""
+    folder = tmp_path / "source" / "train" / "a"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "bomb.png"), np.zeros((20_000, 20_000), np.uint8))
+    shutil.copy(ROOT / "data" / "cat.jpg", folder)
+    assert run(tmp_path / "source", tmp_path / "out")["parts"]["train"]["skipped"] == 1
+    assert "decompression bomb" in (tmp_path / "out" / "skipped.csv").read_text()
+
+
+def test_strict(archives, tmp_path):
+    with pytest.raises(InputError, match=r"ILSVRC2012_img_train.tar: n000000\d\d/n\d+_\w+.JPEG: .*--strict"):
+        run(archives[0], tmp_path / "out", strict=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare"]
+    run(archives[0], tmp_path / "out")  # without it, the same work goes on
+    assert (tmp_path / "out" / "dataset.json").exists()
+
+
+def change_devkit(folder):
+    write_devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", [1, 2])
+
+
+def swap_archives(folder):
+    os.replace(folder / "ILSVRC2012_img_val.tar", folder / "ILSVRC2012_img_train.tar")
+
+
+@pytest.mark.parametrize(("change", "options", "message"), [
+    (lambda folder: None, {"any_count": False}, r"devkit_t12.tar.gz: \d+ bytes, the official one has 2568145"),
+    (lambda folder: (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink(), {}, "has the classes of the validation images"),
+    (lambda folder: (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"x"), {}, "t12.tar.gz: damaged, or not"),
+    (lambda folder: (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(
+        (folder / "ILSVRC2012_devkit_t12.tar.gz").read_bytes()[:-200]), {}, "devkit_t12.tar.gz: "),
+    (change_devkit, {}, "ILSVRC2012_img_val.tar: 'ILSVRC2012_val_00000010.JPEG' in it is not one of the 2"),
+    (lambda folder: write_devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", [1] * 11), {}, "holds 10 images, .* of 11"),
+    (lambda folder: write_devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", [1] * 10, {"n00000042": 1}), {},
+     "holds 3 class archives, .* names 1 classes; n00000007 is in one of them only"),
+    (swap_archives, {}, "not ImageNet's training archive"),
+    (lambda folder: (folder / "ILSVRC2012_img_train.tar").write_bytes(b""), {}, "damaged or cut off at byte 0 of 0"),
+    (lambda folder: (folder / "train").mkdir(), {}, "which one"),
+    (shutil.rmtree, {}, "not a folder"),
+    (lambda folder: [path.unlink() for path in folder.iterdir()], {}, "holds neither"),
+    (lambda folder: None, {"quality": 101}, "quality 101"),
+])
+def test_sources_that_cannot_be_used(archives, tmp_path, change, options, message):
+    source = shutil.copytree(archives[0], tmp_path / "source")
+    change(source)
+    with pytest.raises(InputError, match=message) as error:
+        run(source, tmp_path / "out", **options)
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("folders", "options", "message"), [
+    (["train/a", "train/b"], {}, "no images in folders of classes"),
+    (["train"], {}, "no classes"),
+    (["train/a/x.jpg", "val/b/x.jpg"], {}, "val/b: not one of the 1 classes"),
+    (["train/a/x.jpg"], {"any_count": False}, r"train: 1 classes instead of ImageNet's 1000 \(--any-count"),
+    (["train/a\tb/x.jpg"], {}, "cannot hold"),
+])
+def test_folders_that_cannot_be_used(tmp_path, folders, options, message):
+    for path in folders:
+        (tmp_path / "source" / path).mkdir(parents=True)
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "source", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_unreadable_images(tmp_path):
+    (tmp_path / "source" / "train" / "a" / "x.jpg").mkdir(parents=True)
+    with pytest.raises(InputError, match="none of its images can be read"):
+        run(tmp_path / "source", tmp_path / "out")
+
+
+def test_what_is_there_is_never_overwritten(archives, packed, tmp_path, capsys):
+    before = contents(packed)
+    assert run(archives[0], packed) == read_dataset(packed)
+    assert "finished already" in capsys.readouterr().out
+    with pytest.raises(InputError, match="made with other options"):
+        run(archives[0], packed, quality=90)
+    assert contents(packed) == before
+
+    out = shutil.copytree(packed, tmp_path / "out")
+    os.truncate(out / "train.rec", 1000)
+    with pytest.raises(InputError, match="train.rec: not there, or not as dataset.json"):
+        run(archives[0], out)
+    (out / "dataset.json").unlink()
+    with pytest.raises(InputError, match="exists, and nothing says how it was made"):
+        run(archives[0], out)
+
+
+def test_work_that_was_begun_otherwise_is_not_mixed(archives, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_at(patch, "preadv", 3)
+        with pytest.raises(Killed):
+            run(archives[0], tmp_path / "out")
+    with pytest.raises(InputError, match="begun with other options"):
+        run(archives[0], tmp_path / "out", quality=90)
+    source = shutil.copytree(archives[0], tmp_path / "source")
+    os.utime(source / "ILSVRC2012_img_val.tar", (1, 1))
+    with pytest.raises(InputError, match="begun with other sources"):
+        run(source, tmp_path / "out")
+
+
+def test_two_runs_at_once(archives, tmp_path):
+    with prepare_module._work_folder(tmp_path / "out", {"sources": {}}), \
+            pytest.raises(InputError, match="another run is at work"):
+        run(archives[0], tmp_path / "out")
+
+
+def test_a_wrong_md5_is_told(archives, tmp_path, monkeypatch, capsys):
+    """With archives of the official sizes and classes it would be found at the end, or first with verify_first."""
+    monkeypatch.setattr(prepare_module, "find_sources", lambda folder, any_count: find_sources(folder, any_count=True))
+    with pytest.raises(InputError, match="img_val.tar: its MD5 is .* not the official 29b22e2961454d5413ddabcf34fc562"):
+        run(archives[0], tmp_path / "out", any_count=False, verify_first=True)
+    assert [path.name for path in (tmp_path / "out" / ".prepare").iterdir() if path.is_dir()] == []
+    run(archives[0], tmp_path / "out", any_count=False)
+    assert "not the official 1d675b47d978889d74fa0da5fadfb00e" in capsys.readouterr().err
+
+
+def test_the_journal_keeps_what_was_committed(tmp_path):
+    journal = Journal(tmp_path / "work")
+    journal.append("a", b"one")
+    journal.append("b", b"x")
+    journal.commit({"step": 1})
+    journal.append("a", b"two" * 100_000)
+    journal.append("c", b"new")
+    journal.remove("b")
+    journal.close()
+    journal = Journal(tmp_path / "work")
+    assert journal.state == {"step": 1} and journal.length("a") == 3
+    assert {path.name: path.read_bytes() for path in journal.folder.iterdir() if path.name in "abc"} == \
+        {"a": b"one", "b": b"x"}
+    journal.remove("b")
+    journal.keep("a")
+    journal.commit({"step": 2})
+    journal.close()
+    os.replace(tmp_path / "work" / "a", tmp_path / "a")
+    assert Journal(tmp_path / "work").state == {"step": 2}
+    (tmp_path / "work" / "state.json").write_text("{")
+    with pytest.raises(InputError, match="damaged; remove"):
+        Journal(tmp_path / "work")
+
+
+def command(source, out, *flags):
+    return [sys.executable, "tools/prepare_imagenet.py", str(source), str(out), "--short-side", str(SHORT_SIDE),
+            "--any-count", *flags]
+
+
+def test_the_command(archives, packed, tmp_path):
+    process = subprocess.run(command(archives[0], tmp_path / "out"), cwd=ROOT, capture_output=True, text=True,
+                             check=True)
+    assert process.stdout.splitlines()[-2:] == [f"{tmp_path}/out/val.rec: 10 images of 3 classes, 0 skipped",
+                                                f"{tmp_path}/out/train.rec: 48 images of 3 classes, 7 skipped"]
+    assert contents(tmp_path / "out") == contents(packed)
+    process = subprocess.run(command(archives[0], tmp_path / "strict", "--strict"), cwd=ROOT, capture_output=True,
+                             text=True)
+    assert process.returncode == 1 and process.stderr.startswith("prepare_imagenet.py: error: ")
+    assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.mark.long
+def test_killed_at_random_moments(archives, packed, tmp_path):
+    """SIGKILL, ten times, over the whole time that the work takes; then a rerun."""
+    rng = np.random.RandomState(0)
+    driver = ("import sys; from common.packing.prepare import prepare; "
+              f"prepare(sys.argv[1], sys.argv[2], short_side={SHORT_SIDE}, any_count=True, commit_seconds=0)")
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", driver, archives[0], tmp_path / "whole"], cwd=ROOT, check=True)
+    whole = time.monotonic() - start
+    for kill in range(10):
+        out = tmp_path / str(kill)
+        process = subprocess.Popen([sys.executable, "-c", driver, archives[0], out], cwd=ROOT)
+        time.sleep(rng.uniform(0.1, whole))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        run(archives[0], out)
+        assert contents(out) == contents(packed)

@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Pack ImageNet, or any folders of images, into RecordIO for training. Examples:
+
+    python tools/prepare_imagenet.py ~/downloads ~/imagenet
+    python tools/prepare_imagenet.py flowers flowers-rec --any-count
+
+The first folder holds ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz as they are
+downloaded (they are read, not extracted), or train/<class>/<image> and val/<class>/<image>. The second one gets
+{train,val}.{rec,idx,lst}, synset.txt, skipped.csv and dataset.json. Interrupted, killed or out of disk space, the same
+command goes on where it was.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.arguments import ArgumentParser, not_negative, positive
+from common.errors import reported
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("source", help="folder of the archives, or of the folders train/ and val/")
+    parser.add_argument("out", help="folder to write to")
+    images = parser.add_argument_group("images")
+    images.add_argument("--short-side", type=positive, default=480, help="shorter side of the packed images, in pixels")
+    images.add_argument("--enlarge", action="store_true",
+                        help="enlarge smaller images to --short-side, as MXNet's im2rec.py --resize does")
+    images.add_argument("--quality", type=positive, default=95, help="JPEG quality, to 100")
+    images.add_argument("--seed", type=not_negative, default=0, help="of the order of the training images")
+    checks = parser.add_argument_group("checks")
+    checks.add_argument("--strict", action="store_true", help="an image that cannot be read is an error, and so is an "
+                        "archive whose MD5 is not the official one")
+    checks.add_argument("--any-count", action="store_true", help="accept other sets than ImageNet: any number of "
+                        "classes and images")
+    checks.add_argument("--verify-first", action="store_true", help="compare the archives' MD5 with the official one "
+                        "before the work, not at its end")
+    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one for each core)")
+    return parser
+
+
+def main(args):
+    from common.packing.prepare import prepare
+
+    prepare(args.source, args.out, args.short_side, args.quality, args.enlarge, args.seed, args.workers, args.strict,
+            args.any_count, args.verify_first)
+
+
+if __name__ == "__main__":
+    with reported("prepare_imagenet.py"):
+        main(get_args_parser().parse_args())
