@@ -5,9 +5,6 @@
 
 Both in turn, in one process, after a build that is not counted.
 """
-import csv
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -19,8 +16,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results import machine, write_csv
 from common.arguments import ArgumentParser
-from common.files import written_atomically
 from common.find_mxnet import mx  # noqa: F401  (before TVM)
 from common.symbol_json import fold_batch_norm, load_symbol, parameter_names
 from common.tvm_compile import compile_network, resolve_target, to_relay
@@ -58,14 +55,10 @@ def main(args):
             median = statistics.median(times)
             rows.append({"target": target, "batch_norm": way, "builds": len(times),
                          "median_s": f"{median:.1f}", "min_s": f"{min(times):.1f}", "max_s": f"{max(times):.1f}",
-                         "ratio_to_tvm": f"{median / base:.2f}", "processor": host_cpu(),
-                         "cores": os.cpu_count(), "python": platform.python_version(),
+                         "ratio_to_tvm": f"{median / base:.2f}", **machine(), "processor": host_cpu(),
                          "tvm": version("xtc-tvm-python-bindings")})
             print(rows[-1])
-    with written_atomically(args.out) as partial, open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(args.out, rows)
 
 
 if __name__ == "__main__":

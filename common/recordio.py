@@ -1,4 +1,4 @@
-"""RecordIO files of images: their records written, and checked before MXNet reads them.
+"""RecordIO files of images: their records written and read, and checked before MXNet reads them.
 
 MXNet's own reader ends the whole process on a truncated file, so `check_records` looks first.
 """
@@ -38,6 +38,32 @@ def _framed(payload):
     for kind, start, end in zip(kinds, (0, *(cut + 4 for cut in cuts)), (*cuts, len(payload))):
         pieces += [MAGIC, struct.pack("<I", kind << 29 | end - start), payload[start:end]]
     return b"".join([*pieces, bytes(-len(payload) % 4)])
+
+
+def read_records(rec, at=0, head=None):
+    """(offset, payload) of each record of a file from the one at byte `at`; of a payload no more than `head` bytes.
+
+    Raises InputError where what comes is not a record.
+    """
+    with open(rec, "rb", buffering=0) as file:
+        size, number = os.fstat(file.fileno()).st_size, 0
+        if head:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        while at < size:
+            start, parts, kind = at, [], None
+            while kind not in (WHOLE, LAST):
+                framing = os.pread(file.fileno(), 8, at)
+                expected = (WHOLE, FIRST) if kind is None else (MIDDLE, LAST)
+                word, = struct.unpack("<4xI", framing) if len(framing) == 8 else (-1,)
+                kind, length = word >> 29, word & (1 << 29) - 1
+                if framing[:4] != MAGIC or kind not in expected or at + 8 + length > size:
+                    raise InputError(f"{rec}: damaged at byte {at}, after {number} records; copy or pack it again"
+                                     if at else f"{rec}: not a RecordIO file")
+                wanted = length if head is None else min(length, max(0, head - sum(map(len, parts)) - 4 * len(parts)))
+                parts.append(os.pread(file.fileno(), wanted, at + 8))
+                at += 8 + length + (-length % 4)
+            yield start, MAGIC.join(parts)
+            number += 1
 
 
 def check_records(rec, idx="") -> tuple:

@@ -30,9 +30,10 @@ class FollowedDigest:
 
     def advance(self, to: int) -> None:
         """The first `to` bytes are there."""
-        with self._changed:
-            self._ready = max(self._ready, to)
-            self._changed.notify()
+        if to - self._ready >= PIECE:
+            with self._changed:
+                self._ready = to
+                self._changed.notify()
 
     def result(self, size: int) -> str:
         """Hexadecimal digest of the file, which has `size` bytes. Raises OSError where it could not be read."""

@@ -39,7 +39,7 @@ class PartPacking:
         buckets = min(MAX_BUCKETS, -(-source.expected_bytes // BUCKET_BYTES))
         self._state = self._journal.state or {
             "phase": "spool", "position": None, "done": 0, "buckets": buckets, "written_buckets": 0, "written": 0,
-            "images": [0] * len(source.classes), "md5": None, "files": {}}
+            "packed": 0, "images": [0] * len(source.classes), "md5": None, "files": {}}
         self._state["md5"] = self._state["md5"] or md5
         self._committed = time.monotonic()
 
@@ -92,11 +92,11 @@ class PartPacking:
                 self._add(image, record)
                 if md5:
                     md5.advance(image.done)
-                show(image.done, sum(state["images"]))
+                show(image.done, state["packed"])
                 if time.monotonic() - self._committed >= self._commit_seconds and not self._journal.committing:
                     self._journal.commit(state)
                     self._committed = time.monotonic()
-        if not sum(state["images"]):
+        if not state["packed"]:
             raise InputError(f"{self._source.path}: none of its images can be read")
         state["phase"] = "write"
         self._journal.commit(state)
@@ -119,6 +119,7 @@ class PartPacking:
             self._journal.append(self._bucket(key * self._state["buckets"] // KEYS),
                                  SPOOLED.pack(key, image.label, len(path), len(record)) + path + record)
             self._state["images"][image.label] += 1
+            self._state["packed"] += 1
         self._state.update(position=image.after, done=image.done)
 
     def _key(self, image):
@@ -139,7 +140,7 @@ class PartPacking:
         rec, idx, lst = (f"{self._part}.{kind}" for kind in KINDS)
         journal.append(rec, b"")
         with FollowedDigest(journal.folder / rec, "sha256") as sha256, \
-                progress(f"{self._part}: writing", sum(state["images"]), state["written"]) as show:
+                progress(f"{self._part}: writing", state["packed"], state["written"]) as show:
             while state["written_buckets"] < state["buckets"]:
                 bucket = self._bucket(state["written_buckets"])
                 if journal.length(bucket):
@@ -192,20 +193,28 @@ def in_order(pool, workers, function, items):
         yield item, future.result()
 
 
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 @contextmanager
 def progress(what, size, done=0):
     """Within this block show(done, images) draws a bar on standard error: images/s and the time left, once a minute
     where standard error is no terminal."""
     terminal = sys.stderr.isatty()
-    start, first = time.monotonic(), None
+    start, shown, first = time.monotonic(), 0, None
     with tqdm(total=size, initial=done, desc=what, dynamic_ncols=True, mininterval=0.2 if terminal else 60,
               delay=0 if terminal else 60,
               bar_format="{desc} {percentage:3.0f}%|{bar:20}|{postfix} {elapsed}<{remaining}") as bar:
         def show(done, images=None):
-            nonlocal first
+            nonlocal first, shown
+            now = time.monotonic()
+            if now - shown < bar.mininterval and done < size:
+                return
+            shown = now
             if images is not None:
                 first = images if first is None else first
-                rate = (images - first) / (time.monotonic() - start)
-                bar.set_postfix_str(f"{images} images {rate:.0f}/s", refresh=False)
+                bar.set_postfix_str(f"{images} images {(images - first) / (now - start):.0f}/s", refresh=False)
             bar.update(done - bar.n)
         yield show

@@ -22,7 +22,7 @@ from common.files import written_atomically
 from common.labels import read_synset
 from common.packing.digest import digest
 from common.packing.imagenet import ARCHIVES
-from common.packing.part import KINDS, PartPacking, progress
+from common.packing.part import KINDS, PartPacking, cores, progress
 from common.packing.sources import SYNSET, find_sources
 
 WORK = ".prepare"  # in the output folder, until the data set is finished
@@ -53,10 +53,9 @@ def prepare(source_dir, out_dir, short_side=480, quality=95, enlarge=False, seed
         return finished
     with _work_folder(out, identity) as work, _single_threaded_opencv():
         verified = _verify(sources) if verify_first else {}
-        workers = workers or len(os.sched_getaffinity(0))
         parts = {}
         for part, source in sources.items():
-            with PartPacking(part, source, work / part, options, strict, workers, commit_seconds,
+            with PartPacking(part, source, work / part, options, strict, workers or cores(), commit_seconds,
                              verified.get(part)) as packing:
                 parts[part] = packing.run()
         for part, source in sources.items():

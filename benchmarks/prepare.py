@@ -1,0 +1,198 @@
+#!/usr/bin/env python
+"""Images/s of tools/prepare_imagenet.py beside those of MXNet's im2rec.py, and its memory. Example:
+
+    .venv/bin/pip install -r requirements-benchmarks.txt
+    python benchmarks/prepare.py --out benchmarks/prepare.csv
+
+Photographs made from those that scikit-image and scikit-learn ship, by random crops and shifts of colour, are packed
+with a shorter side of 480 and a JPEG quality of 95. Each way is a process of its own on all cores; the ways take turns.
+"bound" decodes, resizes and encodes the same images with OpenCV, on all cores, and does nothing else: it has them in
+memory, and writes nothing.
+"""
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage import data
+from sklearn.datasets import load_sample_images
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.results import machine, write_csv
+from common.arguments import ArgumentParser, positive
+from common.errors import reported
+
+ROOT = Path(__file__).resolve().parent.parent
+# (width, height) and how frequent it is; ImageNet's most frequent size is 500x375
+SIZES = {(500, 375): 0.5, (375, 500): 0.15, (640, 480): 0.15, (800, 600): 0.1, (1024, 768): 0.1}
+SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
+CLASSES = 10
+
+BOUND = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import cv2
+import numpy as np
+from common.preprocess import resize_shorter_side
+cv2.setNumThreads(1)
+workers, enlarge = int(sys.argv[2]), bool(int(sys.argv[3]))
+def packed(content):
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if min(image.shape[:2]) > 480 or enlarge and min(image.shape[:2]) < 480:
+        image = resize_shorter_side(image, 480)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].size
+images = [path.read_bytes() for path in Path(sys.argv[1]).glob("train/*/*")]
+start = time.perf_counter()
+with ThreadPoolExecutor(workers) as pool:
+    list(pool.map(packed, images))
+print(len(images) / (time.perf_counter() - start))
+"""
+COSTS = """
+import re, sys, time
+from pathlib import Path
+from common.packing.prepare import prepare
+start = time.thread_time()
+dataset = prepare(sys.argv[1], sys.argv[2], any_count=True)
+print(1e6 * (time.thread_time() - start) / dataset["parts"]["train"]["images"])
+print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
+"""
+
+
+def write_photographs(folder, count):
+    """folder/train/<class>/<number>.JPEG; returns their bytes."""
+    sources = [image[..., ::-1] for image in load_sample_images().images]
+    sources += [getattr(data, name)()[..., 2::-1] for name in SKIMAGE]
+    rng, total = np.random.RandomState(0), 0
+    for number in range(count):
+        source = sources[rng.randint(len(sources))]
+        width, height = list(SIZES)[rng.choice(len(SIZES), p=list(SIZES.values()))]
+        share = rng.uniform(0.6, 0.95) * min(source.shape[0] / height, source.shape[1] / width)
+        rows, columns = int(height * share), int(width * share)
+        top, left = rng.randint(source.shape[0] - rows + 1), rng.randint(source.shape[1] - columns + 1)
+        image = cv2.resize(source[top:top + rows, left:left + columns], (width, height), interpolation=cv2.INTER_CUBIC)
+        image = image * rng.uniform(0.8, 1.2, 3) + rng.normal(0, 4, image.shape)  # colours; the grain that cubic took
+        path = folder / "train" / f"n{number % CLASSES:08d}" / f"{number:06d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = cv2.imencode(".jpg", np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        path.write_bytes(content.tobytes())
+        total += path.stat().st_size
+    return total
+
+
+def repeated(folder, out, times):
+    """`folder` so many times over, by links."""
+    for path in folder.glob("train/*/*"):
+        for copy in range(times):
+            link = out / path.relative_to(folder).with_stem(f"{path.stem}-{copy}")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, link)
+
+
+def run(*command):
+    """(seconds, what it printed) of a Python process."""
+    start = time.perf_counter()
+    process = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=True)
+    return time.perf_counter() - start, process.stdout
+
+
+def im2rec(folder, out, workers):
+    script = Path(importlib.util.find_spec("mxnet").origin).parent / "tools" / "im2rec.py"
+    prefix = out / "train"
+    run(script, prefix, folder / "train", "--list", "--recursive")
+    return run(script, prefix, folder / "train", "--resize", 480, "--quality", 95, "--num-thread", workers)
+
+
+def prepared(folder, out, *flags):
+    return run(ROOT / "tools" / "prepare_imagenet.py", folder, out, "--any-count", *flags)
+
+
+def costs(folder, out):
+    """(microseconds of the main thread for an image, peak memory in MB) of the work itself."""
+    return [float(line) for line in run("-c", COSTS, folder, out)[1].split()[-2:]]
+
+
+def speeds(args, folder, scratch):
+    """Rows of images/s: medians over the rounds, and ratios of the medians."""
+    cores = machine()["cores"]
+    ways = {
+        "prepare_imagenet.py --enlarge": lambda out: args.images / prepared(folder, out, "--enlarge")[0],
+        "im2rec.py --resize 480": lambda out: args.images / im2rec(folder, out, cores)[0],
+        "bound --enlarge": lambda out: float(run("-c", BOUND, folder, cores, 1)[1]),
+        "prepare_imagenet.py": lambda out: args.images / prepared(folder, out)[0],
+        "bound": lambda out: float(run("-c", BOUND, folder, cores, 0)[1]),
+    }
+    found = {way: [] for way in ways}
+    for _ in range(args.rounds):
+        for way, measure in ways.items():
+            with tempfile.TemporaryDirectory(dir=scratch) as out:
+                found[way].append(measure(Path(out) / "out" if "prepare" in way else Path(out)))
+    medians = {way: statistics.median(values) for way, values in found.items()}
+    bounds = {"prepare_imagenet.py": "bound", "prepare_imagenet.py --enlarge": "bound --enlarge"}
+    for way, values in found.items():
+        yield {"what": "images/s", "way": way, "images": args.images, "runs": len(values),
+               "median": f"{medians[way]:.0f}", "min": f"{min(values):.0f}", "max": f"{max(values):.0f}",
+               "ratio_to_im2rec": f"{medians[way] / medians['im2rec.py --resize 480']:.2f}",
+               "share_of_bound": f"{medians[way] / medians[bounds[way]]:.2f}" if way in bounds else ""}
+
+
+def memory(args, folder, size, scratch):
+    """Rows of the peak memory for so many megabytes of images, and the ratio to the first."""
+    first = None
+    for megabytes in args.memory:
+        times = max(1, round(megabytes * 1e6 / size))
+        peaks = []
+        for _ in range(args.rounds):
+            with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+                repeated(folder, Path(temporary) / "images", times)
+                peaks.append(costs(Path(temporary) / "images", Path(temporary) / "out")[1])
+        median = statistics.median(peaks)
+        first = first or median
+        yield {"what": f"MB of memory at most, {size * times / 1e6:.0f} MB of images", "way": "prepare_imagenet.py",
+               "images": times * args.images, "runs": len(peaks), "median": f"{median:.1f}", "min": f"{min(peaks):.1f}",
+               "max": f"{max(peaks):.1f}", "ratio_to_first": f"{median / first:.3f}"}
+
+
+def main_thread(args, folder, scratch):
+    """A row of what one thread has to do for each image: reading, sorting, writing. It bounds what many cores give."""
+    found = []
+    for _ in range(args.rounds):
+        with tempfile.TemporaryDirectory(dir=scratch) as out:
+            found.append(costs(folder, Path(out) / "out")[0])
+    yield {"what": "microseconds of the main thread for an image", "way": "prepare_imagenet.py", "images": args.images,
+           "runs": len(found), "median": f"{statistics.median(found):.0f}", "min": f"{min(found):.0f}",
+           "max": f"{max(found):.0f}"}
+
+
+def main(args):
+    columns = ("what", "way", "images", "runs", "median", "min", "max", "ratio_to_im2rec", "share_of_bound",
+               "ratio_to_first")
+    versions = {name: version(name) for name in ("opencv-python-headless", "simplejpeg", "mxnet")}
+    rows = []
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+        folder = Path(scratch) / "photographs"
+        size = write_photographs(folder, args.images)
+        for row in (row for part in (speeds(args, folder, scratch), main_thread(args, folder, scratch),
+                                     memory(args, folder, size, scratch)) for row in part):
+            rows.append({**dict.fromkeys(columns, ""), **row, **machine(), **versions})
+            print(row, flush=True)
+    write_csv(args.out, rows)
+
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=positive, default=8000, help="number of photographs")
+    parser.add_argument("--rounds", type=positive, default=5, help="runs of each way")
+    parser.add_argument("--memory", type=positive, nargs="*", default=[200, 2000], help="megabytes of images")
+    parser.add_argument("--scratch", help="folder for temporary files")
+    parser.add_argument("--out", default="benchmarks/prepare.csv", help="CSV file to write")
+    with reported("prepare.py"):
+        main(parser.parse_args())

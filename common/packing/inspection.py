@@ -1,0 +1,160 @@
+"""What a RecordIO file of images holds: counts, sizes, a look at some of them, and whether all is whole."""
+import io
+import random
+import struct
+from array import array
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from common.dataset import NAME, read_dataset
+from common.errors import InputError
+from common.files import written_atomically
+from common.packing.digest import digest
+from common.packing.jpeg import decode_strictly
+from common.packing.part import cores, in_order, progress
+from common.recordio import IMAGE_HEADER, read_records
+
+HEAD = 4096  # bytes that hold the label and, mostly, the size of an image
+THUMBNAIL, CAPTION, GAP = 144, 16, 6  # pixels
+
+
+@dataclass
+class Summary:
+    """bytes: of the file; offsets: of the records, in order; labels, sizes: how many images have a label, and a (width,
+    height); unreadable: how many records are no images."""
+    bytes: int
+    offsets: array = field(default_factory=lambda: array("Q"))
+    labels: Counter = field(default_factory=Counter)
+    sizes: Counter = field(default_factory=Counter)
+    unreadable: int = 0
+
+
+def summarise(rec) -> Summary:
+    """Reads the head of each record. Raises InputError for a file that is damaged or not one of images."""
+    try:
+        summary = Summary(Path(rec).stat().st_size)
+        with progress(f"{rec}: reading", summary.bytes) as show:
+            for offset, head in read_records(rec, head=HEAD):
+                label, encoded = split(rec, offset, head)
+                size = _size(encoded) or _size(split(rec, *next(read_records(rec, offset)))[1])
+                summary.offsets.append(offset)
+                summary.labels[label] += 1
+                if size:
+                    summary.sizes[size] += 1
+                else:
+                    summary.unreadable += 1
+                show(offset, len(summary.offsets))
+    except OSError as error:
+        raise InputError(f"{rec}: {error.strerror}") from None
+    if not summary.offsets:
+        raise InputError(f"{rec}: empty")
+    return summary
+
+
+def split(rec, offset, record) -> tuple:
+    """(label, encoded image) of a record's payload."""
+    try:
+        flag, label, _, _ = IMAGE_HEADER.unpack_from(record)
+    except struct.error:
+        raise InputError(f"{rec}: the record at byte {offset} is not one of images") from None
+    if flag:  # so many labels follow
+        raise InputError(f"{rec}: the record at byte {offset} has {flag} labels instead of one")
+    return int(label) if label.is_integer() else label, record[IMAGE_HEADER.size:]
+
+
+def _size(encoded):
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.size
+    except Exception:  # Pillow's many kinds; nothing that it knows
+        return None
+
+
+def contact_sheet(rec, summary, names, path, count, seed) -> None:
+    """Draw `count` random images, in the order of the file, with their labels and names, to the PNG file `path`."""
+    chosen = sorted(random.Random(seed).sample(summary.offsets, min(count, len(summary.offsets))))
+    columns = max(1, round((len(chosen) * 1.6) ** 0.5))
+    cell = THUMBNAIL + GAP, THUMBNAIL + CAPTION + GAP
+    sheet = Image.new("RGB", (columns * cell[0] + GAP, -(-len(chosen) // columns) * cell[1] + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for i, offset in enumerate(chosen):
+        left, top = GAP + i % columns * cell[0], GAP + i // columns * cell[1]
+        label, encoded = split(rec, *next(read_records(rec, offset)))
+        try:
+            image = Image.fromarray(np.ascontiguousarray(decode_strictly(encoded)[..., ::-1]))
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+            sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2))
+        except InputError:
+            draw.text((left, top), "damaged", "red", font)
+        text = f"{label}: {names[label]}" if label in range(len(names)) else f"{label}"
+        while font.getlength(text) > THUMBNAIL:
+            text = text[:-2].rstrip("…") + "…"
+        draw.text((left, top + THUMBNAIL), text, "black", font)
+    with written_atomically(path) as partial:
+        sheet.save(partial, "PNG")
+
+
+def problems(rec, workers=None):
+    """Yields a line for each thing that is wrong with a file, and with those that belong to it: checksums that are not
+    those of dataset.json, images that cannot be decoded, an index or a list that does not fit."""
+    rec = Path(rec)
+    yield from _wrong_checksums(rec)
+    beside = {rec.with_suffix(".idx"): lambda line: int(line.split("\t")[1]),    # offset
+              rec.with_suffix(".lst"): lambda line: float(line.split("\t")[1])}  # label
+    beside = {path: _parsed(path, parse) for path, parse in beside.items() if path.exists()}
+    workers = workers or cores()
+    with ThreadPoolExecutor(workers) as pool, progress(f"{rec}: decoding", rec.stat().st_size) as show:
+        try:
+            images = in_order(pool, workers, lambda record: _damage(rec, *record), read_records(rec))
+            for number, ((offset, record), reason) in enumerate(images):
+                if reason:
+                    yield f"{rec}: record {number}, at byte {offset}: {reason}"
+                for path, expected in zip(list(beside), (offset, split(rec, offset, record)[0])):
+                    if next(beside[path], None) != expected:
+                        yield f"{path}: line {number + 1} does not fit the record"
+                        beside[path] = repeat(expected)
+                show(offset, number + 1)
+        except InputError as error:
+            yield str(error)
+
+
+def _wrong_checksums(rec):
+    dataset = read_dataset(rec.parent)
+    part = next((part for part in dataset["parts"].values() if rec.name in part["files"]), None) if dataset else None
+    if part is None:
+        print(f"{rec}: no {NAME} beside it lists it, so there are no checksums to compare")
+        return
+    for name, file in part["files"].items():
+        path = rec.with_name(name)
+        if not path.is_file():
+            yield f"{path}: not there"
+        elif path.stat().st_size != file["bytes"]:
+            yield f"{path}: {path.stat().st_size} bytes, {NAME} says {file['bytes']}"
+        else:
+            with progress(f"{path}: checksum", file["bytes"]) as show:
+                if digest(path, "sha256", show) != file["sha256"]:
+                    yield f"{path}: its SHA-256 is not the one in {NAME}"
+
+
+def _damage(rec, offset, record):
+    """Why the image of a record cannot be decoded; None where it can."""
+    try:
+        decode_strictly(split(rec, offset, record)[1])
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _parsed(path, parse):
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            try:
+                yield parse(line)
+            except (ValueError, IndexError):
+                yield line

@@ -1,0 +1,134 @@
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from common.find_mxnet import mx
+from common.packing.inspection import contact_sheet, problems, summarise
+from common.recordio import read_records
+from tests.conftest import ROOT
+
+
+def inspect(*args):
+    return subprocess.run([sys.executable, "tools/inspect_rec.py", *map(str, args)], cwd=ROOT, capture_output=True,
+                          text=True)
+
+
+@pytest.fixture
+def folder(packed, tmp_path):
+    """A copy of the packed photographs, to damage."""
+    return shutil.copytree(packed.parent, tmp_path / "copy")
+
+
+def offsets(folder):
+    return [int(line.split()[1]) for line in (folder / "val.idx").read_text().splitlines()]
+
+
+def test_records_are_read_as_mxnet_reads_them(packed, tmp_path):
+    magic = b"\x0a\x23\xd7\xce"
+    contents = [b"", b"1", b"1234", magic, magic * 3, b"1234" + magic + b"5", b"x" * 9000, b"12" + magic,
+                magic + b"123"]
+    writer = mx.recordio.MXRecordIO(str(tmp_path / "x.rec"), "w")
+    for content in contents:
+        writer.write(content)
+    writer.close()
+    assert [payload for _, payload in read_records(tmp_path / "x.rec")] == contents
+    assert [payload for _, payload in read_records(tmp_path / "x.rec", head=100)] == [c[:100] for c in contents]
+    assert [offset for offset, _ in read_records(f"{packed}.rec")] == offsets(packed.parent)
+    middle = offsets(packed.parent)[50]
+    assert len(list(read_records(f"{packed}.rec", middle))) == 53
+
+
+def test_the_summary(packed, photographs):
+    summary = summarise(f"{packed}.rec")
+    assert summary.labels == {0: 52, 1: 51} and list(summary.offsets) == offsets(packed.parent)
+    assert summary.unreadable == 0 and sum(summary.sizes.values()) == 103
+    smallest = min(min(cv2.imread(str(path)).shape[:2]) for path in photographs.glob("*/*"))
+    assert {min(size) for size in summary.sizes} <= set(range(smallest, 81))
+    assert list(problems(f"{packed}.rec")) == []
+
+
+def test_the_contact_sheet(packed, tmp_path):
+    """Its thumbnails are those of the images that it names."""
+    summary = summarise(f"{packed}.rec")
+    contact_sheet(f"{packed}.rec", summary, ["one", "two"], tmp_path / "sheet.png", count=103, seed=0)
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    _, first = next(read_records(f"{packed}.rec"))
+    image = cv2.imdecode(np.frombuffer(first[24:], np.uint8), cv2.IMREAD_COLOR)
+    height, width = image.shape[:2]
+    left, top = 6 + (144 - width) // 2, 6 + (144 - height) // 2
+    np.testing.assert_array_equal(sheet[top:top + height, left:left + width], image)
+    caption = sheet[6 + 144:6 + 160, 6:150]
+    assert (caption < 128).any()
+    few = tmp_path / "few.png"
+    contact_sheet(f"{packed}.rec", summary, [], few, count=3, seed=1)
+    assert cv2.imread(str(few)).shape[1] < sheet.shape[1]
+
+
+def damage_image(folder):
+    content = bytearray((folder / "val.rec").read_bytes())
+    start = offsets(folder)[7] + 32
+    content[start + 20:start + 60] = bytes(40)
+    (folder / "val.rec").write_bytes(content)
+
+
+def damage_framing(folder):
+    content = bytearray((folder / "val.rec").read_bytes())
+    content[offsets(folder)[9]] ^= 1
+    (folder / "val.rec").write_bytes(content)
+
+
+def swap_lines(folder, name):
+    lines = (folder / name).read_text().splitlines(keepends=True)
+    lines[3], lines[99] = lines[99], lines[3]
+    (folder / name).write_text("".join(lines))
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (damage_image, "val.rec: record 7, at byte"),
+    (damage_image, "val.rec: its SHA-256 is not the one in dataset.json"),
+    (damage_framing, "after 9 records"),
+    (lambda folder: swap_lines(folder, "val.idx"), "val.idx: line 4 does not fit the record"),
+    (lambda folder: swap_lines(folder, "val.lst"), "val.lst: line 4 does not fit the record"),
+    (lambda folder: (folder / "val.lst").write_text("x\n"), "val.lst: 2 bytes, dataset.json says"),
+    (lambda folder: (folder / "val.idx").unlink(), "val.idx: not there"),
+])
+def test_the_check_finds(folder, damage, message):
+    damage(folder)
+    assert message in "\n".join(problems(folder / "val.rec"))
+
+
+def test_the_command(packed, folder, tmp_path):
+    process = inspect(f"{packed}.rec", "--contact-sheet", tmp_path / "sheet.png", "--images", 5, "--check")
+    lines = process.stdout.splitlines()
+    assert process.returncode == 0 and lines[0].startswith(f"{packed}.rec: 103 records, 0.0")
+    assert lines[1:4] == ["classes: 2, with 51 to 52 images",
+                          "     0 ##############################      52 n0001",
+                          "     1 #############################       51 n0002"]
+    assert lines[-1] == f"{packed}.rec: whole; every image was decoded"
+    damage_image(folder)
+    process = inspect(folder / "val.rec", "--check")
+    assert process.returncode == 1 and process.stderr.splitlines()[-1].endswith("2 problems found")
+
+
+def test_files_that_hold_no_images(tmp_path):
+    writer = mx.recordio.MXRecordIO(str(tmp_path / "x.rec"), "w")
+    writer.write(b"abc")
+    writer.close()
+    with pytest.raises(InputError, match="the record at byte 0 is not one of images"):
+        summarise(tmp_path / "x.rec")
+    writer = mx.recordio.MXRecordIO(str(tmp_path / "x.rec"), "w")
+    writer.write(mx.recordio.pack(mx.recordio.IRHeader(2, [1, 2], 0, 0), b""))
+    writer.close()
+    with pytest.raises(InputError, match="has 2 labels instead of one"):
+        summarise(tmp_path / "x.rec")
+    (tmp_path / "x.rec").write_bytes(b"")
+    with pytest.raises(InputError, match="empty"):
+        summarise(tmp_path / "x.rec")
+    for path, message in ((tmp_path / "nowhere.rec", "No such file"), (ROOT / "README.md", "not a RecordIO file")):
+        process = inspect(path)
+        assert process.returncode == 1 and message in process.stderr and len(process.stderr.splitlines()) == 1
