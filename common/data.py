@@ -174,5 +174,6 @@ def augmentation(args, short_side=None) -> dict:
 
 def evaluation_iter(args, num_classes):
     """Iterator over all images of --data-val: shorter side 256, centre crop 224, in proportion for other sizes."""
+    describe(args.data_val)  # a file that was not copied whole is an error
     return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, args.rgb_mean,
                           args.rgb_std, num_classes, args.data_nthreads)

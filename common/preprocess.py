@@ -76,14 +76,14 @@ def decode(content: bytes, flags=cv2.IMREAD_COLOR):
         return None
 
 
-def resize_shorter_side(image: np.ndarray, length: int) -> np.ndarray:
-    """`image` (H, W, C) with its shorter side of `length` pixels, by OpenCV's INTER_AREA.
+def resize_shorter_side(image: np.ndarray, length: int, interpolation=cv2.INTER_AREA) -> np.ndarray:
+    """`image` (H, W, C) with its shorter side of `length` pixels, by OpenCV's INTER_AREA unless told otherwise.
 
     The same rounding and interpolation as ImageRecordIter(resize=length, inter_method=3).
     """
     height, width = image.shape[:2]
     size = (length, length * height // width) if height > width else (length * width // height, length)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=interpolation)
 
 
 def preprocess(image: np.ndarray, data_shape=(3, CROP, CROP), rgb_mean=RGB_MEAN, rgb_std=RGB_STD) -> np.ndarray:

@@ -17,7 +17,7 @@ NUMBER_AT = 16  # in a record: after the magic number, the length, the flag and 
 IMAGE_HEADER = struct.Struct("<IfQQ")  # flag: 0 for one label; label; number; 0 (MXNet, python/mxnet/recordio.py)
 
 
-def image_record(label: float, number: int, encoded: bytes) -> bytes:
+def image_record(label: float, number: int, encoded: bytes) -> bytearray:
     """An encoded image as MXNet's MXIndexedRecordIO.write_idx(number, pack(IRHeader(0, label, number, 0), encoded))
     writes it."""
     return _framed(IMAGE_HEADER.pack(0, label, number, 0) + encoded)
@@ -37,7 +37,7 @@ def _framed(payload):
     pieces = []
     for kind, start, end in zip(kinds, (0, *(cut + 4 for cut in cuts)), (*cuts, len(payload))):
         pieces += [MAGIC, struct.pack("<I", kind << 29 | end - start), payload[start:end]]
-    return b"".join([*pieces, bytes(-len(payload) % 4)])
+    return bytearray().join([*pieces, bytes(-len(payload) % 4)])
 
 
 def read_records(rec, at=0, head=None):

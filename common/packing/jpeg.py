@@ -18,7 +18,10 @@ def to_jpeg(content: bytes, short_side: int, quality: int, enlarge: bool = False
     height, width = image.shape[:2]
     shorter = min(height, width)
     if shorter > short_side or enlarge and shorter < short_side:
-        image = resize_shorter_side(image, short_side)
+        # linear as im2rec.py's, and several times faster than the area average, but it passes over pixels where the
+        # image is more than twice as large
+        interpolation = cv2.INTER_LINEAR if shorter <= 2 * short_side else cv2.INTER_AREA
+        image = resize_shorter_side(image, short_side, interpolation)
     try:
         return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
     except cv2.error:
@@ -28,7 +31,7 @@ def to_jpeg(content: bytes, short_side: int, quality: int, enlarge: bool = False
 def decode_strictly(content: bytes) -> np.ndarray:
     """`decode_whole`, faster: simplejpeg, which notices a truncated JPEG while it decodes it, takes the usual ones;
     what it does not like, or has EXIF data, goes the longer way."""
-    if content.startswith(b"\xff\xd8") and b"Exif\0" not in content:
+    if content.startswith(b"\xff\xd8") and not _has_exif(content):
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(content, strict=False)
             if height * width <= Image.MAX_IMAGE_PIXELS:
@@ -36,3 +39,13 @@ def decode_strictly(content: bytes) -> np.ndarray:
         except (ValueError, KeyError):  # KeyError: colours or a subsampling that it does not know
             pass
     return decode_whole(content)
+
+
+def _has_exif(jpeg):
+    """Whether one of the segments before the image is of EXIF data."""
+    at = 2
+    while jpeg[at:at + 1] == b"\xff" and (kind := jpeg[at + 1:at + 2]) != b"\xda":
+        if kind == b"\xe1" and jpeg[at + 4:at + 9] == b"Exif\0":
+            return True
+        at += 2 + int.from_bytes(jpeg[at + 2:at + 4], "big")
+    return False

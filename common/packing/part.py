@@ -1,7 +1,8 @@
 """One part of a data set, train or val, from its source into RecordIO: an external sort.
 
-First workers make each image of the source a JPEG, which goes to one of a few buckets on disk, by the range that its
-key falls into; then one bucket after the other is sorted by key and written. Memory does not grow with the images.
+First every image goes to one of a few buckets on disk, by the range that its key falls into: of an archive, which
+passes by once, the record that will be written, of a folder the name. Then one bucket after the other is sorted by key
+and written. Workers make the records, in whichever of the two passes reads the images. Memory does not grow with them.
 """
 import hashlib
 import json
@@ -25,7 +26,7 @@ KINDS = ("rec", "idx", "lst")
 BUCKET_BYTES, MAX_BUCKETS = 256 << 20, 128
 SKIPPED = "skipped"
 AHEAD = 6  # images on their way, for each worker
-SPOOLED = struct.Struct("<QIHI")  # key, label, lengths of the path and of the record, which follow
+ENTRY = struct.Struct("<QIHI")  # in a bucket: key, label, lengths of the path and of the record, which follow
 KEYS = 1 << 64
 
 
@@ -38,8 +39,9 @@ class PartPacking:
         self._journal = Journal(work)
         buckets = min(MAX_BUCKETS, -(-source.expected_bytes // BUCKET_BYTES))
         self._state = self._journal.state or {
-            "phase": "spool", "position": None, "done": 0, "buckets": buckets, "written_buckets": 0, "written": 0,
-            "packed": 0, "images": [0] * len(source.classes), "md5": None, "files": {}}
+            "phase": "sort", "position": None, "done": 0, "buckets": buckets, "sorted": 0,  # the first pass
+            "bucket": 0, "taken": 0, "seen": 0, "written": 0,  # the second: images of the bucket, and of all of them
+            "images": [0] * len(source.classes), "md5": None, "files": {}}
         self._state["md5"] = self._state["md5"] or md5
         self._committed = time.monotonic()
 
@@ -56,8 +58,8 @@ class PartPacking:
             self._refuse(*skipped[0])
         if self._state["phase"] != "done":
             with self._source_md5() as md5:
-                if self._state["phase"] == "spool":
-                    self._spool(md5)
+                if self._state["phase"] == "sort":
+                    self._sort(md5)
                 self._write()
                 if md5:
                     self._state["md5"] = md5.result(self._source.size)
@@ -81,52 +83,53 @@ class PartPacking:
         with open(self._journal.folder / SKIPPED, encoding="ascii") as file:
             return [json.loads(line) for line in file]
 
-    # from the source to buckets
+    def _skip(self, path, reason):
+        if self._strict:
+            self._refuse(path, str(reason))
+        self._journal.append(SKIPPED, json.dumps([path, str(reason)]).encode() + b"\n")
 
-    def _spool(self, md5):
-        state = self._state
-        with ThreadPoolExecutor(self._workers) as pool, progress(
-                f"{self._part}: reading", self._source.size, state["done"]) as show:
-            images = self._source.images(state["position"])
-            for image, record in in_order(pool, self._workers, self._record, images):
-                self._add(image, record)
-                if md5:
-                    md5.advance(image.done)
-                show(image.done, state["packed"])
-                if time.monotonic() - self._committed >= self._commit_seconds and not self._journal.committing:
-                    self._journal.commit(state)
-                    self._committed = time.monotonic()
-        if not state["packed"]:
-            raise InputError(f"{self._source.path}: none of its images can be read")
-        state["phase"] = "write"
-        self._journal.commit(state)
-
-    def _record(self, image):
-        """The image's record, but for its number, or the InputError that says why it cannot be packed."""
+    def _record(self, load, label):
+        """The record of the image that load() gives, or the InputError that says why it cannot be packed."""
         try:
-            jpeg = to_jpeg(image.load(), *(self._options[name] for name in ("short_side", "quality", "enlarge")))
+            jpeg = to_jpeg(load(), *(self._options[name] for name in ("short_side", "quality", "enlarge")))
         except InputError as error:
             return error
-        return image_record(image.label, 0, jpeg)
+        return image_record(label, 0, jpeg)
 
-    def _add(self, image, record):
-        if isinstance(record, InputError):
-            if self._strict:
-                self._refuse(image.path, str(record))
-            self._journal.append(SKIPPED, json.dumps([image.path, str(record)]).encode() + b"\n")
-        else:
-            path, key = image.path.encode(), self._key(image)
-            self._journal.append(self._bucket(key * self._state["buckets"] // KEYS),
-                                 SPOOLED.pack(key, image.label, len(path), len(record)) + path + record)
-            self._state["images"][image.label] += 1
-            self._state["packed"] += 1
-        self._state.update(position=image.after, done=image.done)
+    def _commit_if_due(self):
+        if time.monotonic() - self._committed >= self._commit_seconds and not self._journal.committing:
+            self._journal.commit(self._state)
+            self._committed = time.monotonic()
+
+    # from the source to buckets
+
+    def _sort(self, md5):
+        state, archive = self._state, self._source.is_archive
+        with ThreadPoolExecutor(self._workers) as pool, progress(
+                f"{self._part}: {'reading' if archive else 'listing'}", self._source.size, state["done"]) as show:
+            images = self._source.images(state["position"])
+            records = in_order(pool, self._workers, lambda image: self._record(image.load, image.label), images)
+            for image, record in records if archive else ((image, b"") for image in images):
+                if isinstance(record, InputError):
+                    self._skip(image.path, record)
+                else:
+                    path, key = image.path.encode("utf-8", "surrogateescape"), self._key(image)
+                    self._journal.append(self._bucket(key * state["buckets"] // KEYS),
+                                         ENTRY.pack(key, image.label, len(path), len(record)) + path + record)
+                    state["sorted"] += 1
+                state.update(position=image.after, done=image.done)
+                if md5:
+                    md5.advance(image.done)
+                show(image.done, state["sorted"])
+                self._commit_if_due()
+        state["phase"] = "write"
+        self._journal.commit(state)
 
     def _key(self, image):
         """Number below KEYS that decides the place in the order: of the training images a hash, of others the class."""
         if self._part == "train":
-            text = f"{self._options['seed']}/{image.path}"
-            return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+            text = f"{self._options['seed']}/{image.path}".encode("utf-8", "surrogateescape")
+            return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
         return image.label * KEYS // len(self._source.classes)
 
     @staticmethod
@@ -139,43 +142,63 @@ class PartPacking:
         state, journal = self._state, self._journal
         rec, idx, lst = (f"{self._part}.{kind}" for kind in KINDS)
         journal.append(rec, b"")
-        with FollowedDigest(journal.folder / rec, "sha256") as sha256, \
-                progress(f"{self._part}: writing", state["packed"], state["written"]) as show:
-            while state["written_buckets"] < state["buckets"]:
-                bucket = self._bucket(state["written_buckets"])
-                if journal.length(bucket):
-                    for path, label, record in self._records(bucket):
+        journal.flush()
+        with ThreadPoolExecutor(self._workers) as pool, FollowedDigest(journal.folder / rec, "sha256") as sha256, \
+                progress(f"{self._part}: writing", state["sorted"], state["seen"]) as show:
+            while state["bucket"] < state["buckets"]:
+                bucket = self._bucket(state["bucket"])
+                for path, label, record in self._records(bucket, pool):
+                    if isinstance(record, InputError):
+                        self._skip(path, record)
+                    else:
+                        set_number(record, state["written"])
                         journal.append(idx, f"{state['written']}\t{journal.length(rec)}\n".encode())
                         journal.append(lst, f"{state['written']}\t{label:f}\t{path}\n".encode())
                         journal.append(rec, record)
                         state["written"] += 1
+                        state["images"][label] += 1
                         sha256.advance(journal.length(rec) - BUFFER)
-                        show(state["written"], state["written"])
-                state["written_buckets"] += 1
+                    state["taken"] += 1
+                    state["seen"] += 1
+                    show(state["seen"], state["seen"])
+                    self._commit_if_due()
+                state.update(bucket=state["bucket"] + 1, taken=0)
                 journal.remove(bucket)
                 journal.commit(state)
             journal.flush()
+            if not state["written"]:
+                raise InputError(f"{self._source.path}: none of its images can be read")
             digests = {rec: sha256.result(journal.length(rec))}
         digests.update((name, digest(journal.folder / name, "sha256")) for name in (idx, lst))
         state["files"] = {name: {"bytes": journal.length(name), "sha256": digests[name]} for name in digests}
 
-    def _records(self, bucket):
-        """(path, label, record) of each image in a bucket, in the order of the keys and paths."""
+    def _records(self, bucket, pool):
+        """(path, label, record) of each image in a bucket, by key and path, from the one that is due."""
+        if not self._journal.length(bucket):
+            return
         with open(self._journal.folder / bucket, "rb") as file:
-            for number, (_, path, label, at, length) in enumerate(sorted(_entries(file)), self._state["written"]):
-                record = bytearray(length)
-                os.preadv(file.fileno(), [record], at)
-                set_number(record, number)
-                yield path.decode(), label, record
+            entries = [(path.decode("utf-8", "surrogateescape"), label, at, length)
+                       for _, path, label, at, length in sorted(_entries(file))[self._state["taken"]:]]
+            if self._source.is_archive:
+                for path, label, at, length in entries:
+                    record = bytearray(length)
+                    os.preadv(file.fileno(), [record], at)
+                    yield path, label, record
+            else:
+                def read(entry):
+                    return self._record(lambda: self._source.load(entry[0]), entry[1])
+
+                for (path, label, *_), record in in_order(pool, self._workers, read, entries):
+                    yield path, label, record
 
 
 def _entries(bucket):
     """(key, path, label, offset of the record, its length) of each image in a bucket's file."""
     at = 0
-    while header := bucket.read(SPOOLED.size):
-        key, label, path_length, length = SPOOLED.unpack(header)
+    while header := bucket.read(ENTRY.size):
+        key, label, path_length, length = ENTRY.unpack(header)
         path = bucket.read(path_length)
-        at += SPOOLED.size + path_length
+        at += ENTRY.size + path_length
         yield key, path, label, at, length
         at += length
         bucket.seek(at)

@@ -5,6 +5,7 @@ What is done is committed every few seconds, so that a run that was killed goes 
 import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import platform
@@ -74,8 +75,8 @@ def _finished(out, identity):
         return None
     asked = _portable(identity)
     for name in ("options", "sources"):
-        if dataset[name] != asked[name]:
-            raise InputError(f"{out / NAME}: there is a data set already, made with other {name}: {dataset[name]} "
+        if dataset.get(name) != asked[name]:
+            raise InputError(f"{out / NAME}: there is a data set already, made with other {name}: {dataset.get(name)} "
                              f"instead of {asked[name]}; choose another folder, or remove it")
     for part in dataset["parts"].values():
         for name, file in part["files"].items():
@@ -177,16 +178,13 @@ def _publish(out, work, sources, parts, identity):
     """Give the finished files their names, the description last; a run that was killed here does the rest again."""
     names = {line.split()[0]: line for line in read_synset(SYNSET, 1000)}
     classes = next(iter(sources.values())).classes
-    with written_atomically(out / "synset.txt") as partial:
-        Path(partial).write_text("".join(f"{names.get(name, name)}\n" for name in classes), encoding="utf-8")
-    with written_atomically(out / "skipped.csv") as partial, \
-            open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("part", "name", "reason"))
-        for part, result in parts.items():
-            writer.writerows((part, *skip) for skip in result["skipped"])
+    _place(work, out, "synset.txt", "".join(f"{names.get(name, name)}\n" for name in classes))
+    skipped = io.StringIO(newline="")
+    writer = csv.writer(skipped)
+    writer.writerow(("part", "name", "reason"))
     dataset = {**_portable(identity), "classes": list(classes), "parts": {}}
     for part, result in parts.items():
+        writer.writerows((part, *skip) for skip in result["skipped"])
         for name in result["files"]:
             if (work / part / name).exists():
                 os.replace(work / part / name, out / name)
@@ -195,7 +193,14 @@ def _publish(out, work, sources, parts, identity):
                                   "images_of_class": dict(zip(classes, result["images"])), "files": result["files"]}
         print(f"{out / part}.rec: {count} images of {sum(map(bool, result['images']))} classes, "
               f"{len(result['skipped'])} skipped")
-    with written_atomically(out / NAME) as partial:
-        Path(partial).write_text(json.dumps(dataset, indent=1) + "\n", encoding="utf-8")
+    _place(work, out, "skipped.csv", skipped.getvalue())
+    _place(work, out, NAME, json.dumps(dataset, indent=1) + "\n")
     shutil.rmtree(work)
     return dataset
+
+
+def _place(work, out, name, text):
+    """Write a file where a kill leaves no traces, then move it to `out`."""
+    with written_atomically(work / name) as partial:
+        Path(partial).write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    os.replace(work / name, out / name)

@@ -25,14 +25,14 @@ BLOCK = tarfile.BLOCKSIZE
 
 @dataclass(frozen=True)
 class Image:
-    """An image in a source. path: <class>/<file name>, as .lst files have it; load() gives its content, or raises
-    InputError for one that cannot be used; after, done: where the next image starts, and how much of the size of the
-    source lies before it."""
+    """An image in a source. path: <class>/<file name>, as .lst files have it; after, done: where the next image starts,
+    and how much of the size of the source lies before it. Of an archive, load() gives its content, or raises InputError
+    with the reason why it cannot be used; of a folder, the source's load(path)."""
     path: str
     label: int
-    load: Callable
     after: list
     done: int
+    load: Callable = None
 
 
 class FolderSource:
@@ -68,9 +68,10 @@ class FolderSource:
         (first,) = start or (0,)
         for number, (path, label) in enumerate(self._paths()):
             if number >= first:
-                yield Image(path, label, lambda path=path: self._load(path), [number + 1], number + 1)
+                yield Image(path, label, [number + 1], number + 1)
 
-    def _load(self, path):
+    def load(self, path) -> bytes:
+        """Content of an image by its `Image.path`. Raises InputError, with the reason alone."""
         try:
             file = self.path / path
             if not file.is_file():
@@ -121,8 +122,8 @@ class ClassArchivesSource:
                 first = class_tar.offset_data if inner_at is None else inner_at
                 inner_at = None
                 for member, after in _members(file, first, class_tar.offset_data + class_tar.size, self.path):
-                    yield Image(f"{name}/{Path(member.name).name}", labels[name], _content(file, member),
-                                [class_tar.offset, after], after)
+                    yield Image(f"{name}/{Path(member.name).name}", labels[name], [class_tar.offset, after], after,
+                                _content(file, member))
                 at = next_at
 
 
@@ -154,7 +155,7 @@ class ValidationArchiveSource:
         with open(self.path, "rb") as file:
             for member, after in _members(file, at, self.size, self.path):
                 name = self._class_of(member)
-                yield Image(f"{name}/{Path(member.name).name}", labels[name], _content(file, member), [after], after)
+                yield Image(f"{name}/{Path(member.name).name}", labels[name], [after], after, _content(file, member))
 
 
 def find_sources(folder, any_count: bool = False) -> dict:
