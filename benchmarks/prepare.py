@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Images/s of tools/prepare_imagenet.py beside those of MXNet's im2rec.py, and its memory. Example:
+"""Images/s of tools/prepare_imagenet.py beside those of MXNet's im2rec.py. Example:
 
     .venv/bin/pip install -r requirements-benchmarks.txt
     python benchmarks/prepare.py --out benchmarks/prepare.csv
@@ -10,13 +10,14 @@ with a shorter side of 480 and a JPEG quality of 95. Each way is a process of it
 memory, and writes nothing.
 """
 import importlib.util
-import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -42,13 +43,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import cv2
 import numpy as np
-from common.preprocess import resize_shorter_side
 cv2.setNumThreads(1)
 workers, enlarge = int(sys.argv[2]), bool(int(sys.argv[3]))
 def packed(content):
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if min(image.shape[:2]) > 480 or enlarge and min(image.shape[:2]) < 480:
-        image = resize_shorter_side(image, 480)
+    height, width = image.shape[:2]
+    if min(height, width) > 480 or enlarge and min(height, width) < 480:
+        image = cv2.resize(image, (480, 480 * height // width) if height > width else (480 * width // height, 480))
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].size
 images = [path.read_bytes() for path in Path(sys.argv[1]).glob("train/*/*")]
 start = time.perf_counter()
@@ -68,10 +69,10 @@ print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text(
 
 
 def write_photographs(folder, count):
-    """folder/train/<class>/<number>.JPEG; returns their bytes."""
+    """folder/train/<class>/<number>.JPEG"""
     sources = [image[..., ::-1] for image in load_sample_images().images]
     sources += [getattr(data, name)()[..., 2::-1] for name in SKIMAGE]
-    rng, total = np.random.RandomState(0), 0
+    rng = np.random.RandomState(0)
     for number in range(count):
         source = sources[rng.randint(len(sources))]
         width, height = list(SIZES)[rng.choice(len(SIZES), p=list(SIZES.values()))]
@@ -84,17 +85,19 @@ def write_photographs(folder, count):
         path.parent.mkdir(parents=True, exist_ok=True)
         content = cv2.imencode(".jpg", np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         path.write_bytes(content.tobytes())
-        total += path.stat().st_size
-    return total
 
 
-def repeated(folder, out, times):
-    """`folder` so many times over, by links."""
-    for path in folder.glob("train/*/*"):
-        for copy in range(times):
-            link = out / path.relative_to(folder).with_stem(f"{path.stem}-{copy}")
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, link)
+def write_archive(folder, out):
+    """The photographs as ImageNet's training archive: a tar of a tar for each class."""
+    out.mkdir()
+    with tarfile.open(out / "ILSVRC2012_img_train.tar", "w") as archive:
+        for images in sorted((folder / "train").iterdir()):
+            path = out / f"{images.name}.tar"
+            with tarfile.open(path, "w") as class_archive:
+                for image in sorted(images.iterdir()):
+                    class_archive.add(image, image.name)
+            archive.add(path, path.name)
+            path.unlink()
 
 
 def run(*command):
@@ -120,14 +123,15 @@ def costs(folder, out):
     return [float(line) for line in run("-c", COSTS, folder, out)[1].split()[-2:]]
 
 
-def speeds(args, folder, scratch):
+def speeds(args, folder, archive, scratch):
     """Rows of images/s: medians over the rounds, and ratios of the medians."""
     cores = machine()["cores"]
     ways = {
-        "prepare_imagenet.py --enlarge": lambda out: args.images / prepared(folder, out, "--enlarge")[0],
         "im2rec.py --resize 480": lambda out: args.images / im2rec(folder, out, cores)[0],
+        "prepare_imagenet.py --enlarge": lambda out: args.images / prepared(folder, out, "--enlarge")[0],
         "bound --enlarge": lambda out: float(run("-c", BOUND, folder, cores, 1)[1]),
         "prepare_imagenet.py": lambda out: args.images / prepared(folder, out)[0],
+        "prepare_imagenet.py, archive": lambda out: args.images / prepared(archive, out)[0],
         "bound": lambda out: float(run("-c", BOUND, folder, cores, 0)[1]),
     }
     found = {way: [] for way in ways}
@@ -136,7 +140,8 @@ def speeds(args, folder, scratch):
             with tempfile.TemporaryDirectory(dir=scratch) as out:
                 found[way].append(measure(Path(out) / "out" if "prepare" in way else Path(out)))
     medians = {way: statistics.median(values) for way, values in found.items()}
-    bounds = {"prepare_imagenet.py": "bound", "prepare_imagenet.py --enlarge": "bound --enlarge"}
+    bounds = {"prepare_imagenet.py": "bound", "prepare_imagenet.py, archive": "bound",
+              "prepare_imagenet.py --enlarge": "bound --enlarge"}
     for way, values in found.items():
         yield {"what": "images/s", "way": way, "images": args.images, "runs": len(values),
                "median": f"{medians[way]:.0f}", "min": f"{min(values):.0f}", "max": f"{max(values):.0f}",
@@ -144,44 +149,28 @@ def speeds(args, folder, scratch):
                "share_of_bound": f"{medians[way] / medians[bounds[way]]:.2f}" if way in bounds else ""}
 
 
-def memory(args, folder, size, scratch):
-    """Rows of the peak memory for so many megabytes of images, and the ratio to the first."""
-    first = None
-    for megabytes in args.memory:
-        times = max(1, round(megabytes * 1e6 / size))
-        peaks = []
-        for _ in range(args.rounds):
-            with tempfile.TemporaryDirectory(dir=scratch) as temporary:
-                repeated(folder, Path(temporary) / "images", times)
-                peaks.append(costs(Path(temporary) / "images", Path(temporary) / "out")[1])
-        median = statistics.median(peaks)
-        first = first or median
-        yield {"what": f"MB of memory at most, {size * times / 1e6:.0f} MB of images", "way": "prepare_imagenet.py",
-               "images": times * args.images, "runs": len(peaks), "median": f"{median:.1f}", "min": f"{min(peaks):.1f}",
-               "max": f"{max(peaks):.1f}", "ratio_to_first": f"{median / first:.3f}"}
-
-
-def main_thread(args, folder, scratch):
+def main_thread(args, archive, scratch):
     """A row of what one thread has to do for each image: reading, sorting, writing. It bounds what many cores give."""
     found = []
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory(dir=scratch) as out:
-            found.append(costs(folder, Path(out) / "out")[0])
-    yield {"what": "microseconds of the main thread for an image", "way": "prepare_imagenet.py", "images": args.images,
+            found.append(costs(archive, Path(out) / "out")[0])
+    yield {"what": "microseconds of the main thread for an image", "way": "prepare_imagenet.py, archive",
+           "images": args.images,
            "runs": len(found), "median": f"{statistics.median(found):.0f}", "min": f"{min(found):.0f}",
            "max": f"{max(found):.0f}"}
 
 
 def main(args):
-    columns = ("what", "way", "images", "runs", "median", "min", "max", "ratio_to_im2rec", "share_of_bound",
-               "ratio_to_first")
+    columns = ("what", "way", "images", "runs", "median", "min", "max", "ratio_to_im2rec", "share_of_bound")
     versions = {name: version(name) for name in ("opencv-python-headless", "simplejpeg", "mxnet")}
     rows = []
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch) / "photographs"
-        size = write_photographs(folder, args.images)
-        for row in (row for part in (speeds(args, folder, scratch), main_thread(args, folder, scratch),
-                                     memory(args, folder, size, scratch)) for row in part):
+        archive = Path(scratch) / "archive"
+        write_photographs(folder, args.images)
+        write_archive(folder, archive)
+        for row in chain(speeds(args, folder, archive, scratch), main_thread(args, archive, scratch)):
             rows.append({**dict.fromkeys(columns, ""), **row, **machine(), **versions})
             print(row, flush=True)
     write_csv(args.out, rows)
@@ -191,7 +180,6 @@ if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=positive, default=8000, help="number of photographs")
     parser.add_argument("--rounds", type=positive, default=5, help="runs of each way")
-    parser.add_argument("--memory", type=positive, nargs="*", default=[200, 2000], help="megabytes of images")
     parser.add_argument("--scratch", help="folder for temporary files")
     parser.add_argument("--out", default="benchmarks/prepare.csv", help="CSV file to write")
     with reported("prepare.py"):

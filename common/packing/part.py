@@ -56,6 +56,8 @@ class PartPacking:
         "files": {name: {"bytes", "sha256"}}} of the finished files, which are in the folder `work`."""
         if self._strict and (skipped := self._skipped()):
             self._refuse(*skipped[0])
+        going_on = " (going on)" if self._journal.state else ""
+        print(f"{self._part}: {self._source.path}, {len(self._source.classes)} classes{going_on}", flush=True)
         if self._state["phase"] != "done":
             with self._source_md5() as md5:
                 if self._state["phase"] == "sort":

@@ -6,6 +6,7 @@ while a data set is made) and `images(start)`: all its images, or those from `st
 """
 import hashlib
 import os
+import stat
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,13 +74,14 @@ class FolderSource:
     def load(self, path) -> bytes:
         """Content of an image by its `Image.path`. Raises InputError, with the reason alone."""
         try:
-            file = self.path / path
-            if not file.is_file():
+            status = os.stat(self.path / path)
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError("not a file")
-            if file.stat().st_size > MAX_BYTES:
+            if status.st_size > MAX_BYTES:
                 raise InputError(f"larger than {MAX_BYTES >> 20} MiB")
             _check_printable(path)
-            return file.read_bytes()
+            with open(self.path / path, "rb") as file:
+                return file.read()
         except OSError as error:
             raise InputError(error.strerror) from None
 
@@ -117,14 +119,13 @@ class ClassArchivesSource:
         at, inner_at = start or (0, None)
         labels = {name: label for label, name in enumerate(self.classes)}
         with open(self.path, "rb") as file:
-            for class_tar, next_at in _members(file, at, self.size, self.path):
+            for class_tar, _ in _members(file, at, self.size, self.path):
                 name = self._class_of(class_tar)
                 first = class_tar.offset_data if inner_at is None else inner_at
                 inner_at = None
                 for member, after in _members(file, first, class_tar.offset_data + class_tar.size, self.path):
                     yield Image(f"{name}/{Path(member.name).name}", labels[name], [class_tar.offset, after], after,
                                 _content(file, member))
-                at = next_at
 
 
 class ValidationArchiveSource:
