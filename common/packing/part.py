@@ -231,7 +231,7 @@ def progress(what, size, done=0):
     start, shown, first = time.monotonic(), 0, None
     with tqdm(total=size, initial=done, desc=what, dynamic_ncols=True, mininterval=0.2 if terminal else 60,
               delay=0 if terminal else 60,
-              bar_format="{desc} {percentage:3.0f}%|{bar:20}|{postfix} {elapsed}<{remaining}") as bar:
+              bar_format="{desc} {percentage:3.0f}%|{bar:20}|{postfix}, {remaining} left") as bar:
         def show(done, images=None):
             nonlocal first, shown
             now = time.monotonic()
@@ -240,6 +240,6 @@ def progress(what, size, done=0):
             shown = now
             if images is not None:
                 first = images if first is None else first
-                bar.set_postfix_str(f"{images} images {(images - first) / (now - start):.0f}/s", refresh=False)
+                bar.set_postfix_str(f"{images} images, {(images - first) / (now - start):.0f}/s", refresh=False)
             bar.update(done - bar.n)
         yield show

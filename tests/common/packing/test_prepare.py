@@ -198,6 +198,22 @@ def test_the_number_of_workers_and_buckets_changes_nothing(archives, tree, packe
     assert without_description(tmp_path / "of-tree") == without_description(packed)
 
 
+def test_the_disk_that_it_takes(archives, packed, tmp_path, monkeypatch):
+    """While an archive is sorted: hardly more than the records, and nothing when it is done."""
+    monkeypatch.setattr("common.packing.part.BUCKET_BYTES", 20_000)
+    out, commit, used = tmp_path / "out", Journal.commit, []
+
+    def measured(journal, state):
+        commit(journal, state)
+        journal.flush()
+        used.append(sum(path.stat().st_size for path in out.rglob("*") if path.is_file()))
+    monkeypatch.setattr(Journal, "commit", measured)
+    run(archives[0], out, commit_seconds=0)
+    records = sum(len(content) for content in contents(packed).values())
+    assert 0.9 * records < max(used) < 1.3 * records and len(used) > 50
+    assert contents(out) == contents(packed)
+
+
 def test_the_seed_changes_the_order_of_training_alone(archives, packed, tmp_path):
     run(archives[0], tmp_path / "out", seed=1)
     one, other = records(packed, "train"), records(tmp_path / "out", "train")
