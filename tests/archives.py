@@ -111,19 +111,18 @@ def write_devkit(path, val_ids, classes=None):
             "".join(f"{number}\n" for number in val_ids).encode())
 
 
-def write_archives(folder, plain=9, odd=True):
+def write_archives(folder, plain=9):
     """The three archives; returns {part: {path in .lst: (content, RGB image or None)}}. `plain` is how many ordinary
-    images a class has."""
+    images a class has, beside its share of the odd ones."""
     train = {}
     for i, wnid in enumerate(CLASSES):
         for j in range(plain):
             height, width = ((75, 100), (100, 75), (60, 60), (200, 151))[j % 4]
             rgb = photograph(1000 * i + j, height, width)
             train[f"{wnid}/{wnid}_{j}.JPEG"] = (encoded(rgb), rgb)
-    if odd:
-        for i, (name, file) in enumerate(odd_files().items()):
-            wnid = list(CLASSES)[i % len(CLASSES)]
-            train[f"{wnid}/{wnid}_{name}"] = file
+    for i, (name, file) in enumerate(odd_files().items()):
+        wnid = list(CLASSES)[i % len(CLASSES)]
+        train[f"{wnid}/{wnid}_{name}"] = file
     by_class = {wnid: {path.split("/")[1]: content for path, (content, _) in train.items() if path.startswith(wnid)}
                 for wnid in reversed(CLASSES)}
     (folder / "ILSVRC2012_img_train.tar").write_bytes(

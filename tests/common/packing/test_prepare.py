@@ -19,6 +19,8 @@ from common.dataset import read_dataset
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.packing import prepare as prepare_module
+from common.packing.digest import digest
+from common.packing.imagenet import ARCHIVES, DEVKIT, Archive
 from common.packing.journal import Journal
 from common.packing.prepare import prepare
 from common.packing.sources import find_sources
@@ -412,6 +414,41 @@ def test_two_runs_at_once(archives, tmp_path):
     with prepare_module._work_folder(tmp_path / "out", {"sources": {}}), \
             pytest.raises(InputError, match="another run is at work"):
         run(archives[0], tmp_path / "out")
+
+
+def test_what_passes_for_imagenet(tmp_path, monkeypatch, capsys):
+    """Its 1,000 classes, two tiny images of each, in archives whose sizes and sums are declared to be the official
+    ones: no --any-count is needed, nor for the folders that they are extracted to."""
+    wnids = [line.split()[0] for line in (ROOT / "data" / "imagenet1k-synset.txt").read_text().splitlines()]
+    numbers = np.random.RandomState(0).permutation(1000) + 1
+    source, jpeg = tmp_path / "source", odd_files()["grey.JPEG"][0]
+    source.mkdir()
+    images = {"train": {f"{wnid}/{wnid}_{i}.JPEG": (jpeg, None) for wnid in wnids for i in range(2)},
+              "val": {f"{wnid}/ILSVRC2012_val_{i:08d}.JPEG": (jpeg, None) for i, wnid in enumerate(wnids, 1)}}
+    (source / "ILSVRC2012_img_train.tar").write_bytes(
+        tar({f"{wnid}.tar": tar({f"{wnid}_{i}.JPEG": jpeg for i in range(2)}) for wnid in wnids}))
+    (source / "ILSVRC2012_img_val.tar").write_bytes(tar({path.split("/")[1]: jpeg for path in images["val"]}))
+    write_devkit(source / "ILSVRC2012_devkit_t12.tar.gz", numbers, dict(zip(wnids, numbers.tolist())))
+
+    def declared(archive, images):
+        path = source / archive.name
+        return Archive(archive.name, path.stat().st_size, digest(path, "md5"), images)
+    monkeypatch.setitem(ARCHIVES, "train", declared(ARCHIVES["train"], 2000))
+    monkeypatch.setitem(ARCHIVES, "val", declared(ARCHIVES["val"], 1000))
+    monkeypatch.setattr("common.packing.sources.DEVKIT", declared(DEVKIT, 0))
+    dataset = run(source, tmp_path / "out", any_count=False, strict=True, verify_first=True)
+    assert dataset["classes"] == wnids and set(dataset["parts"]["train"]["images_of_class"].values()) == {2}
+    assert (tmp_path / "out" / "synset.txt").read_text() == (ROOT / "data" / "imagenet1k-synset.txt").read_text()
+    assert capsys.readouterr().out.count(", the official one\n") == 4  # both archives, first and at the end
+    for path, (label, _) in records(tmp_path / "out", "val").items():
+        assert wnids[label] == path.split("/")[0]
+
+    write_folders(tmp_path / "tree", images)
+    run(tmp_path / "tree", tmp_path / "of-tree", any_count=False)
+    assert without_description(tmp_path / "of-tree") == without_description(tmp_path / "out")
+    next((tmp_path / "tree" / "train").glob("*/*")).unlink()
+    with pytest.raises(InputError, match="train: 1999 images instead of ImageNet's 2000"):
+        run(tmp_path / "tree", tmp_path / "fewer", any_count=False)
 
 
 def test_a_wrong_md5_is_told(archives, tmp_path, monkeypatch, capsys):
