@@ -136,6 +136,9 @@ def training_iter(args, kv):
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
     idx, records = check_records(args.data_train, args.data_train_idx)
     short_side, packed = describe(args.data_train)
+    if packed and records and packed != records:
+        raise InputError(f"{args.data_train}: {records} images by its index, {packed} by dataset.json; one of them "
+                         "belongs to other records")
     examples = args.num_examples or packed or records
     if not examples:
         raise InputError(f"{args.data_train}: has no .idx beside it, so give --num-examples (or --data-train-idx)")

@@ -10,7 +10,8 @@ FORMAT = 1
 
 
 def read_dataset(folder) -> dict:
-    """The dataset.json of a folder; None where there is none. Raises InputError for one that is not usable."""
+    """The dataset.json of a folder; None where there is none, or one of something else. Raises InputError for one that
+    is not usable."""
     path = Path(folder) / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -18,6 +19,8 @@ def read_dataset(folder) -> dict:
         return None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not JSON'}") from None
+    if not isinstance(content, dict) or "format" not in content:
+        return None
     try:
         if content["format"] != FORMAT:
             raise InputError(f"{path}: of format {content['format']}, this version reads {FORMAT}")
@@ -27,7 +30,7 @@ def read_dataset(folder) -> dict:
                         for part in content["parts"].values())):
             raise TypeError
     except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not a description of packed images") from None
+        raise InputError(f"{path}: not a description of packed images; remove or rename it") from None
     return content
 
 

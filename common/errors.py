@@ -12,6 +12,8 @@ def reported(program: str):
     """End the program with `program: error: <message>` on standard error and exit status 1, where this block raises an
     InputError, or meets a file that cannot be used, a package that is not there, or an error of MXNet's; with status
     130 where it is interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names of files that it cannot encode
     try:
         yield
     except (InputError, ModuleNotFoundError) as error:

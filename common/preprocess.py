@@ -4,6 +4,7 @@ Shorter side to 256, centre crop to 224 (in that proportion for other sizes), RG
 """
 import io
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from common.errors import InputError, last_line
 RGB_MEAN = (123.68, 116.78, 103.94)
 RGB_STD = (1.0, 1.0, 1.0)
 CROP, RESIZE = 224, 256
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow opens EPS with Ghostscript, say
 
 
 def resize_for(crop: int) -> int:
@@ -32,9 +34,18 @@ def read_image(path) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     try:
-        return decode_whole(content)
+        with without_pillow_warnings():
+            return decode_whole(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+@contextmanager
+def without_pillow_warnings():
+    """Of broken EXIF data, say, which do not matter here. Not within a thread: what is ignored is one for all."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 def decode_whole(content: bytes) -> np.ndarray:
@@ -45,17 +56,18 @@ def decode_whole(content: bytes) -> np.ndarray:
     if not content:
         raise InputError("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-                decoded = decode(content)
-                if decoded is None:  # a format that OpenCV does not know, such as GIF
-                    decoded = np.ascontiguousarray(np.asarray(_upright(image).convert("RGB"))[..., ::-1])
-                return decoded
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.load()
+            if image.mode in ("F", "I"):
+                raise InputError("pixels of more than 16 bits")
+            # OpenCV does not turn WebP as its EXIF data say, and knows no GIF
+            decoded = decode(content) if image.format != "WEBP" else None
+            if decoded is None:
+                decoded = np.ascontiguousarray(np.asarray(_upright(image).convert("RGB"))[..., ::-1])
+            return decoded
     except UnidentifiedImageError:
         raise InputError("not an image") from None
-    except MemoryError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds for damaged content, from a list without an end
         raise InputError(f"damaged or truncated image ({last_line(error)})") from None
@@ -76,14 +88,17 @@ def decode(content: bytes, flags=cv2.IMREAD_COLOR):
         return None
 
 
-def resize_shorter_side(image: np.ndarray, length: int, interpolation=cv2.INTER_AREA) -> np.ndarray:
-    """`image` (H, W, C) with its shorter side of `length` pixels, by OpenCV's INTER_AREA unless told otherwise.
+def size_for_shorter_side(height: int, width: int, length: int) -> tuple:
+    """(width, height) in proportion whose shorter side has `length` pixels; rounded as MXNet rounds it."""
+    return (length, length * height // width) if height > width else (length * width // height, length)
+
+
+def resize_shorter_side(image: np.ndarray, length: int) -> np.ndarray:
+    """`image` (H, W, C) with its shorter side of `length` pixels, by OpenCV's INTER_AREA.
 
     The same rounding and interpolation as ImageRecordIter(resize=length, inter_method=3).
     """
-    height, width = image.shape[:2]
-    size = (length, length * height // width) if height > width else (length * width // height, length)
-    return cv2.resize(image, size, interpolation=interpolation)
+    return cv2.resize(image, size_for_shorter_side(*image.shape[:2], length), interpolation=cv2.INTER_AREA)
 
 
 def preprocess(image: np.ndarray, data_shape=(3, CROP, CROP), rgb_mean=RGB_MEAN, rgb_std=RGB_STD) -> np.ndarray:

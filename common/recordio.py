@@ -56,12 +56,13 @@ def read_records(rec, at=0, head=None):
                 expected = (WHOLE, FIRST) if kind is None else (MIDDLE, LAST)
                 word, = struct.unpack("<4xI", framing) if len(framing) == 8 else (-1,)
                 kind, length = word >> 29, word & (1 << 29) - 1
-                if framing[:4] != MAGIC or kind not in expected or at + 8 + length > size:
+                padded = length + (-length % 4)
+                if framing[:4] != MAGIC or kind not in expected or at + 8 + padded > size:
                     raise InputError(f"{rec}: damaged at byte {at}, after {number} records; copy or pack it again"
                                      if at else f"{rec}: not a RecordIO file")
                 wanted = length if head is None else min(length, max(0, head - sum(map(len, parts)) - 4 * len(parts)))
                 parts.append(os.pread(file.fileno(), wanted, at + 8))
-                at += 8 + length + (-length % 4)
+                at += 8 + padded
             yield start, MAGIC.join(parts)
             number += 1
 

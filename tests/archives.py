@@ -21,7 +21,8 @@ def photograph(seed, height, width):
 
 def encoded(rgb, image_format="JPEG", mode="RGB", **options):
     buffer = io.BytesIO()
-    image = Image.fromarray(rgb).convert("L" if mode == "P" else "RGB").convert(mode)  # a palette of all grey levels
+    # a palette, of all grey levels, and floating-point numbers are of one channel
+    image = Image.fromarray(rgb).convert("L" if mode in "PF" else "RGB").convert(mode)
     image.save(buffer, image_format, **({"quality": 95} if image_format == "JPEG" else {}), **options)
     return buffer.getvalue()
 
@@ -31,13 +32,27 @@ def ycck(rgb):
     return simplejpeg.encode_jpeg(np.ascontiguousarray(255 - cmyk), 95, "CMYK", "444")
 
 
-def with_orientation(rgb, orientation):
+def transparent(rgb):
+    """Fully so at its left edge."""
+    image = Image.fromarray(rgb)
+    image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, rgb.shape[1]).astype(np.uint8), (rgb.shape[0], 1))))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def with_fill_bytes(jpeg):
+    """Before its first segment, which is legal."""
+    return jpeg[:2] + b"\xff\xff" + jpeg[2:]
+
+
+def with_orientation(rgb, orientation, image_format="JPEG"):
     """`rgb` as a camera stores it that was held so."""
     turned = {1: rgb, 2: rgb[:, ::-1], 3: rgb[::-1, ::-1], 4: rgb[::-1], 5: rgb.transpose(1, 0, 2),
               6: np.rot90(rgb, 1), 7: rgb[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(rgb, -1)}[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(np.ascontiguousarray(turned), exif=exif)
+    return encoded(np.ascontiguousarray(turned), image_format, exif=exif)
 
 
 def with_broken_exif(jpeg):
@@ -57,11 +72,13 @@ def odd_files():
         "cmyk_exif": (encoded(rgb(1), mode="CMYK", exif=Image.Exif()), rgb(1)),
         "ycck": (ycck(rgb(2)), rgb(2)),
         "png": (encoded(rgb(3), "PNG"), rgb(3)),
-        "png_alpha": (encoded(rgb(4), "PNG", "RGBA"), rgb(4)),
+        "png_alpha": (transparent(rgb(4)), rgb(4)),
         "png_palette": (encoded(grey(rgb(5)), "PNG", "P"), grey(rgb(5))),
         "gif": (encoded(grey(rgb(6)), "GIF", "L"), grey(rgb(6))),
         "grey": (encoded(rgb(7), mode="L"), grey(rgb(7))),
         "progressive": (encoded(rgb(8), progressive=True), rgb(8)),
+        "padded_exif": (with_fill_bytes(with_orientation(rgb(13), 6)), rgb(13)),
+        "webp_exif": (with_orientation(rgb(14), 8, "WEBP"), rgb(14)),
         "broken_exif": (with_broken_exif(encoded(rgb(9))), rgb(9)),
         "garbage_behind": (encoded(rgb(10)) + b"garbage" * 30, rgb(10)),
         "small": (encoded(rgb(11)[:20, :31]), rgb(11)[:20, :31]),
@@ -74,6 +91,9 @@ def odd_files():
         "empty": (b"", None),
         "text": (b"404 not found\n", None),
         "zeros": (bytes(4000), None),
+        "wide": (encoded(np.zeros((2, 65501, 3), np.uint8), "PNG"), None),
+        "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", None),
+        "float": (encoded(rgb(34), "TIFF", "F"), None),
     }
     return {f"{name}.JPEG": file for name, file in files.items()}
 

@@ -28,7 +28,7 @@ def get_args_parser():
                         help=f"list every class, also where there are more than {FEW}")
     sheet = parser.add_argument_group("contact sheet")
     sheet.add_argument("--contact-sheet", metavar="PNG", help="draw random images with their labels to this file")
-    sheet.add_argument("--images", type=positive, default=40, help="how many")
+    sheet.add_argument("--images", type=positive, default=40, help="how many, to 1000")
     sheet.add_argument("--seed", type=not_negative, default=0, help="which ones")
     check = parser.add_argument_group("check")
     check.add_argument("--check", action="store_true", help="decode every image and compare the checksums")

@@ -30,7 +30,7 @@ def get_args_parser():
     images.add_argument("--seed", type=not_negative, default=0, help="of the order of the training images")
     checks = parser.add_argument_group("checks")
     checks.add_argument("--strict", action="store_true", help="an image that cannot be read is an error, and so is an "
-                        "archive whose MD5 is not the official one")
+                        "archive whose MD5 is not the official one (unless --any-count)")
     checks.add_argument("--any-count", action="store_true", help="accept other sets than ImageNet: any number of "
                         "classes and images")
     checks.add_argument("--verify-first", action="store_true", help="compare the archives' MD5 with the official one "

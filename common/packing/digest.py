@@ -14,7 +14,7 @@ class FollowedDigest:
 
     def __init__(self, path, algorithm: str):
         self._path, self._hash = path, hashlib.new(algorithm, usedforsecurity=False)
-        self._ready, self._size, self._error, self._stopped = 0, None, None, False
+        self._ready, self._done, self._size, self._error, self._stopped = 0, 0, None, None, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -35,32 +35,34 @@ class FollowedDigest:
                 self._ready = to
                 self._changed.notify()
 
-    def result(self, size: int) -> str:
-        """Hexadecimal digest of the file, which has `size` bytes. Raises OSError where it could not be read."""
+    def result(self, size: int, progress=lambda done: None) -> str:
+        """Hexadecimal digest of the file, which has `size` bytes; while it is waited for, `progress` is told how many
+        were read. Raises OSError where they could not be."""
         with self._changed:
             self._ready = self._size = size
             self._changed.notify()
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+            progress(self._done)
         if self._error:
             raise self._error
         return self._hash.hexdigest()
 
     def _follow(self):
-        done = 0
         try:
             with open(self._path, "rb", buffering=0) as file:
                 while True:
                     with self._changed:
-                        while self._ready <= done != self._size and not self._stopped:
+                        while self._ready <= self._done != self._size and not self._stopped:
                             self._changed.wait()
-                        if done == self._size or self._stopped:
+                        if self._done == self._size or self._stopped:
                             return
                         ready = self._ready
-                    piece = file.read(min(PIECE, ready - done))
+                    piece = file.read(min(PIECE, ready - self._done))
                     if not piece:
                         raise OSError(f"{self._path}: became shorter while it was read")
                     self._hash.update(piece)
-                    done += len(piece)
+                    self._done += len(piece)
         except OSError as error:
             self._error = error
 

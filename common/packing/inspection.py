@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,14 @@ from common.errors import InputError
 from common.files import written_atomically
 from common.packing.digest import digest
 from common.packing.jpeg import decode_strictly
-from common.packing.part import cores, in_order, progress
+from common.packing.progress import progress
+from common.packing.workers import cores, in_order
+from common.preprocess import without_pillow_warnings
 from common.recordio import IMAGE_HEADER, read_records
 
 HEAD = 4096  # bytes that hold the label and, mostly, the size of an image
 THUMBNAIL, CAPTION, GAP = 144, 16, 6  # pixels
+MAX_IMAGES = 1000  # on a contact sheet
 
 
 @dataclass
@@ -39,10 +41,10 @@ def summarise(rec) -> Summary:
     """Reads the head of each record. Raises InputError for a file that is damaged or not one of images."""
     try:
         summary = Summary(Path(rec).stat().st_size)
-        with progress(f"{rec}: reading", summary.bytes) as show:
+        with progress(f"{Path(rec).name}: reading", summary.bytes) as show:
             for offset, head in read_records(rec, head=HEAD):
-                label, encoded = split(rec, offset, head)
-                size = _size(encoded) or _size(split(rec, *next(read_records(rec, offset)))[1])
+                _, label, encoded = split(rec, offset, head)
+                size = _size(encoded) or _size(split(rec, *next(read_records(rec, offset)))[2])
                 summary.offsets.append(offset)
                 summary.labels[label] += 1
                 if size:
@@ -58,14 +60,18 @@ def summarise(rec) -> Summary:
 
 
 def split(rec, offset, record) -> tuple:
-    """(label, encoded image) of a record's payload."""
+    """(number, label, encoded image) of a record's payload."""
+    start = IMAGE_HEADER.size
     try:
-        flag, label, _, _ = IMAGE_HEADER.unpack_from(record)
+        flag, label, number, _ = IMAGE_HEADER.unpack_from(record)
+        if flag == 1:  # so many labels follow
+            label, = struct.unpack_from("<f", record, start)
+            start += 4
     except struct.error:
         raise InputError(f"{rec}: the record at byte {offset} is not one of images") from None
-    if flag:  # so many labels follow
+    if flag > 1:
         raise InputError(f"{rec}: the record at byte {offset} has {flag} labels instead of one")
-    return int(label) if label.is_integer() else label, record[IMAGE_HEADER.size:]
+    return number, int(label) if label.is_integer() else label, record[start:]
 
 
 def _size(encoded):
@@ -78,6 +84,10 @@ def _size(encoded):
 
 def contact_sheet(rec, summary, names, path, count, seed) -> None:
     """Draw `count` random images, in the order of the file, with their labels and names, to the PNG file `path`."""
+    if Path(path).suffix.lower() != ".png":
+        raise InputError(f"{path}: the contact sheet is a PNG; give it such a name")
+    if count > MAX_IMAGES:
+        raise InputError(f"{count} images are too many for a contact sheet; {MAX_IMAGES} at most")
     chosen = sorted(random.Random(seed).sample(summary.offsets, min(count, len(summary.offsets))))
     columns = max(1, round((len(chosen) * 1.6) ** 0.5))
     cell = THUMBNAIL + GAP, THUMBNAIL + CAPTION + GAP
@@ -85,7 +95,7 @@ def contact_sheet(rec, summary, names, path, count, seed) -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for i, offset in enumerate(chosen):
         left, top = GAP + i % columns * cell[0], GAP + i // columns * cell[1]
-        label, encoded = split(rec, *next(read_records(rec, offset)))
+        _, label, encoded = split(rec, *next(read_records(rec, offset)))
         try:
             image = Image.fromarray(np.ascontiguousarray(decode_strictly(encoded)[..., ::-1]))
             image.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -105,23 +115,31 @@ def problems(rec, workers=None):
     those of dataset.json, images that cannot be decoded, an index or a list that does not fit."""
     rec = Path(rec)
     yield from _wrong_checksums(rec)
-    beside = {rec.with_suffix(".idx"): lambda line: int(line.split("\t")[1]),    # offset
-              rec.with_suffix(".lst"): lambda line: float(line.split("\t")[1])}  # label
-    beside = {path: _parsed(path, parse) for path, parse in beside.items() if path.exists()}
+    idx, lst = rec.with_suffix(".idx"), rec.with_suffix(".lst")
+    indexed = _parsed(idx, lambda number, offset: (int(number), int(offset)))
+    listed = _parsed(lst, lambda number, label, *_: (int(number), float(label)))
     workers = workers or cores()
-    with ThreadPoolExecutor(workers) as pool, progress(f"{rec}: decoding", rec.stat().st_size) as show:
+    with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool, \
+            progress(f"{rec.name}: decoding", rec.stat().st_size) as show:
         try:
             images = in_order(pool, workers, lambda record: _damage(rec, *record), read_records(rec))
-            for number, ((offset, record), reason) in enumerate(images):
+            for count, ((offset, record), reason) in enumerate(images, 1):
+                number, label, _ = split(rec, offset, record)
                 if reason:
                     yield f"{rec}: record {number}, at byte {offset}: {reason}"
-                for path, expected in zip(list(beside), (offset, split(rec, offset, record)[0])):
-                    if next(beside[path], None) != expected:
-                        yield f"{path}: line {number + 1} does not fit the record"
-                        beside[path] = repeat(expected)
-                show(offset, number + 1)
+                if indexed and next(indexed, None) != (number, offset):
+                    yield f"{idx}: line {count} does not fit the record"
+                    indexed = None
+                # im2rec.py lists images too that it could not read, and has no records of them
+                if listed and next((line for line in listed if not line or line[0] == number), None) != (number, label):
+                    yield f"{lst}: does not have record {number}, of label {label}, where it is due"
+                    listed = None
+                show(offset, count)
         except InputError as error:
             yield str(error)
+            return
+    if indexed and next(indexed, None):
+        yield f"{idx}: has lines for which there are no records"
 
 
 def _wrong_checksums(rec):
@@ -137,7 +155,7 @@ def _wrong_checksums(rec):
         elif path.stat().st_size != file["bytes"]:
             yield f"{path}: {path.stat().st_size} bytes, {NAME} says {file['bytes']}"
         else:
-            with progress(f"{path}: checksum", file["bytes"]) as show:
+            with progress(f"{path.name}: checksum", file["bytes"]) as show:
                 if digest(path, "sha256", show) != file["sha256"]:
                     yield f"{path}: its SHA-256 is not the one in {NAME}"
 
@@ -145,16 +163,23 @@ def _wrong_checksums(rec):
 def _damage(rec, offset, record):
     """Why the image of a record cannot be decoded; None where it can."""
     try:
-        decode_strictly(split(rec, offset, record)[1])
+        decode_strictly(split(rec, offset, record)[2])
     except InputError as error:
         return str(error)
     return None
 
 
 def _parsed(path, parse):
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            try:
-                yield parse(line)
-            except (ValueError, IndexError):
-                yield line
+    """What parse(*fields) makes of each line of a file, None of those that are not as they should be; None for a file
+    that is not there."""
+    if not path.exists():
+        return None
+
+    def lines():
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                try:
+                    yield parse(*line.rstrip("\n").split("\t"))
+                except (ValueError, TypeError):
+                    yield None
+    return lines()

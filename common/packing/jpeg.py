@@ -5,7 +5,9 @@ import simplejpeg
 from PIL import Image
 
 from common.errors import InputError
-from common.preprocess import decode_whole, resize_shorter_side
+from common.preprocess import decode_whole, size_for_shorter_side
+
+MAX_SIDE = 65500  # pixels, of a JPEG by libjpeg
 
 
 def to_jpeg(content: bytes, short_side: int, quality: int, enlarge: bool = False) -> bytes:
@@ -18,14 +20,15 @@ def to_jpeg(content: bytes, short_side: int, quality: int, enlarge: bool = False
     height, width = image.shape[:2]
     shorter = min(height, width)
     if shorter > short_side or enlarge and shorter < short_side:
+        width, height = size_for_shorter_side(height, width, short_side)
+    if max(height, width) > MAX_SIDE or not 0 < height * width <= Image.MAX_IMAGE_PIXELS:
+        raise InputError(f"{width}x{height} pixels are not what can be packed")
+    if (height, width) != image.shape[:2]:
         # linear as im2rec.py's, and several times faster than the area average, but it passes over pixels where the
         # image is more than twice as large
         interpolation = cv2.INTER_LINEAR if shorter <= 2 * short_side else cv2.INTER_AREA
-        image = resize_shorter_side(image, short_side, interpolation)
-    try:
-        return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-    except cv2.error:
-        raise InputError(f"{image.shape[1]}x{image.shape[0]} pixels cannot be stored as a JPEG") from None
+        image = cv2.resize(image, (width, height), interpolation=interpolation)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def decode_strictly(content: bytes) -> np.ndarray:
@@ -45,6 +48,9 @@ def _has_exif(jpeg):
     """Whether one of the segments before the image is of EXIF data."""
     at = 2
     while jpeg[at:at + 1] == b"\xff" and (kind := jpeg[at + 1:at + 2]) != b"\xda":
+        if kind == b"\xff":  # bytes of 255 may precede a marker
+            at += 1
+            continue
         if kind == b"\xe1" and jpeg[at + 4:at + 9] == b"Exif\0":
             return True
         at += 2 + int.from_bytes(jpeg[at + 2:at + 4], "big")

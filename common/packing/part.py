@@ -8,24 +8,21 @@ import hashlib
 import json
 import os
 import struct
-import sys
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-
-from tqdm import tqdm
+from contextlib import nullcontext
 
 from common.errors import InputError
 from common.packing.digest import FollowedDigest, digest
 from common.packing.journal import BUFFER, Journal
 from common.packing.jpeg import to_jpeg
+from common.packing.progress import progress
+from common.packing.workers import in_order
 from common.recordio import image_record, set_number
 
 KINDS = ("rec", "idx", "lst")
 BUCKET_BYTES, MAX_BUCKETS = 256 << 20, 128
 SKIPPED = "skipped"
-AHEAD = 6  # images on their way, for each worker
 ENTRY = struct.Struct("<QIHI")  # in a bucket: key, label, lengths of the path and of the record, which follow
 KEYS = 1 << 64
 
@@ -58,13 +55,12 @@ class PartPacking:
             self._refuse(*skipped[0])
         going_on = " (going on)" if self._journal.state else ""
         print(f"{self._part}: {self._source.path}, {len(self._source.classes)} classes{going_on}", flush=True)
+        for note in self._source.notes:
+            print(f"{self._part}: {note}", flush=True)
         if self._state["phase"] != "done":
-            with self._source_md5() as md5:
-                if self._state["phase"] == "sort":
-                    self._sort(md5)
-                self._write()
-                if md5:
-                    self._state["md5"] = md5.result(self._source.size)
+            if self._state["phase"] == "sort":
+                self._sort()
+            self._write()
             self._state["phase"] = "done"
             for name in self._state["files"]:
                 self._journal.keep(name)
@@ -105,27 +101,39 @@ class PartPacking:
 
     # from the source to buckets
 
-    def _sort(self, md5):
-        state, archive = self._state, self._source.is_archive
-        with ThreadPoolExecutor(self._workers) as pool, progress(
-                f"{self._part}: {'reading' if archive else 'listing'}", self._source.size, state["done"]) as show:
-            images = self._source.images(state["position"])
-            records = in_order(pool, self._workers, lambda image: self._record(image.load, image.label), images)
-            for image, record in records if archive else ((image, b"") for image in images):
-                if isinstance(record, InputError):
-                    self._skip(image.path, record)
-                else:
-                    path, key = image.path.encode("utf-8", "surrogateescape"), self._key(image)
-                    self._journal.append(self._bucket(key * state["buckets"] // KEYS),
-                                         ENTRY.pack(key, image.label, len(path), len(record)) + path + record)
-                    state["sorted"] += 1
-                state.update(position=image.after, done=image.done)
-                if md5:
-                    md5.advance(image.done)
-                show(image.done, state["sorted"])
-                self._commit_if_due()
+    def _sort(self):
+        state, source = self._state, self._source
+        what = f"{self._part}: {'reading' if source.is_archive else 'listing'}"
+        with ThreadPoolExecutor(self._workers) as pool, self._source_md5() as md5:
+            images = source.images(state["position"])
+            if source.is_archive:
+                records = in_order(pool, self._workers, lambda image: self._record(image.load, image.label), images)
+            else:
+                records = ((image, b"") for image in images)
+            with progress(what, source.size, state["done"]) as show:
+                self._fill_buckets(records, md5, show)
+            if md5:
+                with progress(f"{self._part}: reading again, for the MD5, what an earlier run has read",
+                              source.size) as show:
+                    state["md5"] = md5.result(source.size, show)
         state["phase"] = "write"
         self._journal.commit(state)
+
+    def _fill_buckets(self, records, md5, show):
+        state = self._state
+        for image, record in records:
+            if isinstance(record, InputError):
+                self._skip(image.path, record)
+            else:
+                path, key = image.path.encode("utf-8", "surrogateescape"), self._key(image)
+                self._journal.append(self._bucket(key * state["buckets"] // KEYS),
+                                     ENTRY.pack(key, image.label, len(path), len(record)) + path + record)
+                state["sorted"] += 1
+            state.update(position=image.after, done=image.done)
+            if md5:
+                md5.advance(image.done)
+            show(image.done, state["sorted"])
+            self._commit_if_due()
 
     def _key(self, image):
         """Number below KEYS that decides the place in the order: of the training images a hash, of others the class."""
@@ -204,42 +212,3 @@ def _entries(bucket):
         yield key, path, label, at, length
         at += length
         bucket.seek(at)
-
-
-def in_order(pool, workers, function, items):
-    """(item, function(item)) of all `items`, in their order, computed in `pool`, a few ahead of the one that is due."""
-    ahead = deque()
-    for item in items:
-        ahead.append((item, pool.submit(function, item)))
-        if len(ahead) >= AHEAD * workers:
-            item, future = ahead.popleft()
-            yield item, future.result()
-    for item, future in ahead:
-        yield item, future.result()
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def progress(what, size, done=0):
-    """Within this block show(done, images) draws a bar on standard error: images/s and the time left, once a minute
-    where standard error is no terminal."""
-    terminal = sys.stderr.isatty()
-    start, shown, first = time.monotonic(), 0, None
-    with tqdm(total=size, initial=done, desc=what, dynamic_ncols=True, mininterval=0.2 if terminal else 60,
-              delay=0 if terminal else 60,
-              bar_format="{desc} {percentage:3.0f}%|{bar:20}|{postfix}, {remaining} left") as bar:
-        def show(done, images=None):
-            nonlocal first, shown
-            now = time.monotonic()
-            if now - shown < bar.mininterval and done < size:
-                return
-            shown = now
-            if images is not None:
-                first = images if first is None else first
-                bar.set_postfix_str(f"{images} images, {(images - first) / (now - start):.0f}/s", refresh=False)
-            bar.update(done - bar.n)
-        yield show

@@ -23,8 +23,11 @@ from common.files import written_atomically
 from common.labels import read_synset
 from common.packing.digest import digest
 from common.packing.imagenet import ARCHIVES
-from common.packing.part import KINDS, PartPacking, cores, progress
-from common.packing.sources import SYNSET, find_sources
+from common.packing.part import KINDS, PartPacking
+from common.packing.progress import progress
+from common.packing.sources import PARTS, SYNSET, find_sources
+from common.packing.workers import cores
+from common.preprocess import without_pillow_warnings
 
 WORK = ".prepare"  # in the output folder, until the data set is finished
 COMMIT_SECONDS = 15
@@ -44,15 +47,23 @@ def prepare(source_dir, out_dir, short_side=480, quality=95, enlarge=False, seed
     """
     if not 1 <= quality <= 100:
         raise InputError(f"quality {quality}: give 1 to 100")
+    if verify_first and any_count:
+        raise InputError("--verify-first compares with the sums of ImageNet's archives, --any-count is for other sets")
     out = Path(out_dir)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: not a folder")
     sources = find_sources(source_dir, any_count)
+    for source in sources.values():
+        if not source.is_archive and out.resolve().is_relative_to(source.path.resolve()):
+            raise InputError(f"{out}: lies in {source.path}, whose folders are classes; choose another folder")
     options = {"short_side": short_side, "quality": quality, "enlarge": enlarge, "seed": seed}
     identity = {"format": FORMAT, "options": options, "versions": _versions(),
                 "sources": {part: source.identity for part, source in sources.items()}}
     if (finished := _finished(out, identity)) is not None:
-        print(f"{out / NAME}: finished already, with these options and of these images")
+        print(f"{out / NAME}: finished already, with these options and of images of these names and sizes; to make it "
+              "again, remove it and its records")
         return finished
-    with _work_folder(out, identity) as work, _single_threaded_opencv():
+    with _work_folder(out, identity) as work, _single_threaded_opencv(), without_pillow_warnings():
         verified = _verify(sources) if verify_first else {}
         parts = {}
         for part, source in sources.items():
@@ -74,10 +85,9 @@ def _finished(out, identity):
     if dataset is None:
         return None
     asked = _portable(identity)
-    for name in ("options", "sources"):
-        if dataset.get(name) != asked[name]:
-            raise InputError(f"{out / NAME}: there is a data set already, made with other {name}: {dataset.get(name)} "
-                             f"instead of {asked[name]}; choose another folder, or remove it")
+    if difference := _difference(*({name: it.get(name) for name in ("options", "sources")} for it in (dataset, asked))):
+        raise InputError(f"{out / NAME}: there is a data set already, made with other {difference}; choose another "
+                         "folder, or remove it and its records")
     for part in dataset["parts"].values():
         for name, file in part["files"].items():
             if not (out / name).is_file() or (out / name).stat().st_size != file["bytes"]:
@@ -89,17 +99,28 @@ def _finished(out, identity):
 
 def _portable(identity):
     """`identity` without what differs between two copies of the same files."""
-    sources = {part: {name: value for name, value in source.items() if name != "modified_ns"}
+    sources = {part: {name: value for name, value in source.items() if name != "modified"}
                for part, source in identity["sources"].items()}
     return {**identity, "sources": sources}
+
+
+def _difference(before, now):
+    """The first thing that differs, as "options.quality: 95 instead of 90"; "" where nothing does."""
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if old != new and isinstance(old, dict) and isinstance(new, dict):
+            return f"{name}.{_difference(old, new)}"
+        if old != new:
+            return f"{name}: {old} instead of {new}"
+    return ""
 
 
 @contextmanager
 def _work_folder(out, identity):
     """OUT/.prepare, which belongs to this process alone and to this `identity`."""
     work = out / WORK
-    if not work.exists() and (found := [path for part in identity["sources"] for kind in KINDS
-                                        if (path := out / f"{part}.{kind}").exists()]):
+    written = (*(f"{part}.{kind}" for part in PARTS for kind in KINDS), "synset.txt", "skipped.csv", NAME)
+    if not work.exists() and (found := [out / name for name in written if (out / name).exists()]):
         raise InputError(f"{found[0]}: exists, and nothing says how it was made; move it away, or choose another "
                          "folder")
     work.mkdir(parents=True, exist_ok=True)
@@ -117,10 +138,8 @@ def _work_folder(out, identity):
                 Path(partial).write_text(json.dumps(identity), encoding="utf-8")
         except ValueError:
             raise InputError(f"{path}: damaged; remove {work} to begin again") from None
-        if begun != identity:
-            odd = next(name for name in identity if begun.get(name) != identity[name])
-            raise InputError(f"{work}: begun with other {odd}: {begun.get(odd)} instead of {identity[odd]}; go on with "
-                             "those, or remove it to begin again")
+        if difference := _difference(begun, identity):
+            raise InputError(f"{work}: begun with other {difference}; go on with that, or remove it to begin again")
         try:
             yield work
         except OSError as error:
@@ -188,6 +207,8 @@ def _publish(out, work, sources, parts, identity):
         for name in result["files"]:
             if (work / part / name).exists():
                 os.replace(work / part / name, out / name)
+            if not (out / name).is_file() or (out / name).stat().st_size != result["files"][name]["bytes"]:
+                raise InputError(f"{out / name}: was moved away or changed; remove {work} to begin again")
         count = sum(result["images"])
         dataset["parts"][part] = {"images": count, "skipped": len(result["skipped"]), "source_md5": result["md5"],
                                   "images_of_class": dict(zip(classes, result["images"])), "files": result["files"]}

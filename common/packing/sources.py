@@ -2,12 +2,14 @@
 
 A source has `path`, `is_archive`, `classes` (their WordNet ids or folder names, sorted; a label is an index of them),
 `size` (of the work, in units of its own), `expected_bytes` (of its images, roughly), `identity` (what must not change
-while a data set is made) and `images(start)`: all its images, or those from `start` on, which an image before has told.
+while a data set is made), `notes` (what its user should know) and `images(start)`: all its images, or those from
+`start` on, which an image before has told.
 """
 import hashlib
 import os
 import stat
 import tarfile
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,8 @@ from common.packing.imagenet import ARCHIVES, DEVKIT, VAL_NAME, read_devkit
 PARTS = ("val", "train")  # in the order they are packed: the small one first
 SYNSET = Path(__file__).resolve().parents[2] / "data" / "imagenet1k-synset.txt"
 MAX_BYTES = 256 << 20  # the largest image of ImageNet has 15 MB
-MEAN_BYTES = 110_000  # of an image of ImageNet
+MAX_NAME = 4096  # bytes
+UNLISTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: controls, surrogates (no UTF-8), ends of lines
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -42,32 +45,46 @@ class FolderSource:
 
     def __init__(self, folder, classes=None):
         self.path = Path(folder)
-        folders = [entry.name for entry in _listed(self.path) if entry.is_dir()]
+        entries = _listed(self.path)
+        folders = [entry.name for entry in entries if entry.is_dir()]
         self.classes = classes or tuple(folders)
         _check_names(self.path, self.classes)
         for name in folders:
             if name not in self.classes:
                 raise InputError(f"{self.path / name}: not one of the {len(self.classes)} classes of the training "
                                  "images")
-        names = hashlib.sha256()
-        self.size = 0
-        for path, _ in self._paths():
-            names.update(path.encode("utf-8", "surrogateescape") + b"\0")
+        files, modified, filled = hashlib.sha256(), hashlib.sha256(), set()
+        self.size = self.expected_bytes = 0
+        for entry, path, label in self._entries():
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nowhere, which packing will skip
+                status = entry.stat(follow_symlinks=False)
+            files.update(f"{path}\0{status.st_size}\0".encode("utf-8", "surrogateescape"))
+            modified.update(b"%d\0" % status.st_mtime_ns)
+            filled.add(label)
             self.size += 1
+            self.expected_bytes += status.st_size
         if not self.size:
             raise InputError(f"{self.path}: no images in folders of classes ({self.path}/<class>/<image>)")
-        self.expected_bytes = self.size * MEAN_BYTES
-        self.identity = {"folder": self.path.name, "images": self.size, "names_sha256": names.hexdigest()}
+        self.identity = {"folder": self.path.name, "images": self.size, "files_sha256": files.hexdigest(),
+                         "modified": modified.hexdigest(), "labels_sha256": _labels_sha256(self.classes)}
+        loose, empty = [entry.name for entry in entries if not entry.is_dir()], set(range(len(self.classes))) - filled
+        self.notes = []
+        if loose:
+            self.notes.append(f"{len(loose)} files that are in no class's folder are left out ({loose[0]!r}, say)")
+        if empty:
+            self.notes.append(f"{len(empty)} classes have no images ({self.classes[min(empty)]}, say)")
 
-    def _paths(self):
+    def _entries(self):
         for label, name in enumerate(self.classes):
             if (self.path / name).is_dir():
                 for entry in _listed(self.path / name):
-                    yield f"{name}/{entry.name}", label
+                    yield entry, f"{name}/{entry.name}", label
 
     def images(self, start=None):
         (first,) = start or (0,)
-        for number, (path, label) in enumerate(self._paths()):
+        for number, (_, path, label) in enumerate(self._entries()):
             if number >= first:
                 yield Image(path, label, [number + 1], number + 1)
 
@@ -76,10 +93,10 @@ class FolderSource:
         try:
             status = os.stat(self.path / path)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError("not a file")
+                raise InputError("a folder, not an image" if stat.S_ISDIR(status.st_mode) else "not a file")
             if status.st_size > MAX_BYTES:
                 raise InputError(f"larger than {MAX_BYTES >> 20} MiB")
-            _check_printable(path)
+            _check_listable(path)
             with open(self.path / path, "rb") as file:
                 return file.read()
         except OSError as error:
@@ -91,9 +108,8 @@ class ClassArchivesSource:
     is_archive = True
 
     def __init__(self, archive, classes=None):
-        self.path = Path(archive)
-        self.identity = _archive_identity(self.path)
-        self.size = self.expected_bytes = self.identity["bytes"]
+        self.path, self.notes = Path(archive), []
+        self.size = self.expected_bytes = self.path.stat().st_size
         with open(self.path, "rb") as file:
             found = []
             for member, _ in _members(file, 0, self.size, self.path):
@@ -104,6 +120,7 @@ class ClassArchivesSource:
             raise InputError(f"{self.path}: holds a class twice ({max(found, key=found.count)}.tar)")
         self.classes = classes or tuple(sorted(found))
         _check_names(self.path, self.classes)
+        self.identity = _archive_identity(self.path, self.classes)
         if set(found) != set(self.classes):
             odd, = sorted(set(found) ^ set(self.classes))[:1]
             raise InputError(f"{self.path}: holds {len(found)} class archives, {DEVKIT.name} names "
@@ -133,14 +150,19 @@ class ValidationArchiveSource:
     is_archive = True
 
     def __init__(self, archive, devkit):
-        self.path, self.classes = Path(archive), devkit.classes
+        self.path, self.classes, self.notes = Path(archive), devkit.classes, []
         self._val_classes = devkit.val_classes
-        self.identity = _archive_identity(self.path)
-        self.size = self.expected_bytes = self.identity["bytes"]
+        self.size = self.expected_bytes = self.path.stat().st_size
+        self.identity = _archive_identity(self.path, self.classes, self._val_classes)
+        found = set()
         with open(self.path, "rb") as file:
-            count = sum(1 for member, _ in _members(file, 0, self.size, self.path) if self._class_of(member))
-        if count != len(self._val_classes):
-            raise InputError(f"{self.path}: holds {count} images, {DEVKIT.name} has the classes of "
+            for member, _ in _members(file, 0, self.size, self.path):
+                self._class_of(member)
+                if (name := Path(member.name).name) in found:
+                    raise InputError(f"{self.path}: holds {name} twice")
+                found.add(name)
+        if len(found) != len(self._val_classes):
+            raise InputError(f"{self.path}: holds {len(found)} images, {DEVKIT.name} has the classes of "
                              f"{len(self._val_classes)}")
 
     def _class_of(self, member):
@@ -229,9 +251,14 @@ def _check_is_imagenet(part, source):
                          "(--any-count accepts other sets)")
 
 
-def _archive_identity(path):
+def _archive_identity(path, *labels):
     status = path.stat()
-    return {"archive": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    return {"archive": path.name, "bytes": status.st_size, "modified": status.st_mtime_ns,
+            "labels_sha256": _labels_sha256(*labels)}
+
+
+def _labels_sha256(*labels):
+    return hashlib.sha256(repr(labels).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _members(file, at, end, archive):
@@ -259,7 +286,7 @@ def _members(file, at, end, archive):
         if member is None:
             break
         tar.members.clear()
-        if member.offset_data + member.size > end:
+        if member.size < 0 or not member.offset < tar.offset <= end:
             raise damaged(member.offset)
         yield member, tar.offset
     file.seek(tar.offset)
@@ -274,7 +301,7 @@ def _content(file, member):
             raise InputError("not a file")
         if member.size > MAX_BYTES:
             raise InputError(f"larger than {MAX_BYTES >> 20} MiB")
-        _check_printable(member.name)
+        _check_listable(member.name)
         file.seek(member.offset_data)
         content = file.read(member.size)
         return lambda: content
@@ -286,17 +313,20 @@ def _content(file, member):
     return refuse
 
 
-def _check_printable(path):
-    if not path.isprintable():
-        raise InputError("its name has characters that a .lst file cannot hold")
+def _check_listable(path):
+    """A .lst file has a line for each image, in UTF-8."""
+    if any(unicodedata.category(character) in UNLISTABLE for character in path) or len(path.encode()) > MAX_NAME:
+        raise InputError("its name has characters that a .lst file cannot hold or is too long")
 
 
 def _check_names(where, classes):
     if not classes:
         raise InputError(f"{where}: no classes in it")
     for name in classes:
-        if not name.isprintable():
-            raise InputError(f"{where}: the name of class {name!r} has characters that a .lst file cannot hold")
+        try:
+            _check_listable(name)
+        except InputError as error:
+            raise InputError(f"{where}: class {name!r}: {error}") from None
 
 
 def _listed(folder):

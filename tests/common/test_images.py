@@ -74,8 +74,9 @@ def test_exif_orientation_is_applied(tmp_path):
     image = Image.new("RGB", (40, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
-    image.save(tmp_path / "x.jpg", exif=exif)
-    assert read_image(tmp_path / "x.jpg").shape == (40, 20, 3)
+    for name in ("x.jpg", "x.png", "x.webp"):
+        image.save(tmp_path / name, exif=exif)
+        assert read_image(tmp_path / name).shape == (40, 20, 3)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -339,8 +340,13 @@ def test_training_reads_the_scale_and_the_number_of_images_from_the_description(
     assert augmentation(options(packed, min_random_scale=0.7), 80)["min_random_scale"] == 0.7
 
     shutil.copytree(packed.parent, tmp_path / "x")
+    lines = (tmp_path / "x" / "val.idx").read_text().splitlines()
     (tmp_path / "x" / "val.idx").unlink()
     assert training_iter(options(tmp_path / "x" / "val"), Worker)[1] == 10
+    (tmp_path / "x" / "val.idx").write_text("".join(f"{line}\n" for line in lines[1:]))
+    with pytest.raises(InputError, match="102 images by its index, 103 by dataset.json"):
+        training_iter(options(tmp_path / "x" / "val"), Worker)
+    (tmp_path / "x" / "val.idx").unlink()
     with open(tmp_path / "x" / "val.rec", "ab") as file:
         file.write((packed.parent / "val.rec").read_bytes())
     with pytest.raises(InputError, match="dataset.json beside it says"):
@@ -348,10 +354,12 @@ def test_training_reads_the_scale_and_the_number_of_images_from_the_description(
 
 
 @pytest.mark.parametrize("content", [
-    "{", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "options": {"short_side": "a"}}',
+    "{", '{"format": 2}', '{"format": 1}', '{"format": 1, "options": {"short_side": "a"}}',
     '{"format": 1, "classes": [], "options": {"short_side": 4}, "parts": {"val": 3}}'])
 def test_descriptions_that_cannot_be_used(packed, tmp_path, content):
     shutil.copy(f"{packed}.rec", tmp_path / "x.rec")
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(InputError, match="dataset.json: "):
         describe(tmp_path / "x.rec")
+    (tmp_path / "dataset.json").write_text('{"name": "of something else"}')
+    assert describe(tmp_path / "x.rec") == (None, None)

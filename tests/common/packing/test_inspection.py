@@ -1,6 +1,8 @@
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -93,7 +95,7 @@ def swap_lines(folder, name):
     (damage_image, "val.rec: its SHA-256 is not the one in dataset.json"),
     (damage_framing, "after 9 records"),
     (lambda folder: swap_lines(folder, "val.idx"), "val.idx: line 4 does not fit the record"),
-    (lambda folder: swap_lines(folder, "val.lst"), "val.lst: line 4 does not fit the record"),
+    (lambda folder: swap_lines(folder, "val.lst"), "val.lst: does not have record 4, of label 0, where it is due"),
     (lambda folder: (folder / "val.lst").write_text("x\n"), "val.lst: 2 bytes, dataset.json says"),
     (lambda folder: (folder / "val.idx").unlink(), "val.idx: not there"),
 ])
@@ -113,6 +115,40 @@ def test_the_command(packed, folder, tmp_path):
     damage_image(folder)
     process = inspect(folder / "val.rec", "--check")
     assert process.returncode == 1 and process.stderr.splitlines()[-1].endswith("2 problems found")
+
+
+def test_records_that_im2rec_makes(photographs, tmp_path):
+    """Shuffled, by two processes, with a file in the list that it could not read."""
+    shutil.copytree(photographs, tmp_path / "images")
+    (tmp_path / "images" / "n0001" / "0.jpg").write_bytes(b"no image")
+    script = Path(mx.__file__).parent / "tools" / "im2rec.py"
+    for flags in (["--list", "--recursive"], ["--num-thread", "2"]):
+        subprocess.run([sys.executable, script, tmp_path / "x", tmp_path / "images", *flags], check=True,
+                       capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert summarise(tmp_path / "x.rec").labels == {0: 52, 1: 51}
+    assert list(problems(tmp_path / "x.rec")) == []
+    with open(tmp_path / "x.idx", "a") as file:
+        file.write("1000\t4\n")
+    assert list(problems(tmp_path / "x.rec")) == [f"{tmp_path}/x.idx: has lines for which there are no records"]
+    os.truncate(tmp_path / "x.rec", (tmp_path / "x.rec").stat().st_size - 1)
+    assert "damaged at byte" in list(problems(tmp_path / "x.rec"))[0]
+
+
+def test_one_label_as_a_list(tmp_path):
+    writer = mx.recordio.MXRecordIO(str(tmp_path / "x.rec"), "w")
+    writer.write(mx.recordio.pack(mx.recordio.IRHeader(0, [3.0], 0, 0), (ROOT / "data" / "cat.jpg").read_bytes()))
+    writer.close()
+    summary = summarise(tmp_path / "x.rec")
+    assert summary.labels == {3: 1} and summary.unreadable == 0 and list(problems(tmp_path / "x.rec")) == []
+
+
+def test_a_contact_sheet_does_not_overwrite_records(packed, tmp_path):
+    summary = summarise(f"{packed}.rec")
+    for path, count, message in ((f"{packed}.rec", 1, "is a PNG"), (tmp_path / "x.png", 1001, "1000 at most")):
+        with pytest.raises(InputError, match=message):
+            contact_sheet(f"{packed}.rec", summary, [], path, count, 0)
+    process = inspect(f"{packed}.rec", "--contact-sheet", "/nowhere/sheet.png")
+    assert process.stderr == "inspect_rec.py: error: /nowhere/sheet.png: No such file or directory\n"
 
 
 def test_files_that_hold_no_images(tmp_path):

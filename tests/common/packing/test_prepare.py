@@ -19,7 +19,7 @@ from common.dataset import read_dataset
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.packing import prepare as prepare_module
-from common.packing.digest import digest
+from common.packing.digest import FollowedDigest, digest
 from common.packing.imagenet import ARCHIVES, DEVKIT, Archive
 from common.packing.journal import Journal
 from common.packing.prepare import prepare
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_listed(archives, packed):
         rows = list(csv.reader(file))
     assert rows[0] == ["part", "name", "reason"]
     broken = {path for path, (_, rgb) in archives[1]["train"].items() if rgb is None}
-    assert {name for _, name, _ in rows[1:]} == broken and len(broken) == 7
+    assert {name for _, name, _ in rows[1:]} == broken and len(broken) == 10
     reasons = {name.split("_", 1)[1]: reason for _, name, reason in rows[1:]}
     assert reasons["empty.JPEG"] == "empty file" and reasons["text.JPEG"] == "not an image"
     assert "truncated" in reasons["truncated.JPEG"]
@@ -144,7 +144,7 @@ def test_the_description(archives, packed):
     dataset = read_dataset(packed)
     assert dataset["classes"] == sorted(CLASSES) and dataset["options"]["short_side"] == SHORT_SIDE
     assert dataset["parts"]["val"]["images_of_class"] == {"n00000007": 2, "n00000011": 5, "n00000042": 3}
-    assert dataset["parts"]["train"]["images"] == 27 + 21 and dataset["parts"]["train"]["skipped"] == 7
+    assert dataset["parts"]["train"]["images"] == 27 + 23 and dataset["parts"]["train"]["skipped"] == 10
     for part in ("train", "val"):
         for name, file in dataset["parts"][part]["files"].items():
             sha256 = subprocess.run(["sha256sum", packed / name], capture_output=True, text=True, check=True).stdout
@@ -185,7 +185,7 @@ def test_folders_give_the_same_records_as_archives(tree, packed, tmp_path):
     run(tree, tmp_path / "out")
     assert without_description(tmp_path / "out") == without_description(packed)
     (tree / "train" / "n00000007" / b"\xff.jpg".decode("utf-8", "surrogateescape")).write_text("x")
-    assert run(tree, tmp_path / "odd")["parts"]["train"]["skipped"] == 8
+    assert run(tree, tmp_path / "odd")["parts"]["train"]["skipped"] == 11
     (tree / "train" / "n00000007" / b"\xff.jpg".decode("utf-8", "surrogateescape")).unlink()
     assert "\\udcff.jpg,its name has characters that a .lst file cannot hold" in \
         (tmp_path / "odd" / "skipped.csv").read_text()
@@ -250,6 +250,9 @@ def test_a_run_that_ends_anywhere_is_gone_on_with(request, packed, tmp_path, mon
     monkeypatch.setattr("common.packing.part.BUCKET_BYTES", 100_000)
     source = request.getfixturevalue(source)
     source = source[0] if isinstance(source, tuple) else source
+    run(source, tmp_path / "expected")
+    expected = contents(tmp_path / "expected")
+    assert without_description(tmp_path / "expected") == without_description(packed)
     count = 0
     while True:
         out = tmp_path / f"{name}{count}"
@@ -261,7 +264,7 @@ def test_a_run_that_ends_anywhere_is_gone_on_with(request, packed, tmp_path, mon
             except Killed:
                 assert not (out / "dataset.json").exists()
         run(source, out)
-        assert without_description(out) == without_description(packed), f"after {count} calls of {name}"
+        assert contents(out) == expected, f"after {count} calls of {name}"
         count += max(1, count // 4)
     assert count > 3
 
@@ -306,6 +309,39 @@ def test_other_members_than_images(tmp_path):
     assert set(records(tmp_path / "out", "train")) == {"n1/up.JPEG", "n1/abs.JPEG", f"n1/{'x' * 300}.JPEG",
                                                        "n1/caf\u00e9.JPEG"}
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, b"Z"])
+def test_a_member_of_negative_size(tmp_path, kind):
+    """It would be read again and again."""
+    member = tarfile.TarInfo("x.JPEG")
+    member.type, member.size = kind, -512
+    header = member.tobuf(tarfile.GNU_FORMAT)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "ILSVRC2012_img_train.tar").write_bytes(tar({"n1.tar": tar({"good": odd_files()["grey.JPEG"][0]})[:-10240]
+                                                           + header + bytes(1024)}))
+    with pytest.raises(InputError, match="damaged or cut off"):
+        run(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a\u202fb.jpg", "\u3000.jpg", "a\u200db.jpg", "a\u00a0b.jpg"])
+def test_names_that_a_list_can_hold(tmp_path, name):
+    folder = tmp_path / "source" / "train" / f"class of {name}"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "cat.jpg", folder / name)
+    assert run(tmp_path / "source", tmp_path / "out")["parts"]["train"]["skipped"] == 0
+    assert list(records(tmp_path / "out", "train")) == [f"class of {name}/{name}"]
+
+
+def test_enlarging_has_its_bounds(tmp_path):
+    """One pixel high, it would become 1.4 million wide."""
+    folder = tmp_path / "source" / "train" / "a"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "thin.png"), np.zeros((1, 3000), np.uint8))
+    shutil.copy(ROOT / "data" / "cat.jpg", folder)
+    run(tmp_path / "source", tmp_path / "out", short_side=480, enlarge=True)
+    assert "thin.png,1440000x480 pixels are not what can be packed" in (tmp_path / "out" / "skipped.csv").read_text()
 
 
 def test_a_bomb_is_skipped(tmp_path):
@@ -406,7 +442,102 @@ def test_work_that_was_begun_otherwise_is_not_mixed(archives, tmp_path, monkeypa
         run(archives[0], tmp_path / "out", quality=90)
     source = shutil.copytree(archives[0], tmp_path / "source")
     os.utime(source / "ILSVRC2012_img_val.tar", (1, 1))
-    with pytest.raises(InputError, match="begun with other sources"):
+    with pytest.raises(InputError, match="begun with other sources.val.modified: "):
+        run(source, tmp_path / "out")
+    source = shutil.copytree(archives[0], tmp_path / "other")
+    write_devkit(source / "ILSVRC2012_devkit_t12.tar.gz", [1] * 10)
+    with pytest.raises(InputError, match="begun with other sources.val.labels_sha256: "):
+        run(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: (folder / "train" / "aa").mkdir(),
+    lambda folder: next((folder / "train").glob("*/*")).unlink(),
+    lambda folder: next((folder / "train").glob("*/*")).write_bytes(b"other"),
+    lambda folder: os.utime(next((folder / "train").glob("*/*")), (1, 1)),
+])
+def test_folders_that_change_in_between(tree, tmp_path, monkeypatch, change):
+    source = shutil.copytree(tree, tmp_path / "source")
+    with monkeypatch.context() as patch:
+        killed_at(patch, "fsync", 5)
+        with pytest.raises(Killed):
+            run(source, tmp_path / "out", commit_seconds=0)
+    change(source)
+    with pytest.raises(InputError, match=r"begun with other sources\.(train|val)\."):
+        run(source, tmp_path / "out")
+
+
+def test_the_md5_is_not_computed_twice(archives, packed, tmp_path, monkeypatch):
+    """Once the archive has been read to its end, a kill does not cost another reading."""
+    with monkeypatch.context() as patch:
+        killed_at(patch, "preadv", 20)  # some of val are 10
+        with pytest.raises(Killed):
+            run(archives[0], tmp_path / "out")
+    monkeypatch.setattr("common.packing.part.FollowedDigest._follow", digests := counted(FollowedDigest._follow))
+    run(archives[0], tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(packed)
+    assert [algorithm for algorithm in digests.algorithms] == ["sha256"]
+
+
+def counted(follow):
+    """`follow` of a FollowedDigest, which notes the algorithm."""
+    def noting(digest):
+        noting.algorithms.append(digest._hash.name)
+        return follow(digest)
+    noting.algorithms = []
+    return noting
+
+
+def test_what_is_moved_away_in_the_end_is_missed(archives, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module.shutil, "rmtree", lambda *_: None)
+        run(archives[0], tmp_path / "out")
+    (tmp_path / "out" / "dataset.json").unlink()
+    (tmp_path / "out" / "val.rec").unlink()
+    with pytest.raises(InputError, match="val.rec: was moved away or changed"):
+        run(archives[0], tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+@pytest.mark.parametrize("name", ["synset.txt", "skipped.csv", "val.rec", "dataset.json"])
+def test_the_files_of_others_are_kept(tmp_path, name):
+    folder = tmp_path / "source" / "train" / "a"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "cat.jpg", folder)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    with pytest.raises(InputError, match=f"{name}: exists, and nothing says how it was made"):
+        run(tmp_path / "source", tmp_path / "out")
+    with pytest.raises(InputError, match="lies in .*train, whose folders are classes"):
+        run(tmp_path / "source", tmp_path / "source" / "train" / "out")
+    with pytest.raises(InputError, match="cat.jpg: not a folder"):
+        run(tmp_path / "source", folder / "cat.jpg")
+
+
+def test_what_is_left_out_is_told(tmp_path, capsys):
+    for name in ("a/x.jpg", "loose.jpg"):
+        (tmp_path / "source" / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "data" / "cat.jpg", tmp_path / "source" / "train" / name)
+    (tmp_path / "source" / "train" / "a" / "nested").mkdir()
+    (tmp_path / "source" / "train" / "empty").mkdir()
+    run(tmp_path / "source", tmp_path / "out")
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "train: 1 files that are in no class's folder are left out ('loose.jpg', say)",
+        "train: 1 classes have no images (empty, say)"]
+    assert "a/nested,\"a folder, not an image\"" in (tmp_path / "out" / "skipped.csv").read_text()
+
+
+def test_a_validation_image_twice(archives, tmp_path):
+    source = shutil.copytree(archives[0], tmp_path / "source")
+    jpeg = odd_files()["grey.JPEG"][0]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as images:
+        for _ in range(10):
+            member = tarfile.TarInfo("ILSVRC2012_val_00000001.JPEG")
+            member.size = len(jpeg)
+            images.addfile(member, io.BytesIO(jpeg))
+    (source / "ILSVRC2012_img_val.tar").write_bytes(archive.getvalue())
+    with pytest.raises(InputError, match="holds ILSVRC2012_val_00000001.JPEG twice"):
         run(source, tmp_path / "out")
 
 
@@ -454,6 +585,8 @@ def test_what_passes_for_imagenet(tmp_path, monkeypatch, capsys):
 def test_a_wrong_md5_is_told(archives, tmp_path, monkeypatch, capsys):
     """With archives of the official sizes and classes it would be found at the end, or first with verify_first."""
     monkeypatch.setattr(prepare_module, "find_sources", lambda folder, any_count: find_sources(folder, any_count=True))
+    with pytest.raises(InputError, match="--any-count is for other sets"):
+        run(archives[0], tmp_path / "out", verify_first=True)
     with pytest.raises(InputError, match="img_val.tar: its MD5 is .* not the official 29b22e2961454d5413ddabcf34fc562"):
         run(archives[0], tmp_path / "out", any_count=False, verify_first=True)
     assert [path.name for path in (tmp_path / "out" / ".prepare").iterdir() if path.is_dir()] == []
@@ -494,7 +627,7 @@ def test_the_command(archives, packed, tmp_path):
     process = subprocess.run(command(archives[0], tmp_path / "out"), cwd=ROOT, capture_output=True, text=True,
                              check=True)
     assert process.stdout.splitlines()[-2:] == [f"{tmp_path}/out/val.rec: 10 images of 3 classes, 0 skipped",
-                                                f"{tmp_path}/out/train.rec: 48 images of 3 classes, 7 skipped"]
+                                                f"{tmp_path}/out/train.rec: 50 images of 3 classes, 10 skipped"]
     assert contents(tmp_path / "out") == contents(packed)
     process = subprocess.run(command(archives[0], tmp_path / "strict", "--strict"), cwd=ROOT, capture_output=True,
                              text=True)
@@ -540,12 +673,14 @@ def test_killed_at_random_moments(archives, tree, packed, tmp_path):
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", driver, archives[0], tmp_path / "whole"], cwd=ROOT, check=True)
     whole = time.monotonic() - start
+    run(tree, tmp_path / "of-tree")
+    expected = {archives[0]: contents(packed), tree: contents(tmp_path / "of-tree")}
     for kill in range(10):
-        for source in (archives[0], tree):
+        for source in expected:
             out = tmp_path / f"{source.name}-{kill}"
             process = subprocess.Popen([sys.executable, "-c", driver, source, out], cwd=ROOT)
             time.sleep(rng.uniform(0.1, whole))
             process.send_signal(signal.SIGKILL)
             process.wait()
             run(source, out)
-            assert without_description(out) == without_description(packed)
+            assert contents(out) == expected[source]

@@ -1,0 +1,42 @@
+"""How far a long piece of work is, on standard error."""
+import sys
+import time
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+LOG_SECONDS = 60
+
+
+@contextmanager
+def progress(what, size, done=0):
+    """Within this block show(done, images) tells how much of `size` is done: images/s and the time left, in a bar on a
+    terminal, and elsewhere in a line each minute."""
+    terminal = sys.stderr.isatty()
+    interval = 0.2 if terminal else LOG_SECONDS
+    start, first_done, first_images = time.monotonic(), done, None
+    last = 0 if terminal else start
+    with tqdm(total=size, initial=done, disable=not terminal, dynamic_ncols=True, mininterval=0,
+              bar_format="{percentage:3.0f} % {desc} |{bar}|") as bar:
+        def show(done, images=None):
+            nonlocal first_images, last
+            now = time.monotonic()
+            if now - last < interval:
+                return
+            last = now
+            text = what
+            if images is not None:
+                first_images = images if first_images is None else first_images
+                text += f": {images} images, {(images - first_images) / max(now - start, 1e-3):.0f}/s"
+            if done > first_done:
+                left = tqdm.format_interval((now - start) * (size - done) / (done - first_done))
+                text += f", {left} left"
+            if terminal:
+                bar.n = done
+                bar.set_description_str(text)
+            else:
+                print(f"{100 * done // max(size, 1)} % {text}", file=sys.stderr, flush=True)
+
+        yield show
+        bar.n = size
+        bar.refresh()
