@@ -22,7 +22,7 @@ def demo(tmp_path, monkeypatch):
     image.parent.mkdir(parents=True)
     cv2.imwrite(str(image), np.random.RandomState(0).randint(0, 256, (128, 128)).astype(np.uint8))
     symbol = get_symbol(num_classes=10, multiplier=0.25)
-    save_checkpoint("demo/digits", 26, symbol, *({name: mx.nd.array(array) for name, array in params.items()}
+    save_checkpoint("demo/digits", 32, symbol, *({name: mx.nd.array(array) for name, array in params.items()}
                                                  for params in random_params(symbol, (1, 3, 48, 48))))
 
 

@@ -18,9 +18,9 @@ train() {
 }
 
 run tools/make_digits.py demo
-train --lr 0.02 --num-epochs 13
-train --lr 0.02 --load-epoch 13 --num-epochs 20 --max-random-scale 0.6
-train --lr 0.005 --load-epoch 20 --num-epochs 26 --max-random-scale 0.535
-run eval_imagenet.py --model-prefix demo/digits --epoch 26 --image-shape 3,48,48 --data-val demo/val.rec
+train --lr 0.02 --num-epochs 16
+train --lr 0.02 --load-epoch 16 --num-epochs 24 --max-random-scale 0.6
+train --lr 0.005 --load-epoch 24 --num-epochs 32 --max-random-scale 0.535
+run eval_imagenet.py --model-prefix demo/digits --epoch 32 --image-shape 3,48,48 --data-val demo/val.rec
 image=$(ls demo/images/val/digit7/*.jpg | head -n 1)
-run from_mxnet.py "$image" --model-prefix demo/digits --epoch 26 --image-shape 3,48,48 --synset demo/synset.txt --verify
+run from_mxnet.py "$image" --model-prefix demo/digits --epoch 32 --image-shape 3,48,48 --synset demo/synset.txt --verify
