@@ -34,7 +34,7 @@ class PartPacking:
         self._part, self._source, self._options = part, source, options
         self._strict, self._workers, self._commit_seconds = strict, workers, commit_seconds
         self._journal = Journal(work)
-        buckets = min(MAX_BUCKETS, -(-source.expected_bytes // BUCKET_BYTES))
+        buckets = min(MAX_BUCKETS, 1 + source.expected_bytes // BUCKET_BYTES)
         self._state = self._journal.state or {
             "phase": "sort", "position": None, "done": 0, "buckets": buckets, "sorted": 0,  # the first pass
             "bucket": 0, "taken": 0, "seen": 0, "written": 0,  # the second: images of the bucket, and of all of them

@@ -1,0 +1,192 @@
+"""However often the work is interrupted, what comes out is the same, or an error."""
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from common.packing import prepare as prepare_module
+from common.packing.digest import FollowedDigest
+from common.packing.journal import Journal
+from tests.archives import write_devkit
+from tests.conftest import ROOT
+from tests.packing import SHORT_SIDE, Killed, command, contents, killed_at, run, without_description
+
+
+@pytest.mark.parametrize(("source", "name"), [("archives", "replace"), ("archives", "fsync"), ("archives", "preadv"),
+                                             ("tree", "replace"), ("tree", "fsync")])
+def test_a_run_that_ends_anywhere_is_gone_on_with(request, reference, tmp_path, monkeypatch, source, name):
+    """At each rename, each commit and in the middle of writing: no file looks finished, and the bytes are the same."""
+    monkeypatch.setattr("common.packing.part.BUCKET_BYTES", 100_000)
+    source = request.getfixturevalue(source)
+    source = source[0] if isinstance(source, tuple) else source
+    run(source, tmp_path / "expected")
+    expected = contents(tmp_path / "expected")
+    assert without_description(tmp_path / "expected") == without_description(reference)
+    count = 0
+    while True:
+        out = tmp_path / f"{name}{count}"
+        with monkeypatch.context() as patch:
+            killed_at(patch, name, count)
+            try:
+                run(source, out, commit_seconds=0)
+                break
+            except Killed:
+                assert not (out / "dataset.json").exists()
+        run(source, out)
+        assert contents(out) == expected, f"after {count} calls of {name}"
+        count += max(1, count // 4)
+    assert count > 3
+
+
+def test_work_that_was_begun_otherwise_is_not_mixed(archives, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_at(patch, "preadv", 3)
+        with pytest.raises(Killed):
+            run(archives[0], tmp_path / "out")
+    with pytest.raises(InputError, match="begun with other options"):
+        run(archives[0], tmp_path / "out", quality=90)
+    source = shutil.copytree(archives[0], tmp_path / "source")
+    os.utime(source / "ILSVRC2012_img_val.tar", (1, 1))
+    with pytest.raises(InputError, match="begun with other sources.val.modified: "):
+        run(source, tmp_path / "out")
+    source = shutil.copytree(archives[0], tmp_path / "other")
+    write_devkit(source / "ILSVRC2012_devkit_t12.tar.gz", [1] * 10)
+    with pytest.raises(InputError, match="begun with other sources.val.labels_sha256: "):
+        run(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: (folder / "train" / "aa").mkdir(),
+    lambda folder: next((folder / "train").glob("*/*")).unlink(),
+    lambda folder: next((folder / "train").glob("*/*")).write_bytes(b"other"),
+    lambda folder: os.utime(next((folder / "train").glob("*/*")), (1, 1)),
+])
+def test_folders_that_change_in_between(tree, tmp_path, monkeypatch, change):
+    source = shutil.copytree(tree, tmp_path / "source")
+    with monkeypatch.context() as patch:
+        killed_at(patch, "fsync", 5)
+        with pytest.raises(Killed):
+            run(source, tmp_path / "out", commit_seconds=0)
+    change(source)
+    with pytest.raises(InputError, match=r"begun with other sources\.(train|val)\."):
+        run(source, tmp_path / "out")
+
+
+def test_the_md5_is_not_computed_twice(archives, reference, tmp_path, monkeypatch):
+    """Once the archive has been read to its end, a kill does not cost another reading."""
+    with monkeypatch.context() as patch:
+        killed_at(patch, "preadv", 20)  # some of val are 10
+        with pytest.raises(Killed):
+            run(archives[0], tmp_path / "out")
+    monkeypatch.setattr("common.packing.part.FollowedDigest._follow", digests := counted(FollowedDigest._follow))
+    run(archives[0], tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(reference)
+    assert [algorithm for algorithm in digests.algorithms] == ["sha256"]
+
+
+def counted(follow):
+    """`follow` of a FollowedDigest, which notes the algorithm."""
+    def noting(digest):
+        noting.algorithms.append(digest._hash.name)
+        return follow(digest)
+    noting.algorithms = []
+    return noting
+
+
+def test_what_is_moved_away_in_the_end_is_missed(archives, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module.shutil, "rmtree", lambda *_: None)
+        run(archives[0], tmp_path / "out")
+    (tmp_path / "out" / "dataset.json").unlink()
+    (tmp_path / "out" / "val.rec").unlink()
+    with pytest.raises(InputError, match="val.rec: was moved away or changed"):
+        run(archives[0], tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_two_runs_at_once(archives, tmp_path):
+    with prepare_module._work_folder(tmp_path / "out", {"sources": {}}), \
+            pytest.raises(InputError, match="another run is at work"):
+        run(archives[0], tmp_path / "out")
+
+
+def test_the_journal_keeps_what_was_committed(tmp_path):
+    journal = Journal(tmp_path / "work")
+    journal.append("a", b"one")
+    journal.append("b", b"x")
+    journal.commit({"step": 1})
+    journal.append("a", b"two" * 100_000)
+    journal.append("c", b"new")
+    journal.remove("b")
+    journal.close()
+    journal = Journal(tmp_path / "work")
+    assert journal.state == {"step": 1} and journal.length("a") == 3
+    assert {path.name: path.read_bytes() for path in journal.folder.iterdir() if path.name in "abc"} == \
+        {"a": b"one", "b": b"x"}
+    journal.remove("b")
+    journal.keep("a")
+    journal.commit({"step": 2})
+    journal.close()
+    os.replace(tmp_path / "work" / "a", tmp_path / "a")
+    assert Journal(tmp_path / "work").state == {"step": 2}
+    (tmp_path / "work" / "state.json").write_text("{")
+    with pytest.raises(InputError, match="damaged; remove"):
+        Journal(tmp_path / "work")
+
+
+IN_A_SMALL_FOLDER = """
+set -e
+mount -t tmpfs -o size=100k none "$1"
+if {command} 2> "$2/err"; then exit 9; fi
+ls -A "$1" > "$2/left"
+mount -o remount,size=50m "$1"
+{command}
+cp "$1"/* "$2"
+"""
+
+
+def test_a_full_disk(archives, reference, tmp_path):
+    """Told in one line; once there is space, the work goes on."""
+    small, copy = tmp_path / "small", tmp_path / "copy"
+    small.mkdir()
+    copy.mkdir()
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", small], capture_output=True).returncode:
+        pytest.skip("needs unshare and a mount of its own")
+    script = IN_A_SMALL_FOLDER.format(command=shlex.join(command(archives[0], small)))
+    subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", small, copy], cwd=ROOT, check=True,
+                   capture_output=True)
+    assert (copy / "err").read_text() == (f"prepare_imagenet.py: error: {small}: the disk is full; make space and "
+                                          "run the same command again: it goes on where it was\n")
+    assert (copy / "left").read_text() == ".prepare\n"
+    (copy / "err").unlink()
+    (copy / "left").unlink()
+    assert contents(copy) == contents(reference)
+
+
+@pytest.mark.long
+def test_killed_at_random_moments(archives, tree, reference, tmp_path):
+    """SIGKILL, ten times, over the whole time that the work takes; then a rerun."""
+    rng = np.random.RandomState(0)
+    driver = ("import sys; from common.packing.prepare import prepare; "
+              f"prepare(sys.argv[1], sys.argv[2], short_side={SHORT_SIDE}, any_count=True, commit_seconds=0)")
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", driver, archives[0], tmp_path / "whole"], cwd=ROOT, check=True)
+    whole = time.monotonic() - start
+    run(tree, tmp_path / "of-tree")
+    expected = {archives[0]: contents(reference), tree: contents(tmp_path / "of-tree")}
+    for kill in range(10):
+        for source in expected:
+            out = tmp_path / f"{source.name}-{kill}"
+            process = subprocess.Popen([sys.executable, "-c", driver, source, out], cwd=ROOT)
+            time.sleep(rng.uniform(0.1, whole))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            run(source, out)
+            assert contents(out) == expected[source]
