@@ -156,9 +156,8 @@ def main_thread(args, archive, scratch):
         with tempfile.TemporaryDirectory(dir=scratch) as out:
             found.append(costs(archive, Path(out) / "out")[0])
     yield {"what": "microseconds of the main thread for an image", "way": "prepare_imagenet.py, archive",
-           "images": args.images,
-           "runs": len(found), "median": f"{statistics.median(found):.0f}", "min": f"{min(found):.0f}",
-           "max": f"{max(found):.0f}"}
+           "images": args.images, "runs": len(found), "median": f"{statistics.median(found):.0f}",
+           "min": f"{min(found):.0f}", "max": f"{max(found):.0f}"}
 
 
 def main(args):

@@ -90,11 +90,16 @@ def _finished(out, identity):
                          "folder, or remove it and its records")
     for part in dataset["parts"].values():
         for name, file in part["files"].items():
-            if not (out / name).is_file() or (out / name).stat().st_size != file["bytes"]:
+            if not _is_there(out / name, file):
                 raise InputError(f"{out / name}: not there, or not as {NAME} beside it says; remove {NAME} and what is "
                                  "left of its files, to make them again")
     shutil.rmtree(out / WORK, ignore_errors=True)  # a run that was killed at its very end leaves it
     return dataset
+
+
+def _is_there(path, file):
+    """Whether `path` is a file of the size that its entry in dataset.json has."""
+    return path.is_file() and path.stat().st_size == file["bytes"]
 
 
 def _portable(identity):
@@ -207,7 +212,7 @@ def _publish(out, work, sources, parts, identity):
         for name in result["files"]:
             if (work / part / name).exists():
                 os.replace(work / part / name, out / name)
-            if not (out / name).is_file() or (out / name).stat().st_size != result["files"][name]["bytes"]:
+            if not _is_there(out / name, result["files"][name]):
                 raise InputError(f"{out / name}: was moved away or changed; remove {work} to begin again")
         count = sum(result["images"])
         dataset["parts"][part] = {"images": count, "skipped": len(result["skipped"]), "source_md5": result["md5"],
