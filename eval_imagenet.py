@@ -1,11 +1,16 @@
 #!/usr/bin/env python
-"""Score a checkpoint on a RecordIO file: single centre crop, every image counted once. Example:
+"""Score a checkpoint on a RecordIO file: single centre crop, every image counted once. Examples:
 
     python eval_imagenet.py --model-prefix models/imagenet1k-mnetv2-1_0 --epoch 0 --data-val val.rec
+    python eval_imagenet.py ... --backend tvm --target llvm       the network as TVM compiles it for this processor
+    python eval_imagenet.py ... --predictions images.csv --per-class classes.csv --synset data/imagenet1k-synset.txt
 """
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import reported
+from common.errors import InputError, reported
 
 
 def get_args_parser():
@@ -18,31 +23,101 @@ def get_args_parser():
     parser.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
     parser.add_argument("--top-k", type=positive, default=5, help="the second accuracy reported")
     parser.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
+    parser.add_argument("--backend", choices=BACKENDS, default="mxnet", help="what runs the network")
+    parser.add_argument("--target", help="of --backend tvm: opencl (the default), llvm or any TVM target string")
     add_image_args(parser)
+    group = parser.add_argument_group("tables")
+    group.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
+    group.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
+    group.add_argument("--synset", help="text file with the name of each class, one a line, for the tables")
     return parser
 
 
 def main(args):
+    check(args)
+    from common.data import evaluation_iter  # with MXNet, which has to come before TVM
+    from common.evaluate import score
+
+    num_classes, build = BACKENDS[args.backend](args)
+    images = evaluation_iter(args, num_classes)
+    top_k = min(args.top_k, num_classes)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in tables(args, num_classes, top_k)]
+        predict = build()
+        listeners.append(stack.enter_context(progress(images)))
+        total = score(predict, images, top_k, on_batch=lambda *batch: [listener(*batch) for listener in listeners])
+    accuracies = f"top-1 {total.top_1:.4f}" + (f" top-{top_k} {total.top_k:.4f}" if top_k > 1 else "")
+    print(f"{accuracies} ({total.images} images)")
+
+
+def check(args):
+    if args.backend == "tvm" and args.gpus:
+        raise InputError(f"--gpus {args.gpus} is MXNet's; --backend tvm runs on one device, that of --target")
+    if args.backend != "tvm" and args.target is not None:
+        raise InputError(f"--target {args.target} needs --backend tvm")
+    if args.predictions and args.per_class and Path(args.predictions).resolve() == Path(args.per_class).resolve():
+        raise InputError(f"--predictions and --per-class are both {args.per_class}: give two files")
+
+
+def with_mxnet(args):
+    """(number of classes, function that makes the `predict` of common.evaluate.score)."""
     from common.checkpoint import load_checkpoint
-    from common.data import evaluation_iter
     from common.devices import contexts
-    from common.evaluate import metrics, score
+    from common.evaluate import module_predictor
     from common.find_mxnet import mx
 
     data_shape = (args.batch_size, *args.image_shape)
     symbol, arg_params, aux_params = load_checkpoint(args.model_prefix, args.epoch, data_shape)
-    num_classes = symbol.infer_shape(data=data_shape)[1][0][1]
-    images = evaluation_iter(args, num_classes)
+    devices = contexts(args.gpus)[:args.batch_size]
+    # an equal work load would leave the last device without an image in some batch sizes, which Module refuses
+    loads = [len(range(i, args.batch_size, len(devices))) for i in range(len(devices))]
 
-    labels = [name for name in symbol.list_arguments() if name.endswith("label")]
-    module = mx.mod.Module(symbol, label_names=labels, context=contexts(args.gpus))
-    module.bind(images.provide_data, images.provide_label if labels else None, for_training=False)
-    module.set_params(arg_params, aux_params, allow_extra=True)
-    metric = mx.metric.CompositeEvalMetric(metrics(args.top_k, num_classes))
-    count = score(module, images, metric)
-    top_1, *top_k = metric.get()[1]
-    top_k = "".join(f" top-{min(args.top_k, num_classes)} {value:.4f}" for value in top_k)
-    print(f"top-1 {top_1:.4f}{top_k} ({count} images)")
+    def build():
+        labels = [name for name in symbol.list_arguments() if name.endswith("label")]
+        module = mx.mod.Module(symbol, label_names=labels, context=devices, work_load_list=loads)
+        module.bind([("data", data_shape)], [(name, data_shape[:1]) for name in labels] or None, for_training=False)
+        module.set_params(arg_params, aux_params, allow_extra=True)
+        return module_predictor(module)
+    return symbol.infer_shape(data=data_shape)[1][0][1], build
+
+
+def with_tvm(args):
+    """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
+    from common.tvm_compile import compile_network, load_network, resolve_target
+    from from_mxnet import device_name
+
+    network = load_network(args.model_prefix, args.epoch, (args.batch_size, *args.image_shape))
+    name = args.target or "opencl"
+    target, device = resolve_target(name)
+
+    def build():
+        print(f"compiling for {name}, half a minute or so", file=sys.stderr)
+        compiled = compile_network(network, target, device)
+        print(f"device: {device_name(compiled.device)}", flush=True)
+        return lambda data: compiled.predict(data.asnumpy())
+    return network.num_classes, build
+
+
+BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
+
+
+def tables(args, num_classes, top_k):
+    """The tables that are asked for. Their files are opened before the network runs: a slip shows at once."""
+    from common.evaluate import classes_table, predictions_table
+    from common.labels import read_synset
+
+    names = read_synset(args.synset, num_classes) if args.synset else None
+    return [table(path, num_classes, top_k, names) for table, path in
+            ((predictions_table, args.predictions), (classes_table, args.per_class)) if path is not None]
+
+
+@contextmanager
+def progress(images):
+    """A bar on a terminal, which ends with the images a second."""
+    from tqdm import tqdm
+
+    with tqdm(total=images.num_images, unit=" images", disable=None, dynamic_ncols=True) as bar:
+        yield lambda records, *_: bar.update(len(records))
 
 
 if __name__ == "__main__":

@@ -13,20 +13,28 @@ from common.recordio import check_records
 
 
 class EvaluationIter(mx.io.DataIter):
-    """Batches of `common.preprocess.preprocess`ed images; `pad` of the last batch says how many places are empty.
+    """Batches of `common.preprocess.preprocess`ed images; `pad` of the last batch says how many places are empty,
+    `index` the images' numbers in the file, from 0.
 
     The numbers are those of ImageRecordIter(resize=256, inter_method=3), which cannot be used for this: it skips in
     the next pass the images it borrowed to fill the last batch, cannot have batches of more than twice the images,
     and ends the process without a word on an image that it cannot decode. The next batch is decoded, by `threads`
     threads, while the network computes.
 
+    Of `parts` workers, number `part` (from 0) has the records part, part + parts, part + 2 * parts, ...; the last ones
+    may have one fewer, or none. `num_images` is how many they are, None where no index tells.
+
     Raises InputError for a file that is not whole, and at the record that is not an image of one of the classes.
     """
 
-    def __init__(self, rec, idx, batch_size, image_shape, rgb_mean, rgb_std, num_classes, threads):
+    def __init__(self, rec, idx, batch_size, image_shape, rgb_mean, rgb_std, num_classes, threads,
+                 part=0, parts=1):
+        if not 0 <= part < parts:
+            raise ValueError(f"part {part} of {parts}")
         super().__init__(batch_size)
-        check_records(rec, idx)
-        self._rec, self._num_classes = rec, num_classes
+        _, records = check_records(rec, idx)
+        self.num_images = None if records is None else len(range(part, records, parts))
+        self._rec, self._num_classes, self._part, self._parts = rec, num_classes, part, parts
         self._image_shape, self._rgb_mean, self._rgb_std = image_shape, rgb_mean, rgb_std
         self._pool = ThreadPoolExecutor(threads)
         self.provide_data = [mx.io.DataDesc("data", (batch_size, *image_shape))]
@@ -34,7 +42,7 @@ class EvaluationIter(mx.io.DataIter):
         self.reset()
 
     def reset(self):
-        self._records = self._read()
+        self._records = islice(self._read(), self._part, None, self._parts)
         self._pending = None  # until a pass begins
 
     def next(self):
@@ -43,13 +51,15 @@ class EvaluationIter(mx.io.DataIter):
         if not self._pending:
             raise StopIteration
         images = [future.result() for future in self._pending]
+        numbers = np.array([number for number, _, _ in images])
         self._pending = self._decode_next_batch()
         data = np.zeros((self.batch_size, *self._image_shape), np.float32)
         labels = np.zeros(self.batch_size, np.float32)
-        for i, (label, image) in enumerate(images):
+        for i, (_, label, image) in enumerate(images):
             data[i], labels[i] = image, label
         check_labels(labels[:len(images)], self._num_classes, self._rec)
-        return mx.io.DataBatch([mx.nd.array(data)], [mx.nd.array(labels)], pad=self.batch_size - len(images))
+        return mx.io.DataBatch([mx.nd.array(data)], [mx.nd.array(labels)], pad=self.batch_size - len(images),
+                               index=numbers)
 
     def _decode_next_batch(self):
         return [self._pool.submit(self._decode, number, record)
@@ -69,7 +79,7 @@ class EvaluationIter(mx.io.DataIter):
             number += 1
 
     def _decode(self, number, record):
-        """(label, prepared image (1, 3, H, W)) of a record, counted from 0."""
+        """(number, label, prepared image (1, 3, H, W)) of a record, counted from 0."""
         try:
             header, content = mx.recordio.unpack(record)
         except (struct.error, ValueError):
@@ -81,7 +91,7 @@ class EvaluationIter(mx.io.DataIter):
         if np.size(header.label) != 1:
             raise InputError(f"{self._rec}: record {number} has {np.size(header.label)} labels instead of one")
         label = np.ravel(header.label)[0]
-        return label, preprocess(image, self._image_shape, self._rgb_mean, self._rgb_std)
+        return number, label, preprocess(image, self._image_shape, self._rgb_mean, self._rgb_std)
 
 
 def check_labels(labels: np.ndarray, num_classes, source) -> None:
