@@ -3,6 +3,7 @@ import argparse
 import math
 import sys
 
+from common.errors import InputError
 from symbols.architecture import check_image_shape
 
 
@@ -17,9 +18,34 @@ class ArgumentParser(argparse.ArgumentParser):
     """A parser with such help, whose errors are one line."""
 
     def __init__(self, **options):
-        super().__init__(formatter_class=HelpFormatter, **options)
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
+        self._source = None
+
+    def given(self, arguments=None) -> dict:
+        """{destination: value} of the flags that `arguments` (those of the program) give, without the defaults."""
+        unset = object()
+        destinations = vars(self.parse_args([]))
+        parsed = vars(self.parse_args(arguments, argparse.Namespace(**dict.fromkeys(destinations, unset))))
+        return {name: value for name, value in parsed.items() if value is not unset}
+
+    def read(self, values: dict, source) -> dict:
+        """{destination: value} of {flag without dashes: value} read from a file, checked as on the command line.
+
+        A list stands for numbers with commas between. Raises InputError, which names `source`, for what is not usable.
+        """
+        arguments = []
+        for flag, value in values.items():
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            arguments.append(f"--{flag}={int(value) if isinstance(value, bool) else text}")
+        self._source = source
+        try:
+            return self.given(arguments)
+        finally:
+            self._source = None
 
     def error(self, message):
+        if self._source:
+            raise InputError(f"{self._source}: {message.removeprefix('argument ')}")
         print(f"{self.prog}: error: {message} (see --help)", file=sys.stderr)
         sys.exit(2)
 
@@ -59,6 +85,20 @@ def amount(text: str) -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}: give a number of 0 or more")
+    return value
+
+
+def positive_amount(text: str) -> float:
+    """A finite number above 0."""
+    if not (value := amount(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number of 0 or more, and less than 1."""
+    if not (value := amount(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of 0 or more, and less than 1")
     return value
 
 

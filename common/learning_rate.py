@@ -1,0 +1,70 @@
+"""The learning rate of every update of a run, by MXNet's own schedulers: one for each stage of the recipe."""
+import logging
+from contextlib import contextmanager
+
+from common.errors import InputError
+from common.find_mxnet import mx
+from common.recipe import lr_step_epochs
+
+
+class StageScheduler(mx.lr_scheduler.LRScheduler):
+    """Hands each update to the scheduler of its stage, which counts from the beginning of that stage.
+
+    `stages`: [(first update, counted from 1 over the whole run, scheduler)]. MXNet's schedulers only go forward.
+    """
+
+    def __init__(self, stages):
+        super().__init__(stages[0][1].base_lr)
+        self._stages = stages
+
+    def __call__(self, num_update):
+        first, scheduler = max((stage for stage in self._stages if stage[0] <= num_update), key=lambda stage: stage[0])
+        return scheduler(num_update - first + 1)
+
+    def after(self, stage: int, updates: int) -> float:
+        """The rate of a stage after so many of its updates, that is, of the next one if the stage went on."""
+        return self._stages[stage][1](updates + 1)
+
+
+def make_scheduler(recipe, batches, workers=1) -> StageScheduler:
+    """`batches`: those of an epoch, for each stage of the recipe. Raises InputError for values that do not fit."""
+    stages, first = [], 1
+    for stage, in_epoch in zip(recipe.stages, batches):
+        stages.append((first, _stage_scheduler(stage, in_epoch, scaled_lr(recipe, stage, workers))))
+        first += stage["epochs"] * in_epoch
+    return StageScheduler(stages)
+
+
+def scaled_lr(recipe, stage, workers=1) -> float:
+    """The initial rate of a stage, in proportion to the global batch where the recipe says for which one it is meant
+    (the linear rule of Goyal et al., 2017)."""
+    meant_for = recipe.common["lr_for_batch"]
+    return stage["lr"] * (stage["batch_size"] * workers / meant_for if meant_for else 1)
+
+
+def _stage_scheduler(stage, batches, lr):
+    total = stage["epochs"] * batches
+    warmup = round(stage["warmup_epochs"] * batches)
+    if warmup >= total and warmup:
+        raise InputError(f"--warmup-epochs {stage['warmup_epochs']:g}: the stage has {stage['epochs']} epochs")
+    if warmup and stage["warmup_lr"] > lr:
+        raise InputError(f"--warmup-lr {stage['warmup_lr']:g} is more than the rate {lr:g} to which it rises")
+    options = dict(base_lr=lr, warmup_steps=warmup, warmup_begin_lr=stage["warmup_lr"] if warmup else 0)
+    if stage["lr_mode"] == "cosine":
+        return mx.lr_scheduler.CosineScheduler(total, final_lr=stage["lr_final"], **options)
+    if stage["lr_mode"] == "poly":
+        return mx.lr_scheduler.PolyScheduler(total, final_lr=stage["lr_final"], pwr=stage["lr_power"], **options)
+    if stage["lr_factor"] > 1:
+        raise InputError(f"--lr-factor {stage['lr_factor']:g}: give a factor above 0, and 1 at most")
+    steps = [step * batches for step in lr_step_epochs(stage) or range(1, stage["epochs"] + 1)]
+    return mx.lr_scheduler.MultiFactorScheduler(step=steps, factor=stage["lr_factor"], **options)
+
+
+@contextmanager
+def quiet():
+    """MXNet's schedulers log every change of the rate; within this block they do not, as when they catch up."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,41 @@
+"""A recipe laid out over the images there are: batches, updates and learning rates of every epoch."""
+from common.data import TrainingSet, batches_in_epoch
+from common.learning_rate import make_scheduler
+from common.recipe import Recipe
+
+
+class Plan:
+    """`batches`: those of an epoch for one worker, for each stage. `scheduler`: the learning rate of each update.
+
+    Raises InputError where recipe and images do not fit.
+    """
+
+    def __init__(self, recipe: Recipe, images: TrainingSet, workers: int = 1):
+        self.recipe, self.images, self.workers = recipe, images, workers
+        self.batches = [batches_in_epoch(images, stage["batch_size"], workers) for stage in recipe.stages]
+        self.scheduler = make_scheduler(recipe, self.batches, workers)
+
+    def global_batch(self, stage: int) -> int:
+        """Images in a batch of all workers."""
+        return self.recipe.stages[stage]["batch_size"] * self.workers
+
+    def updates_before(self, epoch: int, batch: int) -> int:
+        """Updates of the run before this batch of this epoch, both counted from 0."""
+        return sum(batches * epochs for batches, epochs in zip(self.batches, self._epochs(0, epoch))) + batch
+
+    def images_left(self, epoch: int, batch: int) -> int:
+        """Images of all workers from there to the end of the run."""
+        left = sum(batches * epochs * self.global_batch(stage) for stage, (batches, epochs)
+                   in enumerate(zip(self.batches, self._epochs(epoch, self.recipe.epochs))))
+        return left - batch * self.global_batch(self.recipe.stage_of(epoch))
+
+    def lr_end(self, epoch: int) -> float:
+        """The rate after the decay that ends an epoch. The scheduler only goes forward."""
+        stage = self.recipe.stage_of(epoch)
+        return self.scheduler.after(stage, (epoch - self.recipe.first_epoch(stage) + 1) * self.batches[stage])
+
+    def _epochs(self, begin, end):
+        """How many epochs from `begin` to `end` belong to each stage."""
+        for i, stage in enumerate(self.recipe.stages):
+            first = self.recipe.first_epoch(i)
+            yield max(0, min(end, first + stage["epochs"]) - max(begin, first))

@@ -1,0 +1,182 @@
+"""Recipes: everything that decides what a run computes, as a list of stages over common settings.
+
+A recipe is a TOML file: keys are the flags of train_imagenet.py, in the file those of all stages, and in each [[stage]]
+its epochs and what holds for it alone. Without a recipe the flags make one stage.
+"""
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from common.errors import InputError
+from common.train_options import COMMON, STAGE
+
+FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+MAX_EPOCHS = 100_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`common`: {destination: value}; `stages`: such a dict for each stage, with its "epochs"."""
+    name: str
+    description: str
+    common: dict
+    stages: tuple
+
+    @property
+    def epochs(self) -> int:
+        return sum(stage["epochs"] for stage in self.stages)
+
+    def first_epoch(self, index: int) -> int:
+        """The first epoch, counted from 0 over the whole run, of a stage."""
+        return sum(stage["epochs"] for stage in self.stages[:index])
+
+    def stage_of(self, epoch: int) -> int:
+        """The index of the stage to which an epoch belongs (the last stage for those after the end)."""
+        return max(i for i in range(len(self.stages)) if self.first_epoch(i) <= epoch)
+
+    def settings(self, args, index: int) -> argparse.Namespace:
+        """`args` with the common settings and those of a stage."""
+        return argparse.Namespace(**{**vars(args), **self.common, **self.stages[index]})
+
+    def as_json(self) -> dict:
+        return json.loads(json.dumps({"name": self.name, "description": self.description, "common": self.common,
+                                      "stages": self.stages}))
+
+    def differences(self, other: dict) -> list:
+        """Lines that say where this recipe differs from one of `as_json`."""
+        mine = self.as_json()
+        lines = _changes("", other["common"], mine["common"])
+        if len(mine["stages"]) != len(other["stages"]):
+            lines.append(f"{len(other['stages'])} stages -> {len(mine['stages'])}")
+        for i, (theirs, ours) in enumerate(zip(other["stages"], mine["stages"]), 1):
+            lines += _changes(f"stage {i}: ", theirs, ours)
+        return lines
+
+
+def resolve(parser, given: dict, saved: dict = None) -> Recipe:
+    """The recipe of a run: defaults, then the file that --recipe names, else `saved` (of a checkpoint), then `given`,
+    the flags of the command line. Raises InputError."""
+    defaults = vars(parser.parse_args([]))
+    if given.get("recipe"):
+        name, description, common, stages = _read_recipe(parser, given["recipe"])
+    elif saved:
+        name, description, common, stages = _from_json(parser, saved, "the checkpoint")
+    else:
+        name, description, common, stages = "none", "the flags alone", {}, ({"epochs": defaults["num_epochs"]},)
+    scale = given.get("epoch_scale", 1.0)
+    if scale != 1 and not given.get("recipe"):
+        raise InputError("--epoch-scale: scales the epochs of a --recipe; without one give --num-epochs")
+    common = _pick(COMMON, {**defaults, **common, **given})
+    stages = [{"epochs": stage["epochs"], **_pick(STAGE, {**defaults, **stage, **given})} for stage in stages]
+    stages = [_scaled(stage, scale) for stage in stages]
+    return Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))))
+
+
+def _pick(flags, values):
+    return {destination: values[destination] for destination in (flag.replace("-", "_") for flag in flags)}
+
+
+def _scaled(stage, scale):
+    """A stage of `scale` times the epochs in which the learning rate goes the same way."""
+    if scale == 1:
+        return stage
+    epochs = max(1, round(stage["epochs"] * scale))
+    ratio = epochs / stage["epochs"]
+    changed = {"epochs": epochs, "warmup_epochs": round(stage["warmup_epochs"] * ratio, 6)}
+    if stage["lr_step_epochs"]:
+        steps = sorted({max(1, round(step * ratio)) for step in lr_step_epochs(stage)})
+        changed["lr_step_epochs"] = ",".join(map(str, steps))
+    else:
+        changed["lr_factor"] = stage["lr_factor"] ** (1 / ratio)
+    return {**stage, **changed}
+
+
+def _cut(stages, epochs):
+    """The stages of a run of so many epochs: the last one is shortened or lengthened."""
+    if epochs is None:
+        return stages
+    kept = []
+    for stage in stages:
+        done = sum(s["epochs"] for s in kept)
+        if done < epochs:
+            kept.append({**stage, "epochs": min(stage["epochs"], epochs - done)})
+    kept[-1]["epochs"] += epochs - sum(s["epochs"] for s in kept)
+    return kept
+
+
+def lr_step_epochs(stage: dict) -> list:
+    """The epochs of --lr-step-epochs, counted from the beginning of the stage; empty for each epoch."""
+    text = stage["lr_step_epochs"]
+    try:
+        steps = [int(epoch) for epoch in text.split(",")] if text else []
+    except ValueError:
+        steps = [0]
+    if any(a >= b for a, b in zip([0, *steps], steps)):
+        raise InputError(f"--lr-step-epochs {text}: give rising epochs with commas between, as in 30,60")
+    return steps
+
+
+def _read_recipe(parser, name):
+    path = FOLDER / f"{name}.toml" if "/" not in name and not name.endswith((".toml", ".json")) else Path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return _from_json(parser, json.loads(text)["recipe"], path)
+        content = tomllib.loads(text)
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
+        raise InputError(f"--recipe {name}: there is no {path}; give a file, or one of {known}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not a checkpoint's description, which holds a recipe") from None
+    description, stages = content.pop("description", ""), content.pop("stage", None)
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise InputError(f"{path}: has no [[stage]]")
+    return (path.stem, str(description), *_checked(parser, content, stages, path))
+
+
+def _from_json(parser, saved, source):
+    def flags(values):
+        return {key.replace("_", "-"): value for key, value in values.items() if value is not None}
+    try:
+        name, description = str(saved["name"]), str(saved["description"])
+        common, stages = flags(saved["common"]), [flags(stage) for stage in saved["stages"]]
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{source}: holds no usable recipe") from None
+    return (name, description, *_checked(parser, common, stages, source))
+
+
+def _checked(parser, common, stages, source):
+    """Both with destinations for keys and values of the flags' types."""
+    for values, known, where in [(common, (*COMMON, *STAGE), ""),
+                                 *((stage, (*STAGE, "epochs"), f"stage {i}: ") for i, stage in enumerate(stages, 1))]:
+        for key, value in values.items():
+            if key not in known:
+                raise InputError(f"{source}: {where}{key!r} is not a flag that a recipe can set"
+                                 + (" for a stage alone" if key in COMMON else ""))
+            if isinstance(value, dict):
+                raise InputError(f"{source}: {where}{key}: give one value")
+    if not stages:
+        raise InputError(f"{source}: has no [[stage]]")
+    shared = parser.read(common, source)
+    checked = []
+    for i, stage in enumerate(stages, 1):
+        epochs = stage.get("epochs")
+        if type(epochs) is not int or not 0 < epochs <= MAX_EPOCHS:
+            raise InputError(f"{source}: stage {i}: epochs: give a whole number from 1 to {MAX_EPOCHS}")
+        own = {key: value for key, value in stage.items() if key != "epochs"}
+        checked.append({**shared, **parser.read(own, f"{source}: stage {i}"), "epochs": epochs})
+    return shared, checked
+
+
+def _changes(where, old, new):
+    return [f"{where}{key.replace('_', '-')} {old.get(key)} -> {new.get(key)}"
+            for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key)]

@@ -1,0 +1,191 @@
+"""Recipes: the published ones are what was published, and files that cannot be used are one line."""
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import train_imagenet
+from common.data import TrainingSet
+from common.errors import InputError
+from common.plan import Plan
+from common.recipe import FOLDER, resolve
+from common.run_summary import stages_table
+from tests.conftest import ROOT
+
+IMAGENET = TrainingSet("train.rec", "", 1_281_167, 480)
+NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def recipe(*arguments, saved=None):
+    parser = train_imagenet.get_args_parser()
+    return resolve(parser, parser.given(list(arguments)), saved)
+
+
+def plan(*arguments, images=IMAGENET, workers=1):
+    return Plan(recipe(*arguments), images, workers)
+
+
+def test_the_recipes():
+    assert NAMES == ["classic-480", "cosine-150", "digits", "finetune", "published-1_0", "published-1_4"]
+    assert [recipe("--recipe", name).epochs for name in NAMES[:2]] == [480, 150]
+
+
+@pytest.mark.parametrize(("name", "curve"), [("published-1_0", "1_0"), ("published-1_4", "1_4")])
+def test_published_recipes_follow_the_published_curves(name, curve):
+    """Batch and learning rate after each epoch's decay, as the published training logs have them."""
+    published = plan("--recipe", name)
+    with open(ROOT / "data" / "published" / f"published-training-curve-{curve}.csv", newline="") as file:
+        rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+    assert published.recipe.epochs == max(rows) + 1
+    for epoch in range(published.recipe.epochs):
+        rate = published.lr_end(epoch)
+        if epoch in rows:
+            stage = published.recipe.stages[published.recipe.stage_of(epoch)]
+            assert stage["batch_size"] == int(rows[epoch]["batch"])
+            assert rate == pytest.approx(float(rows[epoch]["lr_end"]), rel=1e-5)
+
+
+def test_the_table_of_the_published_recipe():
+    args = train_imagenet.get_args_parser().parse_args([])
+    table = [line.split("  ") for line in stages_table(args, plan("--recipe", "published-1_0"))]
+    assert [[cell.strip() for cell in line if cell] for line in table] == [
+        ["epochs", "batch", "batches", "learning rate", "scale", "augmentation"],
+        ["0-85", "160", "8,007", "0.045 x 0.98 each epoch", "0.533-1", "crop, mirror, hue 36, saturation 50, "
+         "lightness 50"],
+        ["86-186", "240", "5,338", "0.008 x 0.98 each epoch", "0.533-1", "crop, mirror, hue 36, saturation 50, "
+         "lightness 50"],
+        ["187-217", "240", "5,338", "0.001 x 0.98 each epoch", "0.533-0.6", "crop, mirror, hue 36, saturation 50, "
+         "lightness 50, aspect 0.25, rotation 10, shear 0.1"],
+        ["218-234", "240", "5,338", "0.0005 x 0.95 each epoch", "0.533-0.535", "crop, mirror"],
+    ]
+
+
+def test_without_a_recipe_the_flags_are_those_of_the_classic_one():
+    ours, classic = recipe().as_json(), recipe("--recipe", "classic-480").as_json()
+    classic["stages"][0]["min_random_scale"] = None  # without a recipe it follows the images
+    assert ours["common"] == classic["common"] and ours["stages"] == classic["stages"]
+
+
+def test_flags_override_every_stage():
+    changed = recipe("--recipe", "digits", "--lr", "0.5", "--random-crop", "0", "--wd", "0.1")
+    assert [(stage["lr"], stage["random_crop"]) for stage in changed.stages] == [(0.5, 0)] * 3
+    assert changed.common["wd"] == 0.1
+
+
+def test_num_epochs_cuts_or_lengthens():
+    assert [stage["epochs"] for stage in recipe("--recipe", "digits", "--num-epochs", "20").stages] == [16, 4]
+    assert [stage["epochs"] for stage in recipe("--recipe", "digits", "--num-epochs", "40").stages] == [16, 8, 16]
+    assert [stage["epochs"] for stage in recipe("--num-epochs", "3").stages] == [3]
+
+
+@pytest.mark.parametrize("name", ["published-1_0", "cosine-150"])
+def test_a_scaled_recipe_ends_at_the_same_rates(name):
+    whole, scaled = plan("--recipe", name), plan("--recipe", name, "--epoch-scale", "0.25")
+    assert scaled.recipe.epochs == pytest.approx(whole.recipe.epochs / 4, abs=2)
+    for stage in range(len(whole.recipe.stages)):
+        ends = [max(p.lr_end(epoch) for epoch in [p.recipe.first_epoch(stage) + p.recipe.stages[stage]["epochs"] - 1])
+                for p in (whole, scaled)]
+        assert ends[0] == pytest.approx(ends[1], rel=1e-6, abs=1e-6)
+
+
+def test_updates_and_images_of_a_plan():
+    digits = plan("--recipe", "digits", images=TrainingSet("x", "", 1433))
+    assert digits.batches == [44, 44, 44]
+    assert digits.updates_before(0, 0) == 0 and digits.updates_before(17, 3) == 17 * 44 + 3
+    assert digits.images_left(0, 0) == 32 * 44 * 32 and digits.images_left(31, 44) == 0
+    three = plan("--recipe", "digits", "--batch-size", "11", images=TrainingSet("x", "", 1433), workers=3)
+    assert three.batches == [43] * 3 and three.images_left(0, 1) == 33 * (43 * 32 - 1)
+
+
+def test_the_linear_rule():
+    for batch, workers, expected in ((256, 1, 0.05), (128, 1, 0.025), (128, 4, 0.1)):
+        scaled = plan("--recipe", "cosine-150", "--batch-size", str(batch), "--warmup-epochs", "0", workers=workers)
+        assert scaled.scheduler(1) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_saved_recipe_is_the_base_of_a_resumed_run():
+    saved = json.loads(json.dumps(recipe("--recipe", "digits", "--lr", "0.3", "--epoch-scale", "0.5").as_json()))
+    assert recipe(saved=saved).as_json() == saved
+    changed = recipe("--wd", "0.5", "--batch-size", "8", saved=saved)
+    assert changed.differences(saved) == ["wd 4e-05 -> 0.5"] + [f"stage {i}: batch-size 32 -> 8" for i in (1, 2, 3)]
+
+
+def test_a_checkpoint_is_a_recipe_too(tmp_path):
+    original = recipe("--recipe", "published-1_0", "--ema", "0.99", "--lr-step-epochs", "3,5")
+    (tmp_path / "x-0006.json").write_text(json.dumps({"recipe": original.as_json()}))
+    assert recipe("--recipe", f"{tmp_path}/x-0006.json").as_json() == original.as_json()
+
+
+STAGE = "[[stage]]\nepochs = 1\n"
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("lr = ", "not TOML"),
+    ("\0", "not TOML"),
+    ("lr = 0.1", r"has no \[\[stage\]\]"),
+    ("stage = 3", r"has no \[\[stage\]\]"),
+    ("stage = []", r"has no \[\[stage\]\]"),
+    ("lr-facto = 0.1\n" + STAGE, "'lr-facto' is not a flag"),
+    ("gpus = '0'\n" + STAGE, "'gpus' is not a flag"),
+    (STAGE + "wd = 0.1", "stage 1: 'wd' is not a flag that a recipe can set for a stage alone"),
+    ("[[stage]]\nlr = 0.1", "stage 1: epochs"),
+    ("[[stage]]\nepochs = true", "stage 1: epochs"),
+    ("[[stage]]\nepochs = 1e9", "stage 1: epochs"),
+    ("[[stage]]\nepochs = 999999999999", "stage 1: epochs"),
+    ("lr = 'high'\n" + STAGE, "--lr: 'high'"),
+    (STAGE + "lr = nan", "stage 1: --lr: 'nan'"),
+    (STAGE + "lr = {a = 1}", "stage 1: lr: give one value"),
+    ("image-shape = [3, 4]\n" + STAGE, "--image-shape: '3,4'"),
+    ("network = '--help'\n" + STAGE, "--network"),
+])
+def test_recipes_that_cannot_be_used(tmp_path, content, words):
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=words) as error:
+        recipe("--recipe", str(path))
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_recipes_that_are_not_there():
+    with pytest.raises(InputError, match="--recipe nowhere: .*classic-480, cosine-150"):
+        recipe("--recipe", "nowhere")
+    with pytest.raises(InputError, match="--epoch-scale"):
+        recipe("--epoch-scale", "0.5")
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--lr-step-epochs", "a"], "--lr-step-epochs a"),
+    (["--lr-step-epochs", "5,3"], "--lr-step-epochs 5,3"),
+    (["--lr-factor", "1.5"], "--lr-factor 1.5"),
+    (["--warmup-epochs", "2", "--num-epochs", "2"], "--warmup-epochs 2"),
+    (["--warmup-epochs", "1", "--warmup-lr", "0.5"], "--warmup-lr 0.5"),
+    (["--batch-size", "1300000"], "--batch-size 1300000 is more"),
+])
+def test_values_that_do_not_fit(arguments, words):
+    with pytest.raises(InputError, match=words):
+        plan(*arguments)
+
+
+# MXNet asks for the rate of update 1, 2, ...
+SCHEDULES = {
+    "step": (["--lr-factor", "0.5"], lambda t, n: 0.5 ** ((t - 1) // 10)),
+    "steps": (["--lr-step-epochs", "2,3", "--lr-factor", "0.1"], lambda t, n: 0.1 ** ((t > 20) + (t > 30.0))),
+    "cosine": (["--lr-mode", "cosine"], lambda t, n: (1 + np.cos(np.pi * t / n)) / 2),
+    "poly": (["--lr-mode", "poly", "--lr-power", "2"], lambda t, n: (1 - t / n) ** 2),
+    "warm-up and cosine": (["--lr-mode", "cosine", "--warmup-epochs", "1.5"],
+                           lambda t, n: t / 15 if t < 15 else (1 + np.cos(np.pi * (t - 15) / (n - 15))) / 2),
+    "warm-up and step": (["--lr-factor", "0.5", "--warmup-epochs", "2"],
+                         lambda t, n: t / 20 if t < 20 else 0.5 ** ((t - 1) // 10)),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_what_they_say(name):
+    """Ten batches an epoch, four epochs; also when the scheduler begins in the middle."""
+    flags, model = SCHEDULES[name]
+    images = TrainingSet("x", "", 100)
+    expected = [0.2 * model(t, 40) for t in range(1, 41)]
+    for begin in (0, 27):
+        scheduler = plan("--num-epochs", "4", "--batch-size", "10", "--lr", "0.2", *flags, images=images).scheduler
+        assert [scheduler(t) for t in range(begin + 1, 41)] == pytest.approx(expected[begin:], abs=1e-12)
