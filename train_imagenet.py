@@ -1,54 +1,83 @@
 #!/usr/bin/env python
 """Train MobileNetV2 on ImageNet, or on any images, packed in RecordIO.
 
-The defaults are the published schedule of the original script: 480 epochs, learning rate 0.045 x 0.98 each epoch,
-images packed with a shorter side of 480 pixels and scaled by 0.533 to 1.0 before the crop. Examples:
+A recipe (recipes/*.toml, docs/training.md) says what is computed, and every value of it is a flag. Without one, the
+defaults are those of the original script: 480 epochs, learning rate 0.045 x 0.98 each epoch, images packed with a
+shorter side of 480 pixels and scaled by 0.533 to 1.0 before the crop. Examples:
 
     python train_imagenet.py --data-train train.rec --data-val val.rec --gpus 0,1 --model-prefix models/mobilenetv2
+    python train_imagenet.py --recipe published-1_0 --data-train train.rec --data-val val.rec --model-prefix models/x
+    python train_imagenet.py --recipe published-1_0 --data-train train.rec --data-val val.rec --model-prefix models/x \\
+        --resume
     python train_imagenet.py --benchmark 1 --batch-size 32
 """
 import importlib
 import logging
+import os
 import sys
+from dataclasses import replace
 
-from common.arguments import ArgumentParser, amount
+from common.arguments import ArgumentParser
 from common.errors import InputError, reported
-from symbols.architecture import PADDINGS, STRIDES
-
-NETWORKS = ("mobilenetv2", "mobilenetv2_gluon")
 
 
 def get_args_parser():
-    from common.data import add_data_args, add_data_aug_args
-    from common.fit import add_fit_args
+    from common.train_options import add_train_args
 
     parser = ArgumentParser(description=__doc__)
-    network = parser.add_argument_group("network")
-    network.add_argument("--network", choices=NETWORKS, default=NETWORKS[0], help="Symbol or Gluon definition")
-    network.add_argument("--multiplier", type=amount, default=1.0, help="width multiplier, 0.1 to 2")
-    network.add_argument("--strides", choices=STRIDES, default="published",
-                         help="stride table; first: that of the first public version")
-    network.add_argument("--padding", choices=PADDINGS, default="symmetric",
-                         help="of 3x3 convolutions; same: as TensorFlow pads")
-    add_fit_args(parser)
-    add_data_args(parser)
-    add_data_aug_args(parser)
+    add_train_args(parser)
     return parser
 
 
-def main(args):
-    from common.fit import fit
+def main(arguments=None):
+    from common.data import BENCHMARK_BATCHES, TrainingSet, training_set
+    from common.devices import contexts
+    from common.distributed import Workers
+    from common.fit import Run
+    from common.plan import Plan
+    from common.recipe import resolve
+    from common.run_summary import run_summary
+    from common.training_state import newest_state
 
+    parser = get_args_parser()
+    given, args = parser.given(arguments), parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
                         force=True)
+    state = newest_state(args.model_prefix) if args.resume and args.model_prefix else None
+    recipe = resolve(parser, given, state and state.info["recipe"])
+    if state and state.epoch >= recipe.epochs:
+        logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
+                     state.epoch, recipe.epochs)
+        return
+    settings = recipe.settings(args, 0)
     try:
-        network = importlib.import_module(f"symbols.{args.network}").get_symbol(
-            args.num_classes, args.multiplier, args.strides, args.padding, args.image_shape)
+        network = importlib.import_module(f"symbols.{settings.network}").get_symbol(
+            settings.num_classes, settings.multiplier, settings.strides, settings.padding, settings.image_shape)
     except ValueError as error:
         raise InputError(str(error)) from None
-    fit(args, network)
+    if settings.dtype == "float16" and not args.gpus:
+        raise InputError("--dtype float16: MXNet has its convolutions for GPUs only; give --gpus too")
+    devices = contexts(args.gpus)
+    if args.benchmark:
+        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1},))
+        images = TrainingSet("synthetic images", "", BENCHMARK_BATCHES * settings.batch_size)
+    else:
+        images = training_set(args)
+    workers = Workers(args.kv_store, args.gc_type, args.gc_threshold)
+    if workers.rank:
+        logging.getLogger().setLevel(logging.WARNING)
+    plan = Plan(recipe, images, workers.count)
+    run = Run(args, plan, network, devices, workers, state)
+    for line in run_summary(args, plan, network):
+        logging.info(line)
+    if args.test_io:
+        run.measure_input()
+    else:
+        run.train()
 
 
 if __name__ == "__main__":
     with reported("train_imagenet.py"):
-        main(get_args_parser().parse_args())
+        if os.environ.get("DMLC_ROLE", "worker") != "worker":
+            import common.find_mxnet  # noqa: F401  a scheduler or server, which serves here until the run ends
+        main()

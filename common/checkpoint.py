@@ -6,22 +6,35 @@ import numpy as np
 from common.errors import InputError, last_line
 from common.files import written_atomically
 from common.find_mxnet import mx
-from common.params_file import checkpoint_files, load_checkpoint_params
+from common.params_file import checkpoint_files, load_checkpoint_params, load_params
 from common.symbol_json import load_symbol
 
 
 def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params) -> str:
     """Write symbol and parameters, each whole or not at all; returns the parameters' file."""
-    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
     symbol_file, params_file = checkpoint_files(prefix, epoch)
-    with written_atomically(symbol_file) as partial:
-        Path(partial).write_text(symbol.tojson(), encoding="utf-8")
-    params = {f"arg:{name}": array for name, array in arg_params.items()}
-    params.update({f"aux:{name}": array for name, array in aux_params.items()})
-    with written_atomically(params_file) as partial:
-        mx.nd.save(partial, {name: array.as_in_context(mx.cpu()) for name, array in params.items()})
-        load_checkpoint_params(partial)  # MXNet does not say that a disk was full
+    write_symbol(symbol_file, symbol)
+    write_params(params_file, arg_params, aux_params)
     return params_file
+
+
+def write_symbol(path, symbol) -> None:
+    """Atomically, and only where it is not there already."""
+    path, text = Path(path), symbol.tojson()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not (path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text):
+        with written_atomically(path) as partial:
+            Path(partial).write_text(text, encoding="utf-8")
+
+
+def write_params(path, params, aux_params=None) -> None:
+    """Atomically, {name: NDArray}: as they are, or with `arg:` and `aux:` before the names where both are given."""
+    if aux_params is not None:
+        params = {f"{kind}:{name}": array for kind, group in (("arg", params), ("aux", aux_params))
+                  for name, array in group.items()}
+    with written_atomically(path) as partial:
+        mx.nd.save(partial, {name: array.as_in_context(mx.cpu()) for name, array in params.items()})
+        load_params(partial)  # MXNet does not say that a disk was full
 
 
 def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
@@ -30,7 +43,11 @@ def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
     Raises InputError unless they have the names and shapes that `symbol` needs for `data_shape` (N, 3, H, W).
     """
     _, path = checkpoint_files(prefix, epoch)
-    loaded = load_checkpoint_params(path)
+    return fitting(symbol, load_checkpoint_params(path), path, data_shape)
+
+
+def fitting(symbol, loaded, path, data_shape) -> tuple:
+    """(arg_params, aux_params) for `load_params_for`, from those `loaded` as NumPy arrays from `path`."""
     arg_shapes, _, aux_shapes = symbol.infer_shape(data=data_shape)
     expected = (dict(zip(symbol.list_arguments(), arg_shapes)), dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
     for params, shapes in zip(loaded, expected):
@@ -43,6 +60,21 @@ def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
                 raise InputError(f"{path}: {name} has shape {params[name].shape}, but the network needs {shape} "
                                  "(another multiplier or number of classes?)")
     return tuple({name: mx.nd.array(array.astype(np.float32)) for name, array in params.items()} for params in loaded)
+
+
+def load_pretrained(symbol, path, data_shape) -> tuple:
+    """(arg_params, aux_params) to start from, of a file whose fc layer may be for other classes: it is then left out.
+
+    Raises InputError for any other difference from what `symbol` needs.
+    """
+    arg_params, aux_params = load_checkpoint_params(path)
+    shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=data_shape)[0]))
+    other_classes = [name for name in ("fc_weight", "fc_bias") if name in arg_params
+                     and arg_params[name].shape != shapes[name] and arg_params[name].shape[1:] == shapes[name][1:]]
+    filled = {name: np.zeros(shapes[name], np.float32) if name in other_classes else array
+              for name, array in arg_params.items()}
+    arg_params, aux_params = fitting(symbol, (filled, aux_params), path, data_shape)
+    return {name: array for name, array in arg_params.items() if name not in other_classes}, aux_params
 
 
 def load_checkpoint(prefix, epoch, data_shape) -> tuple:

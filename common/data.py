@@ -1,7 +1,7 @@
 """Images for training and evaluation: ImageRecordIter over RecordIO, or synthetic ones to measure speed."""
 import argparse
-import logging
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from common.preprocess import RGB_MEAN, RGB_STD, resize_for
 from common.recordio import check_records
 
 BENCHMARK_BATCHES = 50
+# ImageRecordIter with seed_aug, without which several threads give other images each time, augments the images at the
+# same place of all its batches alike: small batches are read many at a time
+IMAGES_AT_A_TIME = 256
 MIN_RANDOM_SCALE = 0.533  # images packed with a shorter side of 480, as it is in evaluation: 256
 
 # MXNet refuses them together with random_resized_crop, which takes their place
@@ -76,22 +79,30 @@ def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{flag}", type=kind, default=default, help=text)
 
 
-class LabelCheckedIter(mx.io.DataIter):
-    """The batches of `images`, which reads `source`; what is wrong with one of them is an InputError."""
+class SlicedIter(mx.io.DataIter):
+    """Batches of `batch_size` cut from the larger ones of `images`, which reads `source`; what is wrong with one of
+    them is an InputError."""
 
-    def __init__(self, images, num_classes, source):
-        super().__init__(images.batch_size)
+    def __init__(self, images, batch_size, num_classes, source):
+        super().__init__(batch_size)
         self._images, self._num_classes, self._source = images, num_classes, source
-        self.provide_data, self.provide_label = images.provide_data, images.provide_label
+        self._read, self._next = None, images.batch_size
+        self.provide_data, self.provide_label = ([mx.io.DataDesc(desc.name, (batch_size, *desc.shape[1:]))
+                                                  for desc in descs]
+                                                 for descs in (images.provide_data, images.provide_label))
 
     def reset(self):
         self._images.reset()
+        self._next = self._images.batch_size
 
     def next(self):
-        with reading(self._source):
-            batch = self._images.next()
-        check_labels(batch.label[0].asnumpy(), self._num_classes, self._source)
-        return batch
+        if self._next == self._images.batch_size:
+            with reading(self._source):
+                self._read, self._next = self._images.next(), 0
+            check_labels(self._read.label[0].asnumpy(), self._num_classes, self._source)
+        part = slice(self._next, self._next + self.batch_size)
+        self._next += self.batch_size
+        return mx.io.DataBatch([self._read.data[0][part]], [self._read.label[0][part]], pad=0)
 
 
 @contextmanager
@@ -127,11 +138,17 @@ class SyntheticIter(mx.io.DataIter):
         return self._batch
 
 
-def training_iter(args, kv):
-    """(iterator, batches in an epoch) over this worker's part of the training images."""
-    if args.benchmark:
-        return SyntheticIter(args.num_classes, (args.batch_size, *args.image_shape), BENCHMARK_BATCHES), \
-            BENCHMARK_BATCHES
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images to train on: `examples` of them in an epoch of all workers; `short_side` as they were packed, or None."""
+    rec: str
+    idx: str
+    examples: int
+    short_side: int = None
+
+
+def training_set(args) -> TrainingSet:
+    """The images of --data-train. Raises InputError for files that are not whole or not of each other."""
     if not args.data_train:
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
     idx, records = check_records(args.data_train, args.data_train_idx)
@@ -142,24 +159,38 @@ def training_iter(args, kv):
     examples = args.num_examples or packed or records
     if not examples:
         raise InputError(f"{args.data_train}: has no .idx beside it, so give --num-examples (or --data-train-idx)")
-    if examples < args.batch_size * kv.num_workers:
-        raise InputError(f"--batch-size {args.batch_size} is more than the {examples} training images"
-                         + (f" of {kv.num_workers} workers" if kv.num_workers > 1 else ""))
-    augment = augmentation(args, short_side)
-    if short_side:
-        logging.info("dataset.json: %d images, shorter side %d; random scale %g to %g", packed, short_side,
-                     augment.get("min_random_scale", 1), augment.get("max_random_scale", 1))
-    with reading(args.data_train):
-        images = mx.io.ImageRecordIter(
-            path_imgrec=args.data_train, path_imgidx=idx, shuffle=True, seed=args.seed, seed_aug=args.seed,
-            data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=args.batch_size,
+    return TrainingSet(args.data_train, idx, examples, short_side)
+
+
+def batches_in_epoch(images: TrainingSet, batch_size: int, workers=1) -> int:
+    """The same number for every epoch and worker."""
+    if images.examples < batch_size * workers:
+        raise InputError(f"--batch-size {batch_size} is more than the {images.examples} training images"
+                         + (f" of {workers} workers" if workers > 1 else ""))
+    return images.examples // (batch_size * workers)
+
+
+def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1):
+    """Iterator over this worker's batches of an epoch: the images, their order and augmentation are those of
+    (--seed, epoch, rank), on any machine with as many decoding threads."""
+    seed = int(np.random.SeedSequence([args.seed, epoch, rank]).generate_state(1)[0] >> 1)
+    batches = batches_in_epoch(images, args.batch_size, workers)
+    at_a_time = min(max(IMAGES_AT_A_TIME // args.batch_size, 1), batches) * args.batch_size
+    with reading(images.rec):
+        records = mx.io.ImageRecordIter(
+            path_imgrec=images.rec, path_imgidx=images.idx, shuffle=True, seed=seed, seed_aug=seed,
+            data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=at_a_time,
             preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
-            num_parts=kv.num_workers, part_index=kv.rank, **augment,
+            num_parts=workers, part_index=rank, **augmentation(args, images.short_side),
             **dict(zip(("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b"), (*args.rgb_mean, *args.rgb_std))))
-    batches = examples // (args.batch_size * kv.num_workers)
-    # every epoch, and every worker, has the same number of batches; the iterator goes on where it was
-    return mx.io.ResizeIter(LabelCheckedIter(images, args.num_classes, args.data_train), batches,
-                            reset_internal=False), batches
+    # the last worker's part may be smaller: its iterator then begins again
+    return mx.io.ResizeIter(SlicedIter(records, args.batch_size, args.num_classes, images.rec), batches,
+                            reset_internal=False)
+
+
+def synthetic_iter(args):
+    """As `training_iter`, over images that cost nothing."""
+    return SyntheticIter(args.num_classes, (args.batch_size, *args.image_shape), BENCHMARK_BATCHES)
 
 
 def augmentation(args, short_side=None) -> dict:
@@ -175,8 +206,9 @@ def augmentation(args, short_side=None) -> dict:
             if value is not None and not (args.random_resized_crop and option in REPLACED_BY_RESIZED_CROP)}
 
 
-def evaluation_iter(args, num_classes):
-    """Iterator over all images of --data-val: shorter side 256, centre crop 224, in proportion for other sizes."""
+def evaluation_iter(args, num_classes, part=0, parts=1):
+    """Iterator over the images of --data-val, or one part of them: shorter side 256, centre crop 224, in proportion for
+    other sizes."""
     describe(args.data_val)  # a file that was not copied whole is an error
     return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, args.rgb_mean,
-                          args.rgb_std, num_classes, args.data_nthreads)
+                          args.rgb_std, num_classes, args.data_nthreads, part, parts)

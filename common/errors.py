@@ -7,15 +7,26 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line: what, which file or value, what to do."""
 
 
+class Stopped(Exception):
+    """A signal asked the program to stop, and it did so in good order. The message is one line."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.number = number
+
+
 @contextmanager
 def reported(program: str):
     """End the program with `program: error: <message>` on standard error and exit status 1, where this block raises an
     InputError, or meets a file that cannot be used, a package that is not there, or an error of MXNet's; with status
-    130 where it is interrupted."""
+    130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files that it cannot encode
     try:
         yield
+    except Stopped as stopped:
+        print(f"{program}: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.number)
     except (InputError, ModuleNotFoundError) as error:
         sys.exit(f"{program}: error: {error}")
     except OSError as error:

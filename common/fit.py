@@ -1,196 +1,200 @@
-"""Train a network with MXNet's Module, as MXNet's image-classification examples do."""
+"""Train a network through the stages of a recipe, so that a run can end at any moment and go on exactly."""
 import logging
-import os
-import sys
-from contextlib import contextmanager
-from pathlib import Path
+import math
+import signal
+import time
+from contextlib import ExitStack
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from common.arguments import amount, not_negative, positive
-from common.checkpoint import load_params_for, save_checkpoint
-from common.data import evaluation_iter, training_iter
-from common.devices import contexts
-from common.errors import InputError, last_line
-from common.evaluate import metrics, score
-from common.find_mxnet import mx
-
-KV_STORES = ("local", "device", "nccl", "dist_sync", "dist_device_sync", "dist_async")
-MOMENTUM_OPTIMIZERS = ("sgd", "ccsgd", "nag", "dcasgd", "lbsgd", "lars", "signum")
+from common.data import evaluation_iter, synthetic_iter, training_iter
+from common.distributed import FAILED
+from common.errors import InputError, Stopped
+from common.evaluate import score
+from common.mixup import MixupIter
+from common.optimizer import check_optimizer
+from common.report import Report
+from common.run_start import begin, check_model_prefix, metrics_file, resume, stale_positions
+from common.stop import StopRequest
+from common.trainer import Trainer
+from common.training_state import TrainingState, describe_again, finite, prune, remove, save_state, sole_writer, stem
 
 
-def add_fit_args(parser) -> None:
-    train = parser.add_argument_group("training")
-    train.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
-    train.add_argument("--kv-store", default="device", choices=KV_STORES, help="how devices and workers share "
-                       "gradients")
-    train.add_argument("--num-epochs", type=positive, default=480, help="train until this many epochs are completed")
-    train.add_argument("--batch-size", type=positive, default=96, help="images in a batch of all devices")
-    train.add_argument("--lr", type=amount, default=0.045, help="initial learning rate")
-    train.add_argument("--lr-factor", type=amount, default=0.98, help="the rate is multiplied by it at each step")
-    train.add_argument("--lr-step-epochs", default="", help="epochs at which it is, as in 30,60; empty: each")
-    train.add_argument("--optimizer", type=str.lower, default="sgd", help="any of MXNet's optimizers")
-    train.add_argument("--mom", type=amount, default=0.9, help="momentum, for the optimizers that have one")
-    train.add_argument("--wd", type=amount, default=4e-5, help="weight decay")
-    train.add_argument("--top-k", type=not_negative, default=5, help="report the top-k accuracy too; 0: only top-1")
-    train.add_argument("--disp-batches", type=positive, default=20, help="log each so many batches")
-    train.add_argument("--model-prefix", help="PREFIX of the checkpoints; none: nothing is saved")
-    train.add_argument("--save-period", type=positive, default=1, help="save each so many epochs, and after the last")
-    train.add_argument("--load-epoch", type=not_negative, default=None,
-                       help="go on from the parameters PREFIX-%%04d.params, after so many epochs")
-    train.add_argument("--seed", type=not_negative, default=0, help="of initial weights, shuffle and augmentation")
+class Run:
+    """The run of a `plan` by this worker.
 
-
-def fit(args, network) -> None:
-    """Train `network` (a Symbol) as `args` say, log and save each epoch.
-
-    `args` has what `add_fit_args` and `common.data`'s functions add. Raises InputError for anything in them that
-    cannot be used, before training starts where it can be known then.
+    `args`: the flags; `devices`: MXNet contexts; `workers`: common.distributed.Workers; `state`: the checkpoint to
+    resume, as it was read, or None. Raises InputError for what cannot be used, before training starts where it can be
+    known then.
     """
-    begin, end = args.load_epoch or 0, 1 if args.benchmark else args.num_epochs
-    if not args.benchmark and end <= begin:
-        raise InputError(f"--num-epochs {end}: {begin} epochs are completed already")
-    mx.random.seed(args.seed)
-    devices, kv = contexts(args.gpus), key_value_store(args.kv_store)
-    arg_params = aux_params = None
-    if args.load_epoch is not None:
-        if not args.model_prefix:
-            raise InputError("--load-epoch needs --model-prefix")
-        arg_params, aux_params = load_params_for(network, args.model_prefix, args.load_epoch,
-                                                 (args.batch_size, *args.image_shape))
-    if args.optimizer not in mx.optimizer.Optimizer.opt_registry:
-        raise InputError(f"--optimizer {args.optimizer}: MXNet has "
-                         f"{', '.join(sorted(mx.optimizer.Optimizer.opt_registry))}")
-    images, batches = training_iter(args, kv)
-    validation = evaluation_iter(args, args.num_classes) if args.data_val and not args.benchmark else None
 
-    schedule = optimizer_params(args, begin, end, batches)
-    check_model_prefix(args)
+    def __init__(self, args, plan, network, devices, workers, state=None):
+        self.args, self.plan, self.network, self.devices, self.workers = args, plan, network, devices, workers
+        check_model_prefix(args)
+        check_optimizer(plan.recipe.common["optimizer"])
+        # what else the images of an epoch depend on
+        self.pipeline = {"examples": plan.images.examples, "workers": workers.count,
+                         "data_nthreads": args.data_nthreads}
+        self.state = resume(args, plan, network, state, self.pipeline) if state else begin(args, plan, network)
+        self.info = self.state.info
+        self.settings = plan.recipe.settings(args, plan.recipe.stage_of(self.state.epoch))
+        self.top_k = min(args.top_k, self.settings.num_classes)
+        self.saves = bool(args.model_prefix) and not args.benchmark
+        self.writes = self.saves and workers.rank == 0
+        self.validation = None
+        if args.data_val and not args.benchmark:
+            self.validation = evaluation_iter(self.settings, self.settings.num_classes, workers.rank, workers.count)
 
-    module = mx.mod.Module(network, context=devices)
-    metric = mx.metric.CompositeEvalMetric(metrics(args.top_k, args.num_classes))
-    with logging_redirect_tqdm(), callback_errors() as errors:
-        module.fit(
-            images, begin_epoch=begin, num_epoch=end, kvstore=kv, eval_metric=metric,
-            optimizer=args.optimizer, optimizer_params=schedule,
-            initializer=mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2),
-            arg_params=arg_params, aux_params=aux_params,
-            batch_end_callback=batch_callbacks(args, batches, errors),
-            epoch_end_callback=[save(args, kv, end), validate(args, module, validation)])
+    def train(self) -> None:
+        """Train to the end. Raises Stopped where a signal asks for it, InputError where the loss is not finite."""
+        with ExitStack() as stack:
+            if self.writes:
+                stack.enter_context(sole_writer(self.args.model_prefix))
+                for position in () if self.args.resume else stale_positions(self.args):
+                    remove(self.args.model_prefix, position)
+            self.stop = stack.enter_context(StopRequest())
+            start = self.state
+            self.trainer = Trainer(self.network, self.settings, start, self._shapes(self.settings), self.plan.scheduler,
+                                   self.devices, self.workers, self.plan.updates_before(*start.position))
+            self.report = stack.enter_context(Report(
+                self.args.disp_batches, self.top_k, self.plan.images_left,
+                metrics_file(self.args.model_prefix) if self.writes else None, start.position > (0, 0),
+                self.args.tensorboard if self.workers.rank == 0 else None, self.trainer.updates))
+            self.report.begin_run(*start.position, recipe=self.plan.recipe.as_json())
+            self._saved = time.monotonic()
+            if self.args.resume and start.epoch and not start.batch and "validation" not in self.info:
+                self._validate(start.epoch - 1, saved=True)  # the run ended before it could
+            for epoch in range(start.epoch, self.plan.recipe.epochs):
+                self._train_epoch(epoch, start.batch if epoch == start.epoch else 0)
+                self.trainer.share_statistics()
+                self.info.pop("validation", None)
+                due = (epoch + 1) % self.args.save_period == 0 or epoch + 1 == self.plan.recipe.epochs
+                if due:
+                    self._save(epoch + 1, 0)
+                self._validate(epoch, saved=due)
 
+    def measure_input(self) -> None:
+        """Read an epoch of training images, and tell how fast that was."""
+        images = self._images(self.settings, self.state.epoch, 0)
+        batches, began = self.plan.batches[0], time.monotonic()
+        for done in range(1, batches + 1):
+            images.next().data[0].wait_to_read()
+            if done % self.args.disp_batches == 0 or done == batches:
+                logging.info("Batch [%d]\tSpeed: %.2f samples/sec", done,
+                             done * self.settings.batch_size / (time.monotonic() - began))
 
-def check_model_prefix(args):
-    """An epoch is too long to learn only at its end that the checkpoint cannot be written."""
-    if not args.model_prefix:
-        return
-    if args.model_prefix.endswith("/"):
-        raise InputError(f"--model-prefix {args.model_prefix}: give the beginning of the files' names too")
-    folder = Path(args.model_prefix).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--model-prefix {args.model_prefix}: {error.strerror}: {error.filename}") from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"--model-prefix {args.model_prefix}: {folder} cannot be written to")
+    def _train_epoch(self, epoch, first):
+        """From batch number `first` on."""
+        stage = self.plan.recipe.stage_of(epoch)
+        settings, batches = self.plan.recipe.settings(self.args, stage), self.plan.batches[stage]
+        self.trainer.begin_stage(self._shapes(settings))
+        images = self._images(settings, epoch, first)
+        self.report.begin_epoch(epoch, self.plan.recipe.epochs, first, batches, self.plan.global_batch(stage),
+                                self.info.pop("progress", None))
+        for done in range(first + 1, batches + 1):
+            with self.report.waiting():
+                batch = images.next()
+            self.trainer.step(batch)
+            score, lr = self.trainer.score(batch, self.top_k), self.trainer.learning_rate()
+            order = self.workers.agree(self.stop.wish if math.isfinite(score.loss) else FAILED)
+            if order == FAILED or not math.isfinite(score.loss):
+                self._diverged(f"the loss is {score.mean_loss:g}", epoch, done)
+            self.report.batch(score, lr, self.trainer.updates)
+            if order:
+                raise self._stopped(order, epoch, done, batches)
+            if done < batches and self._due_by_time():
+                self._save(epoch, done)
+        self.report.end_epoch(lr, self.plan.lr_end(epoch), self.trainer.updates)
 
+    def _images(self, settings, epoch, first):
+        """The batches of an epoch from number `first` on."""
+        if self.args.benchmark:
+            return synthetic_iter(settings)
+        images = training_iter(settings, self.plan.images, epoch, self.workers.rank, self.workers.count)
+        if first:
+            logging.info("Reading over %d batches of epoch %d, which are done", first, epoch)
+        for _ in range(first):
+            images.next()
+        if settings.mixup:
+            images = MixupIter(images, settings.mixup, settings.num_classes, settings.label_smoothing,
+                               (settings.seed, epoch, self.workers.rank), first)
+        return images
 
-def key_value_store(kind):
-    if kind.startswith("dist") and "DMLC_ROLE" not in os.environ:
-        raise InputError(f"--kv-store {kind}: start scheduler, servers and workers with a launcher that sets DMLC_ROLE "
-                         "and its kin; one machine needs none (--kv-store device)")
-    try:
-        return mx.kvstore.create(kind)
-    except mx.base.MXNetError as error:
-        raise InputError(f"--kv-store {kind}: {last_line(error)}") from None
+    def _shapes(self, settings):
+        """(data, label) of a batch."""
+        label = (settings.batch_size, settings.num_classes) if settings.mixup else (settings.batch_size,)
+        return (settings.batch_size, *settings.image_shape), label
 
-
-def optimizer_params(args, begin, end, batches) -> dict:
-    """The optimizer's options; its learning rate is that of epoch `begin`, and steps on at the ends of epochs."""
-    try:
-        steps = [int(e) for e in args.lr_step_epochs.split(",")] if args.lr_step_epochs else list(range(1, end))
-    except ValueError:
-        raise InputError(f"--lr-step-epochs {args.lr_step_epochs}: give epochs with commas between, as in 30,60") \
-            from None
-    if not 0 < args.lr_factor <= 1:
-        raise InputError(f"--lr-factor {args.lr_factor:g}: give a factor above 0, and 1 at most")
-    params = {"learning_rate": args.lr * args.lr_factor ** sum(step <= begin for step in steps), "wd": args.wd}
-    ahead = sorted({(step - begin) * batches for step in steps if step > begin})
-    if ahead:
-        params["lr_scheduler"] = mx.lr_scheduler.MultiFactorScheduler(
-            step=ahead, factor=args.lr_factor, base_lr=params["learning_rate"])
-    if args.optimizer in MOMENTUM_OPTIMIZERS:
-        params["momentum"] = args.mom
-    return params
-
-
-@contextmanager
-def callback_errors():
-    """A list of the exceptions that are raised within this block in callbacks from C++.
-
-    MXNet calls the optimizer like that, and Python would only print such an exception, Ctrl-C included, and go on.
-    """
-    errors, hook = [], sys.unraisablehook
-
-    def keep(unraisable):
-        if "ctypes callback" in (unraisable.err_msg or ""):
-            errors.append(unraisable.exc_value)
-        else:
-            hook(unraisable)
-
-    sys.unraisablehook = keep
-    try:
-        yield errors
-    finally:
-        sys.unraisablehook = hook
-
-
-def batch_callbacks(args, batches, errors):
-    """What follows each batch: errors of the optimizer are raised, Speedometer logs, and a terminal shows progress."""
-    def stop(_):
-        if errors and isinstance(errors[0], KeyboardInterrupt):
-            raise errors[0]
-        if errors:
-            raise InputError(f"--optimizer {args.optimizer}: {type(errors[0]).__name__}: {last_line(errors[0])}")
-
-    def settle(param):
-        # BatchNorm's moving mean and variance are written in the backward pass, which MXNet does not wait for before
-        # it copies them at the end of an epoch: the first layers would miss the last batch, now and then
-        if param.nbatch == batches - 1:
-            mx.nd.waitall()
-
-    callbacks = [stop, settle, mx.callback.Speedometer(args.batch_size, args.disp_batches)]
-    if sys.stderr.isatty():
-        bar = tqdm(total=batches, unit="batch", leave=False, dynamic_ncols=True)
-
-        def advance(param):
-            if param.nbatch == 0:
-                bar.reset()
-                bar.set_description(f"epoch {param.epoch}")
-            bar.update()
-        callbacks.append(advance)
-    return callbacks
-
-
-def validate(args, module, images):
-    """An epoch-end callback that scores the validation images, each of them once."""
-    def callback(epoch, *_):
-        if images is None:
+    def _validate(self, epoch, saved):
+        """Score the weights, and their average, after an epoch; the checkpoint, if it was saved, is told the result."""
+        if self.validation is None:
             return
-        metric = mx.metric.CompositeEvalMetric(metrics(args.top_k, args.num_classes))
-        count = score(module, images, metric)
-        for name, value in metric.get_name_value():
-            logging.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
-        logging.info("Epoch[%d] Validation-images=%d", epoch, count)
-    return callback
+        versions = {"": self.trainer.params()}
+        if self.trainer.average:
+            versions["ema-"] = self.trainer.averaged_params()
+        scores = {}
+        for name, params in versions.items():
+            predict = self.trainer.predictor(params, self.validation.provide_data[0].shape)
+            scores[name] = self.workers.total(score(self._unless_stopped(predict), self.validation, self.top_k))
+        self.report.validation(epoch, scores, self.trainer.updates)
+        if not saved:
+            return
+        self.info["validation"] = {f"{name}top-1": version.top_1 for name, version in scores.items()}
+        top_1 = list(scores.values())[-1].top_1
+        if "best" not in self.info or top_1 > self.info["best"]["top-1"]:
+            self.info["best"] = {"epoch": epoch + 1, "top-1": top_1}
+        if self.writes:
+            describe_again(self.args.model_prefix, self.state)
+            self._prune()
+
+    def _unless_stopped(self, predict):
+        """`predict`, which a signal interrupts; workers of several finish, and stop together after the next batch."""
+        def predict_unless_stopped(data):
+            if self.stop.wish and self.workers.count == 1:
+                raise Stopped(self.stop.wish, f"stopped by {_name(self.stop.wish)} in validation; " + self._last())
+            return predict(data)
+        return predict_unless_stopped
+
+    def _stopped(self, number, epoch, done, batches):
+        if self.saves:
+            self._save(*((epoch, done) if done < batches else (epoch + 1, 0)))
+        return Stopped(number, f"stopped by {_name(number)} after batch {done} of {batches} of epoch {epoch}; "
+                       + self._last())
+
+    def _last(self):
+        if not self.saves:
+            return "nothing is saved without --model-prefix"
+        if not self.state.arg_params and not self.state.updates:
+            return "nothing was saved yet"
+        return f"{self.args.model_prefix}-{stem(*self.state.position)} is the last checkpoint; --resume goes on from it"
+
+    def _diverged(self, what, epoch, batch):
+        raise InputError(f"epoch {epoch}, batch {batch}, learning rate {self.trainer.learning_rate():g}: {what}; "
+                         f"{self._last()}; give a lower --lr or a longer --warmup-epochs"
+                         + (", or a lower --loss-scale" if self.settings.dtype == "float16" else ""))
+
+    def _due_by_time(self):
+        return self.args.save_every and time.monotonic() - self._saved >= 60 * self.args.save_every
+
+    def _save(self, epoch, batch):
+        if not self.writes:
+            return
+        average, (arg_params, aux_params) = self.trainer.averaged_params(), self.trainer.params()
+        if not finite(arg_params, aux_params, *(average or ())):
+            self._diverged("the weights are not finite", *((epoch, batch) if batch else (epoch - 1, "the last")))
+        stage = self.plan.recipe.stage_of(epoch)
+        self.info.update(recipe=self.plan.recipe.as_json(),
+                         pipeline={**self.pipeline, "global_batch": self.plan.global_batch(stage)},
+                         **({"progress": self.report.progress} if batch else {}))
+        self.state = TrainingState(epoch, batch, self.trainer.updates, arg_params, aux_params,
+                                   self.trainer.optimizer_state(), average, self.info)
+        path = save_state(self.args.model_prefix, self.state, self.network)
+        logging.info('Saved checkpoint to "%s"', path)
+        self.info.pop("progress", None)
+        self._saved = time.monotonic()
+        self._prune()
+
+    def _prune(self):
+        prune(self.args.model_prefix, self.args.keep, self.info.get("best", {}).get("epoch"))
 
 
-def save(args, kv, end):
-    """An epoch-end callback that writes the checkpoint."""
-    def callback(epoch, symbol, arg_params, aux_params):
-        completed = epoch + 1
-        due = completed % args.save_period == 0 or completed == end
-        if args.model_prefix and not args.benchmark and due and kv.rank == 0:
-            path = save_checkpoint(args.model_prefix, completed, symbol, arg_params, aux_params)
-            logging.info('Saved checkpoint to "%s"', path)
-    return callback
+def _name(number):
+    return signal.Signals(number).name

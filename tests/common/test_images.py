@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common.data import AUGMENTATION, augmentation, evaluation_iter, training_iter
+from common.data import AUGMENTATION, augmentation, batches_in_epoch, evaluation_iter, training_iter, training_set
 from common.dataset import describe
 from common.errors import InputError
 from common.find_mxnet import mx
@@ -22,8 +22,8 @@ def options(prefix, **changes):
         pad_size=0, fill_value=127, benchmark=0, seed=0), **changes})
 
 
-class Worker:
-    rank, num_workers = 0, 1
+def training_images(args, **worker):
+    return training_iter(args, training_set(args), **worker)
 
 
 def image_record_iter(prefix, shape, std=(1, 1, 1), **options):
@@ -128,7 +128,7 @@ def test_evaluation_names_where_the_records_stop(packed, tmp_path):
 def test_training_reports_an_image_that_it_cannot_read(packed, tmp_path):
     damaged(packed, tmp_path / "x.rec", 7, lambda content: content[:24] + b"x" * (len(content) - 24))
     with pytest.raises(InputError, match="MXNet cannot read an image") as error:
-        list(training_iter(options(tmp_path / "x", num_examples=103), Worker)[0])
+        list(training_images(options(tmp_path / "x", num_examples=103)))
     assert "\n" not in str(error.value)
 
 
@@ -142,10 +142,9 @@ def test_evaluation_counts_every_image_once_in_every_pass(packed, batch_size):
 
 
 def test_every_epoch_of_training_has_the_same_number_of_batches(packed):
-    images, batches = training_iter(options(packed), Worker)
-    assert batches == 10
-    for _ in range(3):
-        images.reset()
+    assert batches_in_epoch(training_set(options(packed)), 10) == 10
+    for epoch in range(3):
+        images = training_images(options(packed), epoch=epoch)
         assert [batch.data[0].shape for batch in images] == [(10, 3, 48, 48)] * 10
 
 
@@ -172,24 +171,26 @@ NO_COLOUR = dict(max_random_h=0, max_random_s=0, max_random_l=0, batch_size=100)
 
 
 def test_training_scales_crops_and_mirrors_at_random(gradient):
-    images, _ = training_iter(options(gradient, **NO_COLOUR), Worker)
-    scales, offsets = measured(images)
+    """Over 6 epochs, 1200 different augmentations: each is met twice in an epoch of 400 images."""
+    epochs = [measured(training_images(options(gradient, **NO_COLOUR), epoch=epoch)) for epoch in range(6)]
+    scales, offsets = (np.concatenate(arrays) for arrays in zip(*epochs))
     mirrored = scales < 0
     scales = np.abs(scales)
-    assert 140 < mirrored.sum() < 260                           # 200 expected, standard deviation 10
-    assert 0.52 < scales.min() < 0.56 and 0.97 < scales.max() < 1.02
-    assert np.histogram(scales, 4, (0.533, 1.0))[0].min() > 60  # 100 expected in each quarter, standard deviation 9
-    left = offsets[~mirrored] / 2 * scales[~mirrored]           # of the crop, in pixels of the scaled image
+    assert 1000 < mirrored.sum() < 1400                          # 1200 expected, standard deviation 35
+    assert 0.52 < scales.min() < 0.55 and 0.98 < scales.max() < 1.02
+    assert np.histogram(scales, 4, (0.53, 1.0))[0].min() > 450   # 600 expected in each quarter, standard deviation 30
+    left = offsets[~mirrored] / 2 * scales[~mirrored]            # of the crop, in pixels of the scaled image
     room = 103 * scales[~mirrored] - 48
-    assert np.histogram(left / room, 4, (0, 1))[0].min() > 20 and (left > -2).all() and (left < room + 2).all()
+    assert np.histogram(left / room, 4, (0, 1))[0].min() > 200 and (left > -2).all() and (left < room + 2).all()
+    assert len({round(float(scale), 3) for scale in epochs[0][0]}) > 150
 
 
 def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient):
-    images, _ = training_iter(options(gradient, max_random_scale=0.535, random_mirror=0, **NO_COLOUR), Worker)
+    images = training_images(options(gradient, max_random_scale=0.535, random_mirror=0, **NO_COLOUR))
     scales, offsets = measured(images)
     assert 0.52 < scales.min() <= scales.max() < 0.55
-    images, _ = training_iter(options(gradient, min_random_scale=0.6, max_random_scale=0.6, random_crop=0,
-                                      random_mirror=0, **NO_COLOUR), Worker)
+    images = training_images(options(gradient, min_random_scale=0.6, max_random_scale=0.6, random_crop=0,
+                                      random_mirror=0, **NO_COLOUR))
     scales, offsets = measured(images)
     assert np.ptp(scales) < 1e-3 and np.ptp(offsets) < 0.1      # nothing is left to chance
     assert scales[0] == pytest.approx(0.6, abs=0.01)
@@ -197,14 +198,14 @@ def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient):
 
 
 def test_random_resized_crop_takes_the_place_of_scale_and_crop(packed):
-    images, _ = training_iter(options(packed, random_resized_crop=1, min_random_area=0.3), Worker)
+    images = training_images(options(packed, random_resized_crop=1, min_random_area=0.3))
     assert next(images).data[0].shape == (10, 3, 48, 48)
 
 
 def test_random_resized_crop_has_the_aspect_ratios_that_are_asked_for(gradient):
     def scales(**ratios):
-        images, _ = training_iter(options(gradient, random_resized_crop=1, random_mirror=0, min_random_area=0.25,
-                                          max_random_area=0.25, **ratios, **NO_COLOUR), Worker)
+        images = training_images(options(gradient, random_resized_crop=1, random_mirror=0, min_random_area=0.25,
+                                          max_random_area=0.25, **ratios, **NO_COLOUR))
         return measured(images)[0]
     assert np.ptp(scales()) < 0.05                                                          # squares of one size
     assert np.ptp(scales(min_random_aspect_ratio=0.5, max_random_aspect_ratio=2.0)) > 0.3
@@ -214,19 +215,20 @@ def test_workers_have_parts_of_their_own_and_equal_numbers_of_batches(packed):
     plain = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0)
     seen = []
     for rank in (0, 1):
-        worker = argparse.Namespace(rank=rank, num_workers=2)
-        images, batches = training_iter(options(packed, **plain), worker)
-        assert batches == 5
+        assert batches_in_epoch(training_set(options(packed)), 10, 2) == 5
+        images = training_images(options(packed, **plain), rank=rank, workers=2)
         seen.append({image.tobytes() for batch in images for image in batch.data[0].asnumpy()})
     assert len(seen[0]) == len(seen[1]) == 50 and not seen[0] & seen[1]
 
 
 def test_a_seed_gives_the_same_training_images(packed):
-    passes = [next(training_iter(options(packed, seed=seed), Worker)[0]).data[0].asnumpy() for seed in (3, 3, 4)]
-    assert (passes[0] == passes[1]).all() and (passes[0] != passes[2]).any()
+    def batches(seed, epoch):
+        return np.stack([batch.data[0].asnumpy() for batch in training_images(options(packed, seed=seed), epoch=epoch)])
+    first = batches(3, 0)
+    assert (first == batches(3, 0)).all() and (first != batches(4, 0)).any() and (first != batches(3, 1)).any()
 
 
-@pytest.mark.parametrize("make", [lambda args: training_iter(args, Worker)[0], lambda args: evaluation_iter(args, 1)])
+@pytest.mark.parametrize("make", [training_images, lambda args: evaluation_iter(args, 1)])
 def test_labels_outside_the_classes_are_refused(packed, make):
     images = make(options(packed, num_classes=1))
     with pytest.raises(InputError, match="label 1, but the network's classes are 0 to 0"):
@@ -243,15 +245,17 @@ def test_labels_outside_the_classes_are_refused(packed, make):
 ])
 def test_training_data_that_cannot_be_used(packed, changes, message):
     with pytest.raises(InputError, match=message):
-        training_iter(options(packed, **changes), Worker)
+        args = options(packed, **changes)
+        batches_in_epoch(training_set(args), args.batch_size)
+        training_images(args)
 
 
 def test_without_an_index_the_number_of_examples_is_needed(packed, tmp_path):
     alone = tmp_path / "alone.rec"
     alone.write_bytes((packed.parent / "val.rec").read_bytes())
     with pytest.raises(InputError, match="--num-examples"):
-        training_iter(options(tmp_path / "alone"), Worker)
-    assert training_iter(options(tmp_path / "alone", num_examples=103), Worker)[1] == 10
+        training_set(options(tmp_path / "alone"))
+    assert training_set(options(tmp_path / "alone", num_examples=103)).examples == 103
 
 
 def test_training_reads_the_scale_and_the_number_of_images_from_the_description(packed, tmp_path):
@@ -267,15 +271,15 @@ def test_training_reads_the_scale_and_the_number_of_images_from_the_description(
     shutil.copytree(packed.parent, tmp_path / "x")
     lines = (tmp_path / "x" / "val.idx").read_text().splitlines()
     (tmp_path / "x" / "val.idx").unlink()
-    assert training_iter(options(tmp_path / "x" / "val"), Worker)[1] == 10
+    assert training_set(options(tmp_path / "x" / "val")).examples == 103
     (tmp_path / "x" / "val.idx").write_text("".join(f"{line}\n" for line in lines[1:]))
     with pytest.raises(InputError, match="102 images by its index, 103 by dataset.json"):
-        training_iter(options(tmp_path / "x" / "val"), Worker)
+        training_set(options(tmp_path / "x" / "val"))
     (tmp_path / "x" / "val.idx").unlink()
     with open(tmp_path / "x" / "val.rec", "ab") as file:
         file.write((packed.parent / "val.rec").read_bytes())
     with pytest.raises(InputError, match="dataset.json beside it says"):
-        training_iter(options(tmp_path / "x" / "val"), Worker)
+        training_set(options(tmp_path / "x" / "val"))
 
 
 @pytest.mark.parametrize("content", [

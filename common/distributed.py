@@ -1,0 +1,114 @@
+"""The workers of a distributed run: MXNet's parameter server sums their gradients and carries their few words."""
+import os
+from dataclasses import astuple
+
+import numpy as np
+
+from common.errors import InputError, last_line
+from common.evaluate import Score
+from common.find_mxnet import mx
+
+FAILED = 255  # the wish of a worker that cannot go on; a signal's number: it was asked to stop; 0: go on
+
+
+class Workers:
+    """This worker among `count` of them, of number `rank`; a lone one where `kind` is not of the dist_ kinds.
+
+    What the workers tell each other (`gather`) is sent as bits, each 0 or the threshold of the gradient compression,
+    which then leaves it as it is: the compression of a store holds for all that is sent through it, and a worker
+    cannot have a second store.
+    """
+
+    def __init__(self, kind: str, gc_type="none", gc_threshold=0.5):
+        self.kv, self.rank, self.count = None, 0, 1
+        self._bit = np.nextafter(np.float32(gc_threshold), np.float32(np.inf))  # never just below it
+        self._asked = None
+        if not kind.startswith("dist"):
+            if gc_type != "none":
+                raise InputError(f"--gc-type {gc_type}: compresses what goes between machines; give --kv-store "
+                                 "dist_sync too")
+            return
+        if "DMLC_ROLE" not in os.environ:
+            raise InputError(f"--kv-store {kind}: start scheduler, servers and workers with tools/launch.py; one "
+                             "machine needs none (--kv-store device)")
+        try:
+            self.kv = mx.kvstore.create(kind)
+            if gc_type != "none":
+                self.kv.set_gradient_compression({"type": gc_type, "threshold": gc_threshold})
+        except mx.base.MXNetError as error:
+            raise InputError(f"--kv-store {kind}: {last_line(error)}") from None
+        self.rank, self.count = self.kv.rank, self.kv.num_workers
+        self._keys = set()
+
+    def gather(self, values) -> np.ndarray:
+        """(workers, k) float64: the k numbers of every worker, exact and in the order of their ranks."""
+        values = np.asarray(values, "<f8")
+        if self.kv is None:
+            return values[np.newaxis]
+        return self._receive(self._send(f"control/{len(values)}", values))
+
+    def agree(self, wish: int) -> int:
+        """The greatest wish that any worker had when it last called this: all get the same answer at the same batch,
+        and none waits for it. A lone worker has its wish at once."""
+        if self.kv is None:
+            return wish
+        before, self._asked = self._asked, self._send("control/wish", np.array([wish], "<f8"))
+        return 0 if before is None else int(self._receive(before).max())
+
+    def total(self, score: Score) -> Score:
+        """The sum of the workers' scores."""
+        return sum((Score(*map(int, part[:3]), part[3]) for part in self.gather(astuple(score)).tolist()), Score())
+
+    def mean(self, arrays: dict) -> dict:
+        """{name: NDArray}, each the mean over the workers."""
+        if self.kv is None:
+            return arrays
+        flat = np.concatenate([array.asnumpy().ravel() for array in arrays.values()] or [np.zeros(0)])
+        flat, means = self.gather(flat).mean(axis=0), {}
+        for name, array in arrays.items():
+            means[name] = mx.nd.array(flat[:array.size].reshape(array.shape).astype(array.dtype))
+            flat = flat[array.size:]
+        return means
+
+    def broadcast(self, module) -> None:
+        """Give every worker's `module` the weights of worker 0."""
+        if self.kv is None:
+            return
+        arg_params, aux_params = module.get_params()
+        for kind, params in (("arg", arg_params), ("aux", aux_params)):
+            for name, array in params.items():
+                self.kv.init(f"{kind}/{name}", array)
+                self.kv.pull(f"{kind}/{name}", out=array)
+        module.set_params(arg_params, aux_params)
+
+    def update(self, module) -> None:
+        """Sum the gradients over all devices and workers, and let the optimizer of each update its weights.
+
+        As Module.update, which cannot do it with compression: MXNet's pushpull refuses that.
+        """
+        if self.kv is None:
+            module.update()
+            return
+        group = module._exec_group
+        for i, (name, gradients) in enumerate(zip(group.param_names, group.grad_arrays)):
+            if gradients[0] is not None:
+                self.kv.push(f"arg/{name}", gradients, priority=-i)
+                self.kv.pull(f"arg/{name}", out=gradients, priority=-i)
+        module._params_dirty = True
+        mx.model._update_params(group.param_arrays, group.grad_arrays, updater=module._updater,
+                                num_device=len(module._context))
+
+    def _send(self, key, values):
+        if key not in self._keys:
+            self._keys.add(key)
+            self.kv.init(key, mx.nd.zeros((self.count, values.size * 64)))
+        bits = np.zeros((self.count, values.size * 64), np.float32)
+        bits[self.rank] = np.unpackbits(values.view(np.uint8)) * self._bit
+        array = mx.nd.array(bits)
+        self.kv.push(key, array)
+        self.kv.pull(key, out=array)
+        return array
+
+    @staticmethod
+    def _receive(array):
+        return np.packbits(array.asnumpy() > 0, axis=1).view("<f8")

@@ -1,0 +1,97 @@
+"""MXNet's optimizer for a Module, and its state as plain arrays.
+
+The optimizer runs in every worker, never on a parameter server (`MXNET_UPDATE_ON_KVSTORE=0`): its state can then be
+saved and restored, and an error in it is seen.
+"""
+import os
+
+from common.errors import InputError, last_line
+from common.find_mxnet import mx
+
+MOMENTUM_OPTIMIZERS = ("sgd", "ccsgd", "nag", "dcasgd", "lbsgd", "lars", "signum")
+# keep numbers of their own besides the arrays of their state, so that a resumed run is not exactly the same
+NOT_EXACT = ("nadam", "lbsgd", "dcasgd", "sgld")
+HEAD = ("fc_weight", "fc_bias")
+
+
+def check_optimizer(name) -> None:
+    if name not in mx.optimizer.Optimizer.opt_registry:
+        raise InputError(f"--optimizer {name}: MXNet has {', '.join(sorted(mx.optimizer.Optimizer.opt_registry))}")
+
+
+def init_optimizer(module, args, scheduler, kvstore, updates=0) -> None:
+    """Give `module` the optimizer that the common settings `args` ask for, after `updates` updates.
+
+    `kvstore`: name of the one that sums the gradients of this machine's devices.
+    """
+    os.environ["MXNET_UPDATE_ON_KVSTORE"] = "0"
+    names, devices = module._exec_group.param_names, len(module._context)
+    options = dict(lr_scheduler=scheduler, wd=args.wd, begin_num_update=updates, sym=module.symbol,
+                   multi_precision=args.dtype == "float16",
+                   param_idx2name={i * devices + k: name for i, name in enumerate(names) for k in range(devices)})
+    if args.optimizer in MOMENTUM_OPTIMIZERS:
+        options["momentum"] = args.mom
+    try:
+        optimizer = mx.optimizer.create(args.optimizer, **options)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise InputError(f"--optimizer {args.optimizer}: {last_line(error)}") from None
+    optimizer.set_wd_mult({name: 0.0 for name in names if args.no_wd and name.endswith("_gamma")})
+    optimizer.set_lr_mult({name: args.head_lr_mult for name in HEAD if args.head_lr_mult != 1})
+    optimizer.rescale_grad = 1 / module._exec_group.batch_size  # as Module wants it; each stage sets its own
+    module.init_optimizer(kvstore, optimizer)
+
+
+def state_arrays(module) -> dict:
+    """{"fc_weight:0": NDArray}: each parameter's arrays of optimizer state, such as its momentum, on one device."""
+    devices = len(module._context)
+    return {f"{name}:{part}": array for i, name in enumerate(module._exec_group.param_names)
+            for part, array in enumerate(_flat(module._updater.states.get(i * devices)))}
+
+
+def restore_state(module, arrays: dict, source) -> None:
+    """Set the optimizer's state to `arrays` of `state_arrays`, read from `source`, on all devices.
+
+    Raises InputError where they are not those of this optimizer and network.
+    """
+    devices, used = len(module._context), set()
+    group, updater = module._exec_group, module._updater
+    kind = type(updater.optimizer).__name__.lower()
+    for i, (name, weights) in enumerate(zip(group.param_names, group.param_arrays)):
+        if group.grad_req[name] == "null":
+            continue
+        for k, weight in enumerate(weights):
+            index = i * devices + k
+            state = updater.optimizer.create_state_multi_precision(index, weight)
+            for part, array in enumerate(_flat(state)):
+                saved = arrays.get(f"{name}:{part}")
+                if saved is None or saved.shape != array.shape:
+                    raise InputError(f"{source}: not the state of --optimizer {kind} for this network ({name})")
+                array[:] = saved
+                used.add(f"{name}:{part}")
+            updater.states[index], updater.states_synced[index] = state, True
+    if used != set(arrays):
+        raise InputError(f"{source}: holds state that --optimizer {kind} does not have ({min(set(arrays) - used)})")
+
+
+def master_weights(module) -> dict:
+    """{name: float32 NDArray} of all parameters and auxiliary states on the first device: for float16 the optimizer's
+    own copies, which are what is trained."""
+    devices, first = len(module._context), module._exec_group.execs[0]
+    weights = {}
+    for i, name in enumerate(module._exec_group.param_names):
+        weight = first.arg_dict[name]
+        if weight.dtype == mx.np.float32:
+            weights[name] = weight
+        else:
+            state = module._updater.states.get(i * devices)
+            weights[name] = weight.astype("float32") if state is None else state[1]
+    return {**weights, **first.aux_dict}
+
+
+def _flat(state):
+    """The arrays in an optimizer's state: None, an array, or a tuple of such."""
+    if state is None:
+        return []
+    if isinstance(state, (tuple, list)):
+        return [array for part in state for array in _flat(part)]
+    return [state]

@@ -1,0 +1,182 @@
+"""What people see of training: a bar on a terminal, lines elsewhere, PREFIX-metrics.jsonl, TensorBoard events."""
+import json
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import astuple
+from datetime import datetime
+
+from tqdm import tqdm
+
+from common.errors import InputError
+from common.evaluate import Score
+
+
+class Report:
+    """Collects the scores of batches, and tells of them each `every` batches, and at the end of an epoch.
+
+    `images_left(epoch, batch)`: images of the run still to come. `top_k`: of the second accuracy, or 0. The lines are
+    those of MXNet's Speedometer and Module.fit.
+    """
+
+    def __init__(self, every, top_k, images_left, metrics_file=None, append=False, tensorboard=None, updates=0):
+        self._every, self._top_k, self._images_left = every, top_k, images_left
+        self._terminal, self._bar = sys.stderr.isatty(), None
+        self._events = _open_events(tensorboard, updates) if tensorboard else None
+        self._file = _open_metrics(metrics_file, append) if metrics_file else None
+        self._estimated = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._close_bar()
+        for sink in (self._file, self._events):
+            if sink:
+                sink.close()
+
+    def event(self, kind, **values):
+        """A line of PREFIX-metrics.jsonl."""
+        if self._file:
+            self._file.write(json.dumps({"event": kind, **values}) + "\n")
+
+    def begin_run(self, epoch, batch, **values):
+        self.event("start", epoch=epoch, batch=batch, time=datetime.now().isoformat(timespec="seconds"), **values)
+
+    def begin_epoch(self, epoch, epochs, batch, batches, images, progress=None):
+        """`images`: in a batch of all workers; `progress`: that of the batches of this epoch done before."""
+        self._epoch, self._batch, self._batches, self._images = epoch, batch, batches, images
+        score, self._seconds, self._waited = progress or ((), 0.0, 0.0)
+        self._total, self._part, self._part_waited = Score(*score), Score(), 0.0
+        self._part_began, self._part_from = time.monotonic(), batch
+        if self._terminal:
+            self._close_bar()
+            self._bar = tqdm(total=batches, initial=batch, unit="batch", leave=False, dynamic_ncols=True,
+                             desc=f"epoch {epoch + 1}/{epochs}",
+                             bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
+
+    @property
+    def progress(self) -> tuple:
+        """(score, seconds, seconds waited for data) of this epoch so far, for a checkpoint."""
+        now = time.monotonic()
+        return (astuple(self._total), self._seconds + now - self._part_began, self._waited + self._part_waited)
+
+    @contextmanager
+    def waiting(self):
+        """Within this block training waits for data."""
+        began = time.monotonic()
+        yield
+        self._part_waited += time.monotonic() - began
+
+    def batch(self, score: Score, lr: float, updates: int):
+        """A batch was trained on at rate `lr`, the update of number `updates` of the run."""
+        self._batch += 1
+        self._total += score
+        self._part += score
+        if self._bar:
+            self._bar.set_postfix_str(self._short(lr), refresh=False)
+            self._bar.update()
+        if (self._batch - self._part_from) >= self._every:
+            self._tell_part(lr, updates)
+
+    def end_epoch(self, lr: float, lr_end: float, updates: int):
+        """`lr`: the rate of the last update; `lr_end`: the one after the decay that ends the epoch."""
+        self._end_part()
+        self._close_bar()
+        values = {"loss": self._total.mean_loss, **self._accuracies(self._total)}
+        for name, value in self._named(self._total):
+            logging.info("Epoch[%d] Train-%s=%f", self._epoch, name, value)
+        logging.info("Epoch[%d] Learning-rate=%.7g", self._epoch, lr_end)
+        logging.info("Epoch[%d] Time cost=%.3f", self._epoch, self._seconds)
+        speed = self._batches * self._images / self._seconds
+        self.event("epoch", epoch=self._epoch, batches=self._batches, **values, lr=lr, lr_end=lr_end,
+                   images_per_s=round(speed, 2), data_wait=round(self._waited / self._seconds, 4),
+                   seconds=round(self._seconds, 3))
+        self._scalars("train", {**values, "images_per_s": speed}, updates)
+
+    def validation(self, epoch, scores: dict, updates: int):
+        """`scores`: {"": Score} and {"ema-": Score} where there is an average."""
+        values = {}
+        for prefix, score in scores.items():
+            for name, value in self._named(score):
+                logging.info("Epoch[%d] Validation-%s%s=%f", epoch, prefix, name, value)
+            values.update({f"{prefix}loss": score.mean_loss,
+                           **{f"{prefix}{name}": value for name, value in self._accuracies(score).items()}})
+        logging.info("Epoch[%d] Validation-images=%d", epoch, scores[""].images)
+        self.event("validation", epoch=epoch, **values, images=scores[""].images)
+        self._scalars("validation", values, updates)
+
+    def _tell_part(self, lr, updates):
+        first, part, waited = self._part_from, self._part, self._part_waited
+        seconds = self._end_part()
+        speed = (self._batch - first) * self._images / seconds
+        left = self._images_left(self._epoch, self._batch) / speed
+        if not self._terminal:
+            logging.info("Epoch[%d] Batch [%d-%d]\tSpeed: %.2f samples/sec\t%s\tlr=%.6g\tdata-wait=%.0f%%\tleft=%s",
+                         self._epoch, first, self._batch, speed,
+                         "\t".join(f"{name}={value:f}" for name, value in self._named(part)), lr,
+                         100 * waited / seconds, tqdm.format_interval(left))
+        if not self._estimated:
+            self._estimated = True
+            logging.info("Estimated: %s to train, at the %.0f images/s of the first %d batches",
+                         tqdm.format_interval(left), speed, self._batch - first)
+        values = {"loss": part.mean_loss, **self._accuracies(part), "images_per_s": round(speed, 2),
+                  "data_wait": round(waited / seconds, 4), "lr": lr}
+        self.event("batches", epoch=self._epoch, batch=self._batch, batches=self._batches, **values)
+        self._scalars("batch", values, updates)
+
+    def _end_part(self):
+        """Seconds since the last such, which are added to those of the epoch."""
+        now = time.monotonic()
+        seconds = max(now - self._part_began, 1e-9)
+        self._seconds += seconds
+        self._waited += self._part_waited
+        self._speed = (self._batch - self._part_from) * self._images / seconds
+        self._part, self._part_waited, self._part_began, self._part_from = Score(), 0.0, now, self._batch
+        return seconds
+
+    def _short(self, lr):
+        score, waited, seconds = self._total, self._waited + self._part_waited, self.progress[1]
+        speed = (self._batch - self._part_from) * self._images / max(time.monotonic() - self._part_began, 1e-9)
+        left = self._images_left(self._epoch, self._batch) / speed
+        return (f"loss {score.mean_loss:.3f} top-1 {score.top_1:.3f} {speed:.0f} images/s "
+                f"data {100 * waited / seconds:.0f}% lr {lr:.3g} {tqdm.format_interval(left)} left")
+
+    def _named(self, score):
+        """MXNet's names of the metrics."""
+        yield "accuracy", score.top_1
+        if self._top_k > 1:
+            yield f"top_k_accuracy_{self._top_k}", score.top_k
+        yield "cross-entropy", score.mean_loss
+
+    def _accuracies(self, score):
+        return {"top-1": score.top_1, **({f"top-{self._top_k}": score.top_k} if self._top_k > 1 else {})}
+
+    def _scalars(self, group, values, updates):
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(f"{group}/{name}", value, updates)
+
+    def _close_bar(self):
+        if self._bar:
+            self._bar.close()
+            self._bar = None
+
+
+def _open_metrics(path, append):
+    """A line-buffered file; a line that a killed process cut short is ended."""
+    if append and os.path.exists(path):
+        with open(path, "rb+") as file:
+            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b"\n":
+                file.write(b"\n")
+    return open(path, "a" if append else "w", buffering=1, encoding="utf-8")
+
+
+def _open_events(folder, updates):
+    from tensorboardX import SummaryWriter
+    try:
+        return SummaryWriter(folder, purge_step=updates + 1)
+    except OSError as error:
+        raise InputError(f"--tensorboard {folder}: {error.strerror}") from None

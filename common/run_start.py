@@ -1,0 +1,99 @@
+"""Where a run begins: from nothing, from weights, or from the checkpoint that it was interrupted after."""
+import logging
+import os
+from pathlib import Path
+
+from common.checkpoint import fitting, load_params_for, load_pretrained
+from common.errors import InputError
+from common.learning_rate import quiet
+from common.optimizer import NOT_EXACT
+from common.training_state import TrainingState, plain_checkpoints, positions, stem
+
+
+def check_model_prefix(args) -> None:
+    """An epoch is too long to learn only at its end that the checkpoint cannot be written."""
+    prefix = args.model_prefix
+    if not prefix:
+        for flag, given in (("--resume", args.resume), ("--load-epoch", args.load_epoch is not None)):
+            if given:
+                raise InputError(f"{flag} needs --model-prefix")
+        return
+    if prefix.endswith("/"):
+        raise InputError(f"--model-prefix {prefix}: give the beginning of the files' names too")
+    folder = Path(prefix).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--model-prefix {prefix}: {error.strerror}: {error.filename}") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--model-prefix {prefix}: {folder} cannot be written to")
+
+
+def begin(args, plan, network) -> TrainingState:
+    """The state of a run that does not go on with an earlier one."""
+    prefix, settings = args.model_prefix, plan.recipe.settings(args, 0)
+    data_shape = (1, *settings.image_shape)
+    if args.benchmark:
+        return TrainingState()
+    if args.load_epoch is not None and args.load_epoch >= plan.recipe.epochs:
+        raise InputError(f"--num-epochs {plan.recipe.epochs}: {args.load_epoch} epochs are completed already")
+    if args.resume:
+        plain = plain_checkpoints(prefix)
+        if plain and not metrics_file(prefix).exists():
+            file, epoch = plain[-1]
+            raise InputError(f"--resume: {file} holds weights alone, no state of training; --load-epoch {epoch} starts "
+                             "from them")
+        logging.info("Nothing to resume at %s: starting from the beginning", prefix)
+    elif (stale := stale_positions(args)) and not args.overwrite:
+        raise InputError(f"--model-prefix {prefix}: has checkpoints of a run up to {stem(*stale[-1])}; give --resume "
+                         "to go on with it, --overwrite 1 to remove them, or another prefix")
+    state = TrainingState(args.load_epoch or 0)
+    if args.load_epoch is not None:
+        state.arg_params, state.aux_params = load_params_for(network, prefix, args.load_epoch, data_shape)
+    elif settings.pretrained_model:
+        state.arg_params, state.aux_params = load_pretrained(network, settings.pretrained_model, data_shape)
+    return state
+
+
+def stale_positions(args) -> list:
+    """Checkpoints that a run which begins would mix with its own."""
+    if not args.model_prefix:
+        return []
+    return [position for position in positions(args.model_prefix) if position > (args.load_epoch or -1, 0)]
+
+
+def metrics_file(prefix) -> Path:
+    return Path(f"{prefix}-metrics.jsonl")
+
+
+def resume(args, plan, network, state, pipeline: dict) -> TrainingState:
+    """`state`, a checkpoint that was read, made ready to go on from, with warnings of all that is not as it was.
+
+    `pipeline`: what else the images depend on. Raises InputError where it cannot go on.
+    """
+    at = f"{args.model_prefix}-{stem(*state.position)}"
+    before, settings = state.info["recipe"], plan.recipe.settings(args, 0)
+    if before["common"].get("optimizer") != settings.optimizer:
+        raise InputError(f"--optimizer {settings.optimizer}: the run to resume has "
+                         f"{before['common'].get('optimizer')}; --load-epoch {state.epoch} starts from its weights")
+    for line in plan.recipe.differences(before):
+        logging.warning("The recipe is not that of %s: %s", at, line)
+    for key, value in pipeline.items():
+        if (old := state.info["pipeline"].get(key)) != value:
+            logging.warning("Not as in %s: %s %s -> %s; the result will differ", at, key, old, value)
+    if settings.optimizer in NOT_EXACT:
+        logging.warning("--optimizer %s has state that is not saved; the result will differ a little",
+                        settings.optimizer)
+    updates = plan.updates_before(*state.position)
+    stage = plan.recipe.stage_of(state.epoch)
+    if state.batch and (updates != state.updates or plan.images.examples != state.info["pipeline"].get("examples")
+                        or plan.global_batch(stage) != state.info["pipeline"].get("global_batch")):
+        raise InputError(f"--resume: {at} is inside an epoch, whose batches have changed with the batch size, the "
+                         f"images or the workers; give them as they were, or --load-epoch {state.epoch}")
+    params = (state.arg_params, state.aux_params)
+    state.arg_params, state.aux_params = fitting(network, params, f"{at}.params", (1, *settings.image_shape))
+    with quiet():
+        plan.scheduler(updates + 1)  # it catches up
+    logging.info("Resuming from %s: %d epochs%s are completed", at, state.epoch,
+                 f" and {state.batch} batches" if state.batch else "")
+    return state

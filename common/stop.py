@@ -1,0 +1,24 @@
+"""SIGTERM and Ctrl-C during training: finish the batch, save, go."""
+import signal
+
+
+class StopRequest:
+    """Within this block SIGTERM and SIGINT only set `wish` to their number; a second one ends the program at once."""
+
+    def __init__(self):
+        self.wish, self._previous = 0, {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame):
+        if self.wish:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.wish = number

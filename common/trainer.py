@@ -1,0 +1,112 @@
+"""A network in training: a Module, its optimizer, and the moving average of its weights."""
+import numpy as np
+
+from common.errors import InputError
+from common.evaluate import Score, count, module_predictor
+from common.find_mxnet import mx
+from common.optimizer import init_optimizer, master_weights, restore_state, state_arrays
+from common.training_symbol import params_before, training_symbol
+from common.weight_average import WeightAverage
+
+LOSS_SCALE = {"float32": 1.0, "float16": 128.0}
+
+
+class Trainer:
+    """Trains `network` as the `settings` of a run say, from the arrays of `state`.
+
+    `shapes`: (data, label) shapes of the first batches. `workers`: common.distributed.Workers. `updates` counts those
+    of the run. All devices together take a batch.
+    """
+
+    def __init__(self, network, settings, state, shapes, scheduler, devices, workers, updates):
+        self.network, self.settings, self.workers, self.updates = network, settings, workers, updates
+        self._devices = devices
+        self._loss_scale = settings.loss_scale or LOSS_SCALE[settings.dtype]
+        frozen = params_before(network, settings.train_from) if settings.train_from else []
+        symbol = training_symbol(network, settings.label_smoothing, settings.dtype, self._loss_scale, frozen)
+        self._module = mx.mod.Module(symbol, context=devices, fixed_param_names=frozen)
+        self._module.bind(*self._described(*shapes))
+        mx.random.seed(settings.seed)
+        np.random.seed(settings.seed)
+        self._module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2),
+                                 arg_params=state.arg_params, aux_params=state.aux_params, allow_missing=True)
+        workers.broadcast(self._module)
+        init_optimizer(self._module, settings, scheduler, settings.kv_store if len(devices) > 1 and not workers.kv
+                       else None, updates)
+        if state.optimizer:
+            restore_state(self._module, state.optimizer, "the checkpoint to resume")
+        self.average = None
+        if settings.ema:
+            start = {**state.average[0], **state.average[1]} if state.average else master_weights(self._module)
+            self.average = WeightAverage(settings.ema, {name: mx.nd.array(start[name], ctx=array.context)
+                                                        for name, array in master_weights(self._module).items()})
+
+    def begin_stage(self, shapes) -> None:
+        """Go on with batches of other shapes."""
+        self._module.reshape(*self._described(*shapes))
+        self._module._optimizer.rescale_grad = 1 / (shapes[0][0] * self.workers.count * self._loss_scale)
+
+    def _described(self, data, label):
+        if data[0] % len(self._devices):
+            raise InputError(f"--batch-size {data[0]} does not divide by the {len(self._devices)} devices")
+        return [mx.io.DataDesc("data", data)], [mx.io.DataDesc("softmax_label", label)]
+
+    def step(self, batch) -> None:
+        """Forward, backward and update; without an average nothing is waited for."""
+        self._module.forward_backward(batch)
+        self.workers.update(self._module)
+        self.updates += 1
+        if self.average:
+            settle()
+            self.average.update(master_weights(self._module), self.updates)
+
+    def score(self, batch, top_k: int) -> Score:
+        """That of the last step; of an image that mixup made, the label with the greater part counts."""
+        labels = batch.label[0].asnumpy()
+        labels = (labels.argmax(axis=1) if labels.ndim == 2 else labels).astype(np.int64)
+        return count(self._module.get_outputs()[0].asnumpy(), labels, top_k)
+
+    def learning_rate(self) -> float:
+        """Of the last update."""
+        return self._module._optimizer.learning_rate
+
+    def params(self) -> tuple:
+        """(arg_params, aux_params), float32 on the processor; with several devices BatchNorm's statistics are means."""
+        settle()
+        arg_params, aux_params = self._module.get_params()
+        masters = master_weights(self._module) if self.settings.dtype != "float32" else {}
+        return {name: masters.get(name, array).as_in_context(mx.cpu()) for name, array in arg_params.items()}, \
+            dict(aux_params)
+
+    def share_statistics(self) -> None:
+        """Give all workers the mean of their BatchNorm statistics, which each has from the images of its own part."""
+        if self.workers.count == 1:
+            return
+        arg_params, aux_params = self.params()
+        self._module.set_params(arg_params, self.workers.mean(aux_params))
+        if self.average:
+            shared = self.workers.mean({name: self.average.arrays[name] for name in aux_params})
+            for name, array in shared.items():
+                self.average.arrays[name][:] = array
+
+    def averaged_params(self):
+        """As `params`, of the moving average; None without one."""
+        return self.average and self.average.params(*self.params())
+
+    def optimizer_state(self) -> dict:
+        return state_arrays(self._module)
+
+    def predictor(self, params, data_shape):
+        """`predict` of common.evaluate.score by the network, in float32, with these (arg_params, aux_params)."""
+        # a new Module each time: MXNet fuses convolution and BatchNorm for inference, and keeps the fused weights of
+        # the first forward pass when others are set
+        module = mx.mod.Module(self.network, label_names=None, context=self._devices)
+        module.bind([mx.io.DataDesc("data", data_shape)], for_training=False)
+        module.set_params(*params, allow_missing=True)  # softmax_label
+        return module_predictor(module)
+
+
+def settle() -> None:
+    """Wait for all that was begun. BatchNorm's moving mean and variance are written in the backward pass, and MXNet
+    does not wait for that before it reads them: the first layers would miss the last batch, now and then."""
+    mx.nd.waitall()

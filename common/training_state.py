@@ -1,0 +1,183 @@
+"""Whole checkpoints of a training run: written, found again, removed.
+
+After epoch 6 of PREFIX: `PREFIX-0006.params` as MXNet has it, `PREFIX-0006.optimizer` (arrays in the same format),
+`PREFIX-ema-0006.params` where an average is kept, and `PREFIX-0006.json`, written last: sizes and sums of these, the
+position in the run, the recipe. Inside an epoch, after batch 120 of the seventh, the names have 0006-b00120. Nothing
+here is a pickle. A checkpoint without its .json, or whose files are not what that says, does not count.
+"""
+import fcntl
+import json
+import logging
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from common.checkpoint import write_params, write_symbol
+from common.errors import InputError, last_line
+from common.files import written_atomically
+from common.packing.digest import digest
+from common.params_file import load_checkpoint_params, load_params
+
+FORMAT = 1
+
+
+@dataclass
+class TrainingState:
+    """A position in a run, and all that decides how it goes on. Arrays are NumPy's when read."""
+    epoch: int = 0               # epochs completed
+    batch: int = 0               # batches of the next epoch completed
+    updates: int = 0             # of the whole run
+    arg_params: dict = None
+    aux_params: dict = None
+    optimizer: dict = field(default_factory=dict)   # common.optimizer.state_arrays
+    average: tuple = None        # (arg_params, aux_params) of the moving average
+    info: dict = field(default_factory=dict)        # JSON: recipe, pipeline, progress, validation, best
+
+    @property
+    def position(self) -> tuple:
+        return self.epoch, self.batch
+
+
+def stem(epoch: int, batch: int) -> str:
+    return f"{epoch:04d}" + (f"-b{batch:05d}" if batch else "")
+
+
+def save_state(prefix, state: TrainingState, network) -> str:
+    """Write a checkpoint, its description last; returns the parameters' file."""
+    prefix, name = Path(prefix), stem(*state.position)
+    files = {}
+    if state.optimizer:
+        files["optimizer"] = prefix.with_name(f"{prefix.name}-{name}.optimizer")  # first to come and last to go
+        write_params(files["optimizer"], state.optimizer)
+    files["params"] = prefix.with_name(f"{prefix.name}-{name}.params")
+    write_symbol(f"{prefix}-symbol.json", network)
+    write_params(files["params"], state.arg_params, state.aux_params)
+    if state.average:
+        files["ema"] = prefix.with_name(f"{prefix.name}-ema-{name}.params")
+        write_symbol(f"{prefix}-ema-symbol.json", network)
+        write_params(files["ema"], *state.average)
+    listed = {kind: {"name": file.name, "bytes": file.stat().st_size, "sha256": digest(file, "sha256")}
+              for kind, file in files.items()}
+    _write_description(prefix, state, {**state.info, "files": listed})
+    return str(files["params"])
+
+
+def describe_again(prefix, state: TrainingState) -> None:
+    """Write the description of a saved checkpoint anew, with the state's `info` of now."""
+    files = json.loads(_description_file(prefix, state.position).read_text(encoding="utf-8"))["files"]
+    _write_description(prefix, state, {**state.info, "files": files})
+
+
+def newest_state(prefix) -> TrainingState:
+    """The newest whole checkpoint; None where there is none. Those that are not whole are skipped with a warning."""
+    for position in reversed(positions(prefix)):
+        file = _description_file(prefix, position)
+        try:
+            return _read(prefix, position, json.loads(file.read_text(encoding="utf-8")))
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = last_line(error) if isinstance(error, InputError | OSError) else "not a description of one"
+            logging.warning("%s: skipped, not a whole checkpoint: %s", file, reason)
+    return None
+
+
+def positions(prefix) -> list:
+    """[(epochs, batches)] of the checkpoints that have a description, oldest first."""
+    return [position for position, _ in _matches(prefix, r"-(\d{4,})(?:-b(\d{5,}))?\.json")]
+
+
+def plain_checkpoints(prefix) -> list:
+    """[(file, epoch)] of the parameter files as MXNet numbers them that no description belongs to, oldest first."""
+    described = positions(prefix)
+    return [(path, position[0]) for position, path in _matches(prefix, r"-(\d{4,})()\.params")
+            if position not in described]
+
+
+def remove(prefix, position) -> None:
+    """Remove a checkpoint, its description first, so that half of one never counts."""
+    prefix, name = Path(prefix), stem(*position)
+    for file in (f"{prefix.name}-{name}.json", f"{prefix.name}-{name}.params", f"{prefix.name}-ema-{name}.params",
+                 f"{prefix.name}-{name}.optimizer"):
+        prefix.with_name(file).unlink(missing_ok=True)
+
+
+def prune(prefix, keep: int, best: int = None) -> None:
+    """Keep the last `keep` checkpoints of whole epochs (0: all), the one of epoch `best`, and of those inside an epoch
+    the last, while it is the newest of all."""
+    found = positions(prefix)
+    whole = [position for position in found if not position[1]]
+    kept = {*(whole[-keep:] if keep else whole), (best, 0), *found[-1:]}
+    for position in found:
+        if position not in kept:
+            remove(prefix, position)
+
+
+@contextmanager
+def sole_writer(prefix):
+    """Within this block no other process trains with this prefix; what a killed one left half-written is removed."""
+    prefix = Path(prefix)
+    lock = prefix.with_name(f".{prefix.name}.lock")
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"--model-prefix {prefix}: another process trains with it now") from None
+        except OSError:
+            pass  # a file system without locks
+        pattern = re.compile(r"\." + re.escape(prefix.name) + r"-(ema-)?(\d{4,}(-b\d+)?|symbol)\.\w+\.\d+\.partial")
+        for name in os.listdir(prefix.parent):
+            if pattern.fullmatch(name):
+                prefix.with_name(name).unlink(missing_ok=True)
+        for position, _ in _matches(prefix, r"-(\d{4,})(?:-b(\d{5,}))?\.optimizer"):
+            if position not in positions(prefix):
+                remove(prefix, position)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _matches(prefix, pattern) -> list:
+    """[((epochs, batches), path)] of the files whose names are that of the prefix and `pattern`, oldest first."""
+    prefix = Path(prefix)
+    pattern = re.compile(re.escape(prefix.name) + pattern)
+    found = [pattern.fullmatch(name) for name in (os.listdir(prefix.parent) if prefix.parent.is_dir() else ())]
+    return sorted(((int(match[1]), int(match[2] or 0)), prefix.with_name(match[0])) for match in found if match)
+
+
+def _description_file(prefix, position):
+    return Path(f"{prefix}-{stem(*position)}.json")
+
+
+def _write_description(prefix, state, content):
+    with written_atomically(_description_file(prefix, state.position)) as partial:
+        Path(partial).write_text(json.dumps({"format": FORMAT, "epoch": state.epoch, "batch": state.batch,
+                                             "updates": state.updates, **content}, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(prefix, position, content):
+    if content["format"] != FORMAT:
+        raise InputError(f"of format {content['format']}, this version reads {FORMAT}")
+    if (content["epoch"], content["batch"]) != position or type(content["updates"]) is not int:
+        raise KeyError
+    paths, suffixes = {}, {"params": f"-{stem(*position)}.params", "optimizer": f"-{stem(*position)}.optimizer",
+                           "ema": f"-ema-{stem(*position)}.params"}
+    for kind, file in content["files"].items():
+        path = paths[kind] = Path(f"{prefix}{suffixes[kind]}")  # not the name that the file says
+        if path.stat().st_size != file["bytes"] or digest(path, "sha256") != file["sha256"]:
+            raise InputError(f"{path}: not the file that was written")
+    info = {key: value for key, value in content.items() if key not in ("format", "epoch", "batch", "updates", "files")}
+    if not isinstance(info["recipe"], dict) or not isinstance(info["pipeline"], dict):
+        raise KeyError
+    arg_params, aux_params = load_checkpoint_params(paths["params"])
+    return TrainingState(*position, content["updates"], arg_params, aux_params,
+                         load_params(paths["optimizer"]) if "optimizer" in paths else {},
+                         load_checkpoint_params(paths["ema"]) if "ema" in paths else None, info)
+
+
+def finite(*groups) -> bool:
+    """Whether all numbers in these {name: NDArray} are finite."""
+    return all(np.isfinite(array.asnumpy()).all() for group in groups for array in group.values())

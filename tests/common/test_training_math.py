@@ -1,0 +1,185 @@
+"""One step or a few of what training computes, against NumPy."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.find_mxnet import mx
+from common.mixup import MixupIter
+from common.optimizer import init_optimizer, restore_state, state_arrays
+from common.run_summary import network_summary
+from common.training_symbol import params_before, training_symbol
+from common.weight_average import WeightAverage
+from symbols.mobilenetv2 import get_symbol
+
+RNG = np.random.RandomState(7)
+
+
+def softmax(x):
+    exponents = np.exp(x - x.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def head_gradient(label, x, **options):
+    """d loss / d logits of the training head, where the network is its fc layer alone with an identity weight."""
+    data = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=x.shape[1], name="fc")
+    symbol = training_symbol(mx.sym.SoftmaxOutput(data, name="softmax"), **options)
+    executor = symbol.simple_bind(mx.cpu(), data=x.shape, softmax_label=label.shape)
+    executor.copy_params_from({"fc_weight": mx.nd.array(np.eye(x.shape[1])), "fc_bias": mx.nd.zeros(x.shape[1])})
+    executor.forward(is_train=True, data=mx.nd.array(x), softmax_label=mx.nd.array(label))
+    executor.backward()
+    return executor.grad_dict["data"].asnumpy()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
+def test_label_smoothing(smoothing):
+    """The gradient of the cross-entropy with a target of 1 - s, and s / (K - 1) for each other class."""
+    x, label = RNG.normal(0, 2, (8, 5)), RNG.randint(0, 5, 8)
+    target = np.where(np.eye(5)[label] == 1, 1 - smoothing, smoothing / 4)
+    np.testing.assert_allclose(head_gradient(label, x, label_smoothing=smoothing), softmax(x) - target, atol=1e-6)
+
+
+def test_soft_targets_and_the_loss_scale():
+    x, target = RNG.normal(0, 2, (8, 5)), RNG.dirichlet(np.ones(5), 8)
+    np.testing.assert_allclose(head_gradient(target, x, loss_scale=64.0), 64 * (softmax(x) - target), atol=1e-4)
+
+
+class Batches(mx.io.DataIter):
+    def __init__(self, data, labels, batch_size):
+        super().__init__(batch_size)
+        self._iter = mx.io.NDArrayIter(data, labels, batch_size)
+        self.provide_data, self.provide_label = self._iter.provide_data, self._iter.provide_label
+
+    def next(self):
+        return self._iter.next()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixup(smoothing):
+    """x' = l x + (1 - l) x[order], and the same for smoothed targets; l from Beta(a, a), a chance of its own each."""
+    data, labels = RNG.normal(0, 1, (40, 3, 4, 4)).astype(np.float32), RNG.randint(0, 6, 40)
+    images = MixupIter(Batches(data, labels, 10), 0.4, 6, smoothing, (5, 2, 0))
+    assert images.provide_label[0].shape == (10, 6)
+    smoothed = np.where(np.eye(6)[labels] == 1, 1 - smoothing, smoothing / 5)
+    for b, batch in enumerate(images):
+        rng = np.random.default_rng([5, 2, 0, b])
+        share, order = rng.beta(0.4, 0.4), rng.permutation(10)
+        for source, mixed in ((data, batch.data[0]), (smoothed, batch.label[0])):
+            x = source[10 * b:10 * b + 10]
+            np.testing.assert_allclose(mixed.asnumpy(), share * x + (1 - share) * x[order], atol=1e-6)
+
+
+def test_mixup_goes_on_at_any_batch():
+    data, labels = RNG.normal(0, 1, (40, 3, 2, 2)).astype(np.float32), RNG.randint(0, 6, 40)
+    whole = [batch.data[0].asnumpy() for batch in MixupIter(Batches(data, labels, 10), 0.4, 6, 0, (5, 2, 0))]
+    rest = [batch.data[0].asnumpy()
+            for batch in MixupIter(Batches(data[20:], labels[20:], 10), 0.4, 6, 0, (5, 2, 0), batch=2)]
+    np.testing.assert_array_equal(whole[2:], rest)
+
+
+def test_the_share_of_mixup_has_its_distribution():
+    """Beta(0.4, 0.4): mean 0.5, variance 1 / (4 (2 * 0.4 + 1)) = 0.1389; read off images of 1 and 0."""
+    data, labels = np.tile(np.array([1, 0], np.float32), 2000).reshape(4000, 1, 1, 1), np.zeros(4000)
+    mixed = np.concatenate([batch.data[0].asnumpy().ravel()
+                            for batch in MixupIter(Batches(data, labels, 2), 0.4, 2, 0, (1, 0, 0))])
+    share = mixed[::2][(mixed[::2] != 1) | (mixed[1::2] != 0)]  # orders that swap: 1 - l is what image 0 keeps
+    assert 800 < share.size < 1200 and share.mean() == pytest.approx(0.5, abs=0.05)
+    assert share.var() == pytest.approx(0.1389, abs=0.012)
+
+
+def test_the_moving_average():
+    weights = [RNG.normal(0, 1, (3, 2)).astype(np.float32) for _ in range(30)]
+    average, expected = WeightAverage(0.8, {"w": mx.nd.array(weights[0])}), weights[0].astype(np.float64)
+    for n, weight in enumerate(weights[1:], 1):
+        average.update({"w": mx.nd.array(weight)}, n)
+        decay = min(0.8, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * weight
+    np.testing.assert_allclose(average.arrays["w"].asnumpy(), expected, atol=1e-6)
+
+
+SMALL = dict(data=(4, 3, 32, 32))
+
+
+def small_module(frozen=()):
+    network = get_symbol(3, 0.1)
+    module = mx.mod.Module(training_symbol(network, frozen=frozen), fixed_param_names=frozen)
+    module.bind([("data", SMALL["data"])], [("softmax_label", (4,))])
+    module.init_params(mx.init.Xavier())
+    return module
+
+
+def settings(**changes):
+    return SimpleNamespace(**{**dict(optimizer="sgd", mom=0.9, wd=0.1, no_wd=0, head_lr_mult=1.0, dtype="float32"),
+                              **changes})
+
+
+def one_step(module, seed):
+    rng = np.random.RandomState(seed)
+    module.forward_backward(mx.io.DataBatch([mx.nd.array(rng.normal(0, 1, SMALL["data"]))],
+                                            [mx.nd.array(rng.randint(0, 3, 4))]))
+    mx.nd.waitall()
+    gradients = {name: arrays[0].asnumpy() for name, arrays in
+                 zip(module._exec_group.param_names, module._exec_group.grad_arrays) if arrays[0] is not None}
+    before = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
+    module.update()
+    return before, gradients, {name: array.asnumpy() for name, array in module.get_params()[0].items()}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nag"])
+@pytest.mark.parametrize("no_wd", [0, 1])
+def test_weight_decay_momentum_and_the_head(optimizer, no_wd):
+    """Two steps of every parameter: v = m v - lr g and w += v (sgd), w += m v - lr g with the new v (nag), where
+    g = gradient / batch + wd w, no wd on biases and beta, nor with no_wd on gamma; lr times 3 for the head. MXNet's nag
+    keeps v with the decay of the weight after the step."""
+    module = small_module()
+    init_optimizer(module, settings(optimizer=optimizer, no_wd=no_wd, head_lr_mult=3.0),
+                   mx.lr_scheduler.FactorScheduler(1000, base_lr=0.05), None)
+    velocity = {}
+    for seed in (0, 1):
+        before, gradients, after = one_step(module, seed)
+        for name, weight in before.items():
+            decayed = name.endswith("_weight") or name.endswith("_gamma") and not no_wd
+            lr = 0.15 if name.startswith("fc_") else 0.05
+            g = gradients[name] / 4 + 0.1 * decayed * weight
+            velocity[name] = v = 0.9 * velocity.get(name, 0) - lr * g
+            expected = weight + (v if optimizer == "sgd" else 0.9 * v - lr * g)
+            if optimizer == "nag":
+                velocity[name] -= lr * 0.1 * decayed * (expected - weight)
+            np.testing.assert_allclose(after[name], expected, atol=2e-6, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nag", "adam", "rmsprop", "signum"])
+def test_the_state_of_an_optimizer_goes_into_arrays_and_back(optimizer):
+    scheduler = mx.lr_scheduler.FactorScheduler(1000, base_lr=0.01)
+    one = small_module()
+    init_optimizer(one, settings(optimizer=optimizer), scheduler, None)
+    for seed in (0, 1):
+        one_step(one, seed)
+    other = small_module()
+    other.set_params(*one.get_params())
+    init_optimizer(other, settings(optimizer=optimizer), scheduler, None, updates=2)
+    restore_state(other, {name: array.asnumpy() for name, array in state_arrays(one).items()}, "here")
+    for seed in (2, 3):
+        expected, restored = one_step(one, seed)[2], one_step(other, seed)[2]
+        for name, weight in expected.items():
+            np.testing.assert_array_equal(weight, restored[name], err_msg=name)
+
+
+def test_frozen_layers_get_no_gradient():
+    frozen = params_before(get_symbol(3, 0.1), "seq-6-block0")
+    assert frozen[0] == "first-3x3-conv-conv2d_weight" and frozen[-1] == "seq-5-block2-linear-batchnorm_beta"
+    module = small_module(frozen)
+    init_optimizer(module, settings(), mx.lr_scheduler.FactorScheduler(1000, base_lr=0.05), None)
+    aux_before = {name: array.asnumpy() for name, array in module.get_params()[1].items()}
+    before, gradients, after = one_step(module, 0)
+    assert not set(frozen) & set(gradients)
+    for name, weight in before.items():
+        assert (weight == after[name]).all() == (name in frozen), name
+    for name, array in module.get_params()[1].items():
+        assert (array.asnumpy() == aux_before[name]).all() == (f"{name.rpartition('_moving')[0]}_gamma" in frozen), name
+
+
+@pytest.mark.parametrize(("multiplier", "parameters", "millions"), [(1.0, 3_505_960, 313.6), (1.4, 6_099_079, 597.1)])
+def test_the_size_of_the_network(multiplier, parameters, millions):
+    counted, multiply_adds = network_summary(get_symbol(1000, multiplier), (2, 3, 224, 224))
+    assert counted == parameters and round(multiply_adds / 1e6, 1) == millions

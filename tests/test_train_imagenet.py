@@ -1,0 +1,255 @@
+"""train_imagenet.py as a user runs it, but for resuming and several workers."""
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import train_imagenet
+from common.errors import InputError
+from common.find_mxnet import mx
+from common.params_file import load_params
+from common.train_options import NETWORKS
+from tests.conftest import ROOT
+
+
+def train(packed, prefix, *arguments):
+    train_imagenet.main([
+        "--data-train", f"{packed}.rec", "--num-classes", "2", "--multiplier", "0.1", "--batch-size", "20",
+        "--num-epochs", "2", "--lr", "0.01", "--disp-batches", "2", "--model-prefix", str(prefix), "--top-k", "0",
+        "--image-shape", "3,48,48", *arguments])
+
+
+def events(prefix, kind):
+    with open(f"{prefix}-metrics.jsonl", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return [line for line in lines if line["event"] == kind]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training_logs_and_saves(network, packed, tmp_path, capfd):
+    train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--network", network, "--top-k", "5")
+    assert sorted(os.listdir(tmp_path)) == [
+        "x-0001.json", "x-0001.optimizer", "x-0001.params", "x-0002.json", "x-0002.optimizer", "x-0002.params",
+        "x-metrics.jsonl", "x-symbol.json"]
+    names = set(load_params(tmp_path / "x-0002.params"))
+    assert {"arg:fc_weight", "arg:seq-6-block0-linear-conv2d_weight",
+            "aux:last-1x1-conv-batchnorm_moving_var"} <= names and len(names) == 267
+    log = capfd.readouterr().err
+    for pattern in (r"Epoch\[0\] Batch \[0-2\]\tSpeed: \d+\.\d\d samples/sec\taccuracy=[01]\.\d{6}\ttop_k_accuracy_2=1",
+                    r"Epoch\[1\] Train-accuracy=[01]\.\d{6}", r"Epoch\[1\] Time cost=\d+\.\d{3}",
+                    r"Epoch\[1\] Validation-accuracy=[01]\.\d{6}", r"Epoch\[1\] Validation-images=103",
+                    r"Network: \w+ 0\.1, 2 classes, [\d,]+ parameters, 0\.\d M multiply-adds an image of 48x48",
+                    r"epochs +batch +batches +learning rate +scale +augmentation\n.*0-1 +20 +5 +0\.01 x 0\.98 each",
+                    r"Estimated: 00:0\d to train, at the \d+ images/s of the first 2 batches"):
+        assert re.search(pattern, log), pattern
+    first, second = events(tmp_path / "x", "epoch")
+    assert first["epoch"] == 0 and first["lr"] == 0.01 and first["lr_end"] == pytest.approx(0.0098)
+    assert second["lr"] == pytest.approx(0.0098) and 0 < second["loss"] < 10 and 0 <= second["data_wait"] <= 1
+    assert [event["images"] for event in events(tmp_path / "x", "validation")] == [103, 103]
+    assert len(events(tmp_path / "x", "batches")) == 4 and len(events(tmp_path / "x", "start")) == 1
+
+
+def test_both_definitions_train_to_the_same_weights(packed, tmp_path):
+    for network in NETWORKS:
+        train(packed, tmp_path / network, "--network", network, "--num-epochs", "1")
+    symbol, gluon = (load_params(tmp_path / f"{network}-0001.params") for network in NETWORKS)
+    assert symbol.keys() == gluon.keys()
+    for name in symbol:
+        np.testing.assert_allclose(symbol[name], gluon[name], atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_training_starts_from_the_weights_of_a_checkpoint(packed, tmp_path):
+    train(packed, tmp_path / "x", "--num-epochs", "1")
+    for name in ("x-0001.json", "x-0001.optimizer"):
+        (tmp_path / name).unlink()  # as another program would have left it
+    train(packed, tmp_path / "x", "--load-epoch", "1", "--lr", "0")
+    first, second = (load_params(tmp_path / f"x-000{epoch}.params") for epoch in (1, 2))
+    assert (first["arg:fc_weight"] == second["arg:fc_weight"]).all()  # a rate of 0 changes no weight
+    assert (first["aux:first-3x3-conv-batchnorm_moving_mean"]
+            != second["aux:first-3x3-conv-batchnorm_moving_mean"]).any()
+
+
+def test_fine_tuning_starts_from_weights_for_other_classes(packed, checkpoint, tmp_path):
+    """Of the last layers alone: the others, their BatchNorm statistics too, stay as they were."""
+    train(packed, tmp_path / "x", "--multiplier", "0.35", "--pretrained-model", f"{checkpoint}-0000.params",
+          "--train-from", "last-1x1-conv", "--head-lr-mult", "10", "--num-epochs", "1")
+    before, after = load_params(f"{checkpoint}-0000.params"), load_params(tmp_path / "x-0001.params")
+    assert after["arg:fc_weight"].shape == (2, 1280) and before["arg:fc_weight"].shape == (10, 1280)
+    for name in before:
+        if not name.startswith("arg:fc_"):
+            assert (before[name] != after[name]).any() == ("last-1x1-conv" in name), name
+    assert "use_global_stats" not in (tmp_path / "x-symbol.json").read_text()
+
+
+def test_the_average_is_evaluated_and_saved_beside_the_weights(packed, tmp_path, capfd):
+    train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--ema", "0.9", "--keep", "1")
+    assert {"x-ema-0002.params", "x-ema-symbol.json", "x-0002.params"} <= set(os.listdir(tmp_path))
+    weights, average = (load_params(tmp_path / f"x-{name}0002.params") for name in ("", "ema-"))
+    assert weights.keys() == average.keys()
+    assert all((weights[name] != average[name]).any() for name in weights)
+    assert "Epoch[1] Validation-ema-accuracy=" in capfd.readouterr().err
+    assert set(events(tmp_path / "x", "validation")[0]) == {
+        "event", "epoch", "images", "loss", "top-1", "ema-loss", "ema-top-1"}
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(packed, tmp_path):
+    train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--keep", "2", "--num-epochs", "6", "--lr", "0")
+    info = json.loads((tmp_path / "x-0006.json").read_text())
+    top_1 = [event["top-1"] for event in events(tmp_path / "x", "validation")]
+    best = 1 + int(np.argmax(top_1))
+    assert info["best"] == {"epoch": best, "top-1": max(top_1)}
+    kept = sorted({best, 5, 6})
+    assert sorted(name for name in os.listdir(tmp_path) if name.endswith(".params")) == [
+        f"x-000{epoch}.params" for epoch in kept]
+
+
+def test_mixup_and_label_smoothing_train(packed, tmp_path):
+    train(packed, tmp_path / "x", "--mixup", "0.2", "--label-smoothing", "0.1", "--optimizer", "nag", "--no-wd", "1")
+    assert np.isfinite(load_params(tmp_path / "x-0002.params")["arg:fc_weight"]).all()
+
+
+def test_tensorboard_gets_events(packed, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter  # noqa: F401  that its format is the one read below
+    train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--tensorboard", str(tmp_path / "events"))
+    file, = (tmp_path / "events").iterdir()
+    content, tags = file.read_bytes(), set()
+    while content:  # a TFRecord: length, its checksum, data, its checksum
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12:12 + length])
+        tags |= {(value.tag, event.step) for value in event.summary.value}
+        content = content[16 + length:]
+    assert {("train/loss", 5), ("train/top-1", 10), ("validation/top-1", 10), ("batch/lr", 4)} <= tags
+
+
+def test_a_loss_that_is_not_finite_ends_training(packed, tmp_path):
+    train(packed, tmp_path / "x", "--num-epochs", "1")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if "0001" in path.name}
+    with pytest.raises(InputError, match=r"^epoch 1, batch \d, learning rate 1e\+20: the (loss|weights).*; .*x-0001 is "
+                       "the last checkpoint"):
+        train(packed, tmp_path / "x", "--lr", "1e20", "--lr-factor", "1", "--resume")
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir() if "0001" in path.name}
+    assert not list(tmp_path.glob("x-0002*"))
+
+
+def test_an_epoch_is_saved_before_its_validation_can_fail(packed, tmp_path):
+    from common.packing.prepare import prepare
+    for name in ("n0001", "n0002", "n0003"):
+        (tmp_path / "images" / "val" / name).mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "cat.jpg", tmp_path / "images" / "val" / "n0003")
+    prepare(tmp_path / "images", tmp_path, any_count=True)
+    with pytest.raises(InputError, match="label 2"):
+        train(packed, tmp_path / "x", "--data-val", f"{tmp_path}/val.rec")
+    assert (tmp_path / "x-0001.json").exists()
+
+
+def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
+    (tmp_path / "plain-0004.params").write_bytes((checkpoint.parent / "small-0000.params").read_bytes())
+    before = sorted(os.listdir(tmp_path))
+    for arguments, message in [
+        (["--num-classes", "1"], "label 1, but the network's classes are 0 to 0"),
+        (["--gpus", "7"], "--gpus 7: MXNet sees"),
+        (["--gpus", "a"], "--gpus a"),
+        (["--multiplier", "3"], "from 0.1 to 2.0"),
+        (["--load-epoch", "5", "--num-epochs", "9"], "x-0005.params: No such file"),
+        (["--load-epoch", "2"], "2 epochs are completed already"),
+        (["--model-prefix", str(checkpoint), "--load-epoch", "0"], "has shape"),
+        (["--pretrained-model", f"{checkpoint}-0000.params"], "has shape"),
+        (["--pretrained-model", f"{tmp_path}/nothing"], "nothing: No such file"),
+        (["--train-from", "fd"], "--train-from fd: the network has no such layer"),
+        (["--model-prefix", f"{tmp_path}/"], "beginning of the files' names"),
+        (["--model-prefix", "/dev/null/x"], "--model-prefix /dev/null/x"),
+        (["--model-prefix", f"{tmp_path}/plain", "--resume"], "plain-0004.params holds weights alone"),
+        (["--optimizer", "newton"], "--optimizer newton"),
+        (["--kv-store", "dist_sync"], "--kv-store dist_sync: start"),
+        (["--gc-type", "2bit"], "--gc-type 2bit"),
+        (["--dtype", "float16"], "--dtype float16"),
+        (["--tensorboard", "/dev/null/x"], "--tensorboard /dev/null/x"),
+    ]:
+        with pytest.raises(InputError, match=re.escape(message)) as error:
+            train(packed, tmp_path / "x", *arguments)
+        assert "\n" not in str(error.value)
+    assert {*os.listdir(tmp_path)} - {"x-metrics.jsonl"} == {*before}
+
+
+def test_a_run_does_not_write_over_another(packed, tmp_path):
+    train(packed, tmp_path / "x", "--num-epochs", "3")
+    with pytest.raises(InputError, match="x: has checkpoints of a run up to 0003; give --resume"):
+        train(packed, tmp_path / "x")
+    with pytest.raises(InputError, match="x: has checkpoints of a run up to 0003"):
+        train(packed, tmp_path / "x", "--load-epoch", "1")
+    train(packed, tmp_path / "x", "--num-epochs", "1", "--overwrite", "1")
+    assert [path.name for path in tmp_path.glob("*.params")] == ["x-0001.params"]
+
+
+def test_benchmark_needs_no_images(capfd):
+    train_imagenet.main(["--benchmark", "1", "--multiplier", "0.1", "--batch-size", "2", "--image-shape", "3,32,32"])
+    log = capfd.readouterr().err
+    assert len(re.findall(r"Speed: \d+\.\d\d samples/sec", log)) == 2 and "Epoch[1]" not in log
+
+
+def test_the_input_can_be_measured_alone(packed, tmp_path, capfd):
+    train(packed, tmp_path / "x", "--test-io", "1")
+    assert re.search(r"Batch \[5\]\tSpeed: \d+\.\d\d samples/sec", capfd.readouterr().err)
+    assert os.listdir(tmp_path) == []
+
+
+def test_float16_keeps_float32_where_it_matters():
+    """MXNet has no float16 convolution for the processor: the types are inferred, nothing is run."""
+    from common.training_symbol import training_symbol
+    from symbols.mobilenetv2 import get_symbol
+    symbol = training_symbol(get_symbol(10, 0.1), dtype="float16", loss_scale=128)
+    arg_types, out_types, aux_types = symbol.infer_type(data=np.float32)
+    types = dict(zip(symbol.list_arguments(), arg_types))
+    assert types["fc_weight"] == types["first-3x3-conv-conv2d_weight"] == np.float16
+    assert types["first-3x3-conv-batchnorm_gamma"] == np.float32 and set(aux_types) == set(out_types) == {np.float32}
+
+
+def test_the_loss_scale_changes_nothing_but_the_gradients_on_the_way(packed, tmp_path):
+    for scale in ("1", "64"):
+        train(packed, tmp_path / scale, "--loss-scale", scale, "--num-epochs", "1")
+    one, other = (load_params(tmp_path / f"{scale}-0001.params") for scale in ("1", "64"))
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], atol=1e-5, rtol=1e-4, err_msg=name)
+
+
+def test_two_devices_train_as_one(packed, tmp_path, monkeypatch):
+    """But for BatchNorm, whose statistics are those of each device's part: with an equal learning rate of 0 for the
+    weights the statistics are means, and the rest of the state goes both ways."""
+    import common.devices
+    monkeypatch.setattr(common.devices, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    train(packed, tmp_path / "x", "--num-epochs", "1", "--data-val", f"{packed}.rec", "--kv-store", "local")
+    monkeypatch.undo()
+    train(packed, tmp_path / "x", "--num-epochs", "2", "--data-val", f"{packed}.rec", "--resume")
+    assert np.isfinite(load_params(tmp_path / "x-0002.params")["arg:fc_weight"]).all()
+    monkeypatch.setattr(common.devices, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1), mx.cpu(2)])
+    with pytest.raises(InputError, match="--batch-size 20 does not divide by the 3 devices"):
+        train(packed, tmp_path / "y")
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--lr", "nan"], ["--wd", "inf"], ["--mom", "-1"], ["--batch-size", "0"], ["--random-crop", "7"], ["--seed", "-1"],
+    ["--seed", "99999999999"], ["--image-shape", "3,31,31"], ["--rgb-std", "0,0,0"], ["--rgb-mean", "nan,0,0"],
+    ["--kv-store", "redis"], ["--network", "resnet"], ["--benchmark", "-5"], ["--no-such-flag"],
+])
+def test_values_that_cannot_be_used_are_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        train_imagenet.get_args_parser().parse_args(arguments)
+    line, = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2 and arguments[0] in line
+
+
+def test_validation_scores_the_weights_that_are_saved(packed, tmp_path, capsys):
+    """Those of each epoch, and their average too, as eval_imagenet.py scores them."""
+    import eval_imagenet
+    train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--ema", "0.8", "--lr", "0.1")
+    for event in events(tmp_path / "x", "validation"):
+        for version in ("", "ema-"):
+            capsys.readouterr()
+            eval_imagenet.main(eval_imagenet.get_args_parser().parse_args([
+                "--model-prefix", f"{tmp_path}/x{version and '-ema'}", "--epoch",
+                str(event["epoch"] + 1), "--data-val", f"{packed}.rec", "--image-shape", "3,48,48"]))
+            assert capsys.readouterr().out.startswith(f"top-1 {event[version + 'top-1']:.4f} ")
