@@ -14,7 +14,8 @@ NEEDS_CXX := command -v $(firstword $(CXX)) >/dev/null || \
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses."
+	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses, MXNET=mxnet-cu117==1.9.1 a build of"
+	@echo "MXNet for GPUs in place of mxnet."
 
 setup: $(NATIVE)  ## make .venv, install the pinned packages, build native/ (demo and test do it by themselves)
 
@@ -42,6 +43,13 @@ ifneq ($(PYTHON),)
   endif
 endif
 
+# another build of MXNet asked for than the one in .venv, which .ready names
+INSTALLED := $(shell cat $(READY) 2>/dev/null)
+BUILD := $(or $(MXNET),$(INSTALLED))
+ifneq ($(BUILD),$(INSTALLED))
+  $(READY): remake
+endif
+
 $(READY): requirements.txt requirements-inference.txt requirements-dev.txt constraints.txt
 	@$(NEEDS_CXX)
 	@python=$$(tools/find_python.sh) && \
@@ -49,7 +57,11 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 	"$$python" -m venv --clear $(VENV) && \
 	echo "Installing the packages of requirements-dev.txt (about 400 MB to download, 1.3 GB on disk)" && \
 	$(VPY) -m pip install --disable-pip-version-check -r requirements-dev.txt && \
-	touch $@
+	if [ -n "$(BUILD)" ]; then \
+	  $(VPY) -m pip uninstall -q -y mxnet && \
+	  $(VPY) -m pip install --disable-pip-version-check --no-deps "$(BUILD)"; \
+	fi && \
+	echo "$(BUILD)" > $@
 
 $(NATIVE): $(READY) native/Makefile native/include/tvm/support/span.h
 	@$(NEEDS_CXX)

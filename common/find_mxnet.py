@@ -24,5 +24,8 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError("MXNet is not installed: pip install -r requirements.txt (Python 3.10 to 3.12)",
                               name="mxnet") from None
+except OSError as error:  # a library that it is linked to
+    raise ModuleNotFoundError(f"MXNet cannot be loaded: {error} (a build for GPUs needs NVIDIA's driver, CUDA of its "
+                              "version, cuDNN and NCCL)", name="mxnet") from None
 
 __all__ = ["mx"]

@@ -5,6 +5,8 @@ import signal
 import time
 from contextlib import ExitStack
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from common.data import evaluation_iter, synthetic_iter, training_iter
 from common.distributed import FAILED
 from common.errors import InputError, Stopped
@@ -46,6 +48,7 @@ class Run:
     def train(self) -> None:
         """Train to the end. Raises Stopped where a signal asks for it, InputError where the loss is not finite."""
         with ExitStack() as stack:
+            stack.enter_context(logging_redirect_tqdm())
             if self.writes:
                 stack.enter_context(sole_writer(self.args.model_prefix))
                 for position in () if self.args.resume else stale_positions(self.args):

@@ -55,7 +55,7 @@ class Report:
             self._close_bar()
             self._bar = tqdm(total=batches, initial=batch, unit="batch", leave=False, dynamic_ncols=True,
                              desc=f"epoch {epoch + 1}/{epochs}",
-                             bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}")
+                             bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}")
 
     @property
     def progress(self) -> tuple:

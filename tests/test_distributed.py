@@ -1,0 +1,147 @@
+"""Several workers of MXNet's parameter server, on this machine: train_imagenet.py under tools/launch.py."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from common.data import batches_in_epoch, training_iter, training_set
+from common.params_file import load_params
+from common.training_state import positions
+from tests.common.test_images import options
+from tests.conftest import ROOT
+
+# each worker writes its weights at the end, for the test to compare
+DUMP = """
+import os, runpy, sys
+import numpy as np
+import common.fit as fit
+train = fit.Run.train
+def train_and_dump(self):
+    train(self)
+    args, aux = self.trainer.params()
+    np.savez(os.path.join(sys.argv[-1], f"worker{self.workers.rank}.npz"),
+             **{name: array.asnumpy() for name, array in {**args, **aux}.items()})
+if os.environ["DMLC_ROLE"] == "worker":
+    fit.Run.train = train_and_dump
+sys.argv[0] = "train_imagenet.py"
+folder = sys.argv[-1]
+runpy.run_path("train_imagenet.py", run_name="__main__")
+"""
+
+
+def launch(workers, servers, *command, code=None):
+    program = ["-c", code] if code else ["train_imagenet.py"]
+    return subprocess.Popen([sys.executable, "tools/launch.py", "-n", str(workers), "-s", str(servers), sys.executable,
+                             *program, *map(str, command)], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def arguments(packed, folder, *more):
+    return ["--data-train", f"{packed}.rec", "--data-val", f"{packed}.rec", "--num-classes", "2", "--multiplier", "0.1",
+            "--image-shape", "3,32,32", "--lr", "0.01", "--kv-store", "dist_sync", "--top-k", "0", "--disp-batches",
+            "1", "--num-epochs", "2", *more, "--model-prefix", f"{folder}/x"]
+
+
+@pytest.mark.parametrize(("workers", "servers", "batch", "more"), [
+    (2, 1, 20, ["--ema", "0.9"]), (3, 2, 11, ["--gc-type", "2bit", "--gc-threshold", "0.3"])])
+def test_workers_train_to_equal_weights(packed, tmp_path, workers, servers, batch, more):
+    """103 images do not divide by the workers, nor their parts by the batch."""
+    code = DUMP.replace("sys.argv[-1]", repr(str(tmp_path)))
+    process = launch(workers, servers, *arguments(packed, tmp_path, "--batch-size", batch, *more), code=code)
+    log = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, log
+    weights = [dict(np.load(tmp_path / f"worker{rank}.npz")) for rank in range(workers)]
+    saved = {name.partition(":")[2]: array for name, array in load_params(tmp_path / "x-0002.params").items()}
+    for other in (*weights[1:], saved):
+        assert other.keys() == weights[0].keys()
+        for name, array in weights[0].items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
+    events = [json.loads(line) for line in (tmp_path / "x-metrics.jsonl").read_text().splitlines()]
+    assert [event["images"] for event in events if event["event"] == "validation"] == [103, 103]
+    assert [event["batches"] for event in events if event["event"] == "epoch"] == [103 // (batch * workers)] * 2
+    assert len(re.findall(r"Epoch\[1\] Validation-accuracy", log)) == 1  # only worker 0 speaks
+
+
+@pytest.mark.parametrize("workers", [2, 3, 5])
+def test_the_parts_of_workers_are_disjoint_and_cover_the_set(packed, workers):
+    """Every epoch leaves out a few images of each part, others each time: six of them see all."""
+    plain = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0,
+                 batch_size=3)
+    args = options(packed, **plain)
+
+    def seen(rank, workers, epochs):
+        images = set()
+        for epoch in range(epochs):
+            batches = list(training_iter(args, training_set(args), epoch, rank, workers))
+            assert len(batches) == batches_in_epoch(training_set(args), 3, workers) == 103 // (3 * workers)
+            images |= {image.tobytes() for batch in batches for image in batch.data[0].asnumpy()}
+        return images
+    parts = [seen(rank, workers, 6) for rank in range(workers)]
+    assert sum(map(len, parts)) == 103 and set.union(*parts) == seen(0, 1, 3)
+
+
+def test_a_signal_to_the_launcher_saves_and_ends_all(packed, tmp_path):
+    process = launch(2, 1, *arguments(packed, tmp_path, "--batch-size", "5", "--num-epochs", "200"))
+    wait_for(process, "Epoch[0] Batch [2-3]")
+    process.send_signal(signal.SIGTERM)
+    log = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, log
+    assert re.search(r"stopped by SIGTERM after batch \d+ of 10 of epoch \d+; \S+x-\d{4}(-b\d{5})? is", log), log
+    assert list(tmp_path.glob("x-*.json"))
+
+
+def test_a_killed_worker_ends_all_and_the_run_is_resumed(packed, tmp_path):
+    command = arguments(packed, tmp_path, "--batch-size", "10", "--resume", "--keep", "1")
+    process = launch(2, 1, *command, "--num-epochs", "400")
+    wait_for(process, "Validation-images")
+    workers = [pid for pid in children(process.pid) if role(pid) == "worker"]
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    killed = time.monotonic()
+    log = process.communicate(timeout=60)[0]
+    assert process.returncode != 0 and time.monotonic() - killed < 30, log
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
+    epochs = positions(tmp_path / "x")[-1][0]
+    process = launch(2, 1, *command, "--num-epochs", epochs + 2)
+    log = process.communicate(timeout=120)[0]
+    assert process.returncode == 0 and "Resuming from" in log, log
+    assert (tmp_path / f"x-{epochs + 2:04d}.params").exists()
+
+
+def wait_for(process, words):
+    log = ""
+    while words not in log:
+        line = process.stdout.readline()
+        assert line, log
+        log += line
+
+
+def children(pid):
+    """All processes below one."""
+    found = []
+    for child in [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]:
+        try:
+            with open(f"/proc/{child}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            found += [child, *children(child)]
+    return found
+
+
+def role(pid):
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read().split(b"\0")
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            trains = file.read().split(b"\0")[1] == b"train_imagenet.py"
+    except OSError:
+        return None
+    return next((line[10:].decode() for line in environment if line.startswith(b"DMLC_ROLE=") and trains), None)
