@@ -1,6 +1,6 @@
 """Write files so that a reader never sees half of one."""
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -19,4 +19,5 @@ def written_atomically(path):
             error.filename = str(path)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()

@@ -36,6 +36,8 @@ class Run:
         self.pipeline = {"examples": plan.images.examples, "workers": workers.count,
                          "data_nthreads": args.data_nthreads}
         self.state = resume(args, plan, network, state, self.pipeline) if state else begin(args, plan, network)
+        if len({tuple(position) for position in workers.gather(self.state.position).tolist()}) > 1:
+            raise InputError("--model-prefix: the workers see different checkpoints; put it on storage that all share")
         self.info = self.state.info
         self.settings = plan.recipe.settings(args, plan.recipe.stage_of(self.state.epoch))
         self.top_k = min(args.top_k, self.settings.num_classes)
