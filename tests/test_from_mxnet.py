@@ -98,7 +98,8 @@ def test_list_devices():
     assert "OpenCL" in process.stdout and "--target opencl runs on: " in process.stdout
 
 
-@pytest.mark.parametrize("script", ["train_imagenet.py", "eval_imagenet.py", "from_mxnet.py", "tools/make_digits.py"])
+@pytest.mark.parametrize("script", ["train_imagenet.py", "eval_imagenet.py", "from_mxnet.py", "tools/make_digits.py",
+                                    "tools/launch.py", "tools/plot_training.py"])
 def test_help(script):
     process = run(script, "--help")
     assert process.returncode == 0 and "xample" in process.stdout, process.stderr

@@ -1,0 +1,228 @@
+#!/usr/bin/env python
+"""Start a distributed run of MXNet: one scheduler, servers and workers, on this machine or over ssh. Examples:
+
+    python tools/launch.py -n 2 -s 1 python train_imagenet.py --kv-store dist_sync --data-train train.rec
+    python tools/launch.py -n 4 -H hosts.txt python train_imagenet.py --kv-store dist_sync --data-train /nfs/train.rec
+
+Every process runs the same command; the environment (DMLC_ROLE and others) tells it what it is, and `import mxnet` in
+a server or scheduler serves until the end. The exit status is that of the first process that fails, 128 + signal where
+a signal killed it; all others are then ended. SIGINT and SIGTERM are passed on to the workers. docs/scaling.md tells
+more.
+"""
+import ipaddress
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.arguments import ArgumentParser, amount, positive
+from common.errors import InputError, reported
+from tools.launch_hosts import (
+    WATCHED,
+    address_for,
+    check_hosts,
+    free_port,
+    passed_on,
+    read_hosts,
+    remote_line,
+    ssh_command,
+)
+
+SHORT = 5           # seconds for the workers after another process died: one that waits for it in MXNet hears nothing
+SIGN_OF_LIFE = 10   # seconds between the bytes that tell a host that this process is there
+LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__, usage="launch.py -n WORKERS [options] COMMAND...")
+    parser.add_argument("-n", "--num-workers", type=positive, required=True, help="number of workers")
+    parser.add_argument("-s", "--num-servers", type=positive, help="number of servers (default: as many as workers)")
+    parser.add_argument("--grace", type=amount, default=20,
+                        help="seconds that the workers have to end after SIGINT or SIGTERM, before SIGKILL")
+    hosts = parser.add_argument_group("over ssh")
+    hosts.add_argument("-H", "--hostfile", help="a file of hosts, one a line; workers and servers are dealt out in "
+                       "turn, the scheduler stays here (default: all on this machine)")
+    hosts.add_argument("--ssh", default="ssh", help='the program, as in --ssh "ssh -p 2222"')
+    hosts.add_argument("--address", type=ipaddress.IPv4Address, metavar="IPV4",
+                       help="this machine's address for the hosts (default: that on the way to the first of them)")
+    hosts.add_argument("--port", type=positive, help="port of the scheduler (default: one that is free)")
+    hosts.add_argument("--env", metavar="NAME", action="append",
+                       help="pass this variable of the environment to the hosts too (PATH, VIRTUAL_ENV, PYTHONPATH, "
+                       "LD_LIBRARY_PATH, DMLC_*, MXNET_*, PS_*, OMP_* and KMP_* are)")
+    parser.add_argument("command", nargs="...", metavar="COMMAND", help="what every process runs, with its arguments")
+    return parser
+
+
+def main(args):
+    """The exit status of the run."""
+    command = args.command[args.command[:1] == ["--"]:]
+    if not command:
+        raise InputError("no command to run (see --help)")
+    if not shutil.which(command[0]):
+        raise InputError(f"{command[0]}: no such command here, or not executable")
+    hosts = read_hosts(args.hostfile) if args.hostfile else []
+    ssh = ssh_command(args.ssh) if hosts else []
+    servers = args.num_servers or args.num_workers
+    address = str(args.address or (address_for(hosts) if hosts else "127.0.0.1"))
+    env = {"DMLC_PS_ROOT_URI": address, "DMLC_PS_ROOT_PORT": str(free_port(address, args.port)),
+           "DMLC_NUM_WORKER": str(args.num_workers), "DMLC_NUM_SERVER": str(servers)}
+    passed = passed_on(args.env or [])
+    check_hosts(ssh, hosts, passed, command)
+
+    signals = [number for number in (*LEAVE, signal.SIGTSTP) if signal.getsignal(number) != signal.SIG_IGN]
+    processes = []
+    with Signals(signals) as signals:
+        try:
+            for role, count in (("scheduler", 1), ("server", servers), ("worker", args.num_workers)):
+                for i in range(count):
+                    own = {**env, "DMLC_ROLE": role, f"DMLC_{role.upper()}_ID": str(i)}
+                    host = hosts[i % len(hosts)] if hosts and role != "scheduler" else None
+                    line = [*ssh, host, remote_line({**passed, **own}, command)] if host else None
+                    processes.append(Process(role, i, host, line or local_line(command), own, signals.before))
+            return supervise(processes, args.grace, signals)
+        finally:
+            end(processes)
+
+
+def supervise(processes, grace, signals):
+    """Wait for the workers, then for the rest; the exit status of the run."""
+    workers = [process for process in processes if process.role == "worker"]
+    number = failed = None
+    while not number and not failed and any(worker.status is None for worker in workers):
+        number = signals.next(processes)
+        failed = next((process for process in processes if process.status), None)
+    if failed:
+        say(f"{failed.name} {failed.how()}; ending the others")
+        send(workers, signal.SIGTERM)
+        signals.wait(workers, SHORT)
+        return failed.status
+    if number:
+        say(f"{signal.Signals(number).name} is passed on to the workers, which have {grace:g} s to end")
+        send(workers, number)
+        signals.wait(workers, grace)
+        left = warn_of(workers)
+        return next((worker.status for worker in workers if worker.status), 128 + number if left else 0)
+    signals.wait(processes, grace)
+    warn_of(processes)
+    for process in processes:
+        if process.status:
+            say(f"warning: {process.name} {process.how()}, after all workers had ended well")
+    return 0
+
+
+class Process:
+    """One role, run through watched.py, which ends with its standard input."""
+
+    def __init__(self, role, number, host, line, env, before):
+        self.role, self.host = role, host
+        self.name = f"{role} {number}" if role != "scheduler" else role
+        self._popen = subprocess.Popen(line, stdin=subprocess.PIPE, bufsize=0, env={**os.environ, **env},
+                                       start_new_session=True, preexec_fn=before)
+
+    @property
+    def status(self):
+        """The exit status as a shell has it, None while it runs."""
+        code = self._popen.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def how(self):
+        place = f" on {self.host}" if self.host else ""
+        if self.status == 255 and self.host:
+            return f"{place}: ssh ended with exit status 255, as it does where the connection breaks".lstrip()
+        try:
+            return f"was killed by {signal.Signals(self.status - 128).name}{place}"
+        except ValueError:
+            return f"ended with exit status {self.status}{place}"
+
+    def send(self, number):
+        """A signal for the command; 0 is a sign of life."""
+        with suppress(BrokenPipeError):
+            self._popen.stdin.write(bytes([number]))
+
+    def let_go(self):
+        self._popen.stdin.close()
+
+    def kill(self):
+        self._popen.kill()
+        self._popen.wait()
+
+
+class Signals:
+    """Blocked while the block runs, and taken one by one: no handler interrupts anything."""
+
+    def __init__(self, numbers):
+        self._numbers = [*numbers, signal.SIGCHLD]
+
+    def __enter__(self):
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+        return self
+
+    def __exit__(self, *_):
+        for number in self._numbers:  # a late Ctrl-C is no error after the end
+            while signal.sigtimedwait([number], 0):
+                pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def before(self):
+        """For a new process, before it runs its program."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def next(self, processes, seconds=SIGN_OF_LIFE):
+        """The next of SIGINT, SIGTERM (SIGHUP counts as one); None when a process has ended, or after a while."""
+        for process in processes:
+            process.send(0)
+        info = signal.sigtimedwait(self._numbers, max(0, min(seconds, SIGN_OF_LIFE)))
+        number = info and info.si_signo
+        return {signal.SIGHUP: signal.SIGTERM}.get(number, number) if number in LEAVE else None
+
+    def wait(self, processes, seconds):
+        """Until all of them have ended, the time is over, or a Ctrl-C says that it is."""
+        start = time.monotonic()
+        while any(process.status is None for process in processes) and time.monotonic() < start + seconds:
+            number = self.next(processes, start + seconds - time.monotonic())
+            if number == signal.SIGINT and time.monotonic() > start + 0.5:  # sooner it is the same Ctrl-C, passed on by
+                return                                                      # the program that started this one
+
+
+def send(processes, number):
+    for process in processes:
+        process.send(number)
+
+
+def warn_of(processes):
+    """Those that have not ended."""
+    left = [process.name for process in processes if process.status is None]
+    if left:
+        say(f"warning: not ended by themselves, and killed: {', '.join(left)}")
+    return left
+
+
+def end(processes):
+    """Kill what is left, with all its descendants."""
+    for process in processes:
+        process.let_go()
+    give_up = time.monotonic() + 5
+    while any(process.status is None for process in processes) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    for process in processes:
+        if process.status is None:
+            process.kill()
+
+
+def say(message):
+    print(f"launch.py: {message}", file=sys.stderr, flush=True)
+
+
+def local_line(command):
+    return [sys.executable, "-IS", str(WATCHED), "0", *command]
+
+
+if __name__ == "__main__":
+    with reported("launch.py"):
+        sys.exit(main(get_args_parser().parse_args()))
