@@ -84,7 +84,7 @@ def with_mxnet(args):
 def with_tvm(args):
     """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
     from common.tvm_compile import compile_network, load_network, resolve_target
-    from from_mxnet import device_name
+    from common.tvm_runtime import device_name
 
     network = load_network(args.model_prefix, args.epoch, (args.batch_size, *args.image_shape))
     name = args.target or "opencl"
@@ -103,7 +103,7 @@ BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
 
 def tables(args, num_classes, top_k):
     """The tables that are asked for. Their files are opened before the network runs: a slip shows at once."""
-    from common.evaluate import classes_table, predictions_table
+    from common.evaluation_tables import classes_table, predictions_table
     from common.labels import read_synset
 
     names = read_synset(args.synset, num_classes) if args.synset else None

@@ -63,7 +63,7 @@ def main(args):
     print(f"compiling for {args.target}, half a minute or so", file=sys.stderr)
     compiled = compile_network(network, target, device)
 
-    print(f"device: {device_name(compiled.device)}")
+    print(f"device: {tvm_runtime.device_name(compiled.device)}")
     outputs = []
     for path, data in zip(args.images, inputs):
         print(path)
@@ -110,13 +110,6 @@ def check_published_weights(args):
             f"no checkpoint {PUBLISHED.name} in {PUBLISHED.parent}: put models/{PUBLISHED.name}-symbol.json and "
             f"models/{PUBLISHED.name}-0000.params of https://github.com/liangfu/mxnet-mobilenet-v2 there, or give your "
             "own --model-prefix")
-
-
-def device_name(device):
-    from common.tvm_runtime import host_cpu, tvm
-    if device.device_type == tvm.cpu().device_type:
-        return f"this processor ({host_cpu()})"
-    return device.device_name
 
 
 if __name__ == "__main__":

@@ -118,6 +118,8 @@ class Run:
             logging.info("Reading over %d batches of epoch %d, which are done", first, epoch)
         for _ in range(first):
             images.next()
+            if self.stop.wish and self.workers.count == 1:
+                raise Stopped(self.stop.wish, f"stopped by {_name(self.stop.wish)} before it went on; {self._last()}")
         if settings.mixup:
             images = MixupIter(images, settings.mixup, settings.num_classes, settings.label_smoothing,
                                (settings.seed, epoch, self.workers.rank), first)

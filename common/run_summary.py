@@ -29,7 +29,9 @@ def run_summary(args, plan, network) -> list:
     parameters, multiply_adds = network_summary(network, (1, *settings.image_shape))
     height, width = settings.image_shape[1:]
     workers = f" of {plan.workers} workers" if plan.workers > 1 else ""
-    return [f"Network: {settings.network} {settings.multiplier:g}, {settings.num_classes} classes, {parameters:,} "
+    table = "".join(f", {value} {name}" for name, value, usual in (
+        ("strides", settings.strides, "published"), ("padding", settings.padding, "symmetric")) if value != usual)
+    return [f"Network: {settings.network} {settings.multiplier:g}{table}, {settings.num_classes} classes, {parameters:,} "
             f"parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
             f"Images: {plan.images.rec}, {plan.images.examples:,} in an epoch{workers}"
             + (f", shorter side {plan.images.short_side}" if plan.images.short_side else "")
@@ -40,13 +42,13 @@ def run_summary(args, plan, network) -> list:
 
 
 def _options(settings):
-    for destination, words in (("no_wd", "none on BatchNorm"), ("label_smoothing", "label smoothing {:g}"),
-                               ("ema", "average with decay {:g}"), ("train_from", "trained from layer {}"),
-                               ("pretrained_model", "weights of {}")):
-        if value := getattr(settings, destination):
+    for destination, usual, words in (
+            ("no_wd", 0, "none on BatchNorm"), ("label_smoothing", 0, "label smoothing {:g}"),
+            ("ema", 0, "average with decay {:g}"), ("head_lr_mult", 1, "rate of fc times {:g}"),
+            ("train_from", None, "trained from layer {}"), ("pretrained_model", None, "weights of {}"),
+            ("dtype", "float32", "{}"), ("loss_scale", None, "loss scale {:g}")):
+        if (value := getattr(settings, destination)) != usual:
             yield ", " + words.format(value)
-    if settings.dtype != "float32":
-        yield f", {settings.dtype}"
 
 
 def stages_table(args, plan) -> list:

@@ -81,6 +81,12 @@ def list_devices():
     yield f"--target opencl runs on: {opencl_device().device_name}"
 
 
+def device_name(device) -> str:
+    if device.device_type == tvm.cpu().device_type:
+        return f"this processor ({host_cpu()})"
+    return device.device_name
+
+
 def host_cpu() -> str:
     """LLVM's name of this processor (`-mcpu=native` would silently fall back to a generic one)."""
     return tvm.target.codegen.llvm_get_system_cpu()

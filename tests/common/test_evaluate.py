@@ -8,8 +8,9 @@ import pytest
 
 from common.checkpoint import load_checkpoint
 from common.errors import InputError
-from common.evaluate import Score, classes_table, count, module_predictor, predictions_table, score, top_answers
+from common.evaluate import Score, count, module_predictor, score, top_answers
 from common.evaluation_data import EvaluationIter
+from common.evaluation_tables import classes_table, predictions_table
 from common.find_mxnet import mx
 from common.mxnet_predict import predict as mxnet_predict
 from common.preprocess import RGB_MEAN, RGB_STD
