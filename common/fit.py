@@ -169,7 +169,7 @@ class Run:
     def _last(self):
         if not self.saves:
             return "nothing is saved without --model-prefix"
-        if not self.state.arg_params and not self.state.updates:
+        if not self.state.updates:
             return "nothing was saved yet"
         return f"{self.args.model_prefix}-{stem(*self.state.position)} is the last checkpoint; --resume goes on from it"
 

@@ -29,10 +29,10 @@ def run_summary(args, plan, network) -> list:
     parameters, multiply_adds = network_summary(network, (1, *settings.image_shape))
     height, width = settings.image_shape[1:]
     workers = f" of {plan.workers} workers" if plan.workers > 1 else ""
-    table = "".join(f", {value} {name}" for name, value, usual in (
+    variant = "".join(f", {value} {name}" for name, value, usual in (
         ("strides", settings.strides, "published"), ("padding", settings.padding, "symmetric")) if value != usual)
-    return [f"Network: {settings.network} {settings.multiplier:g}{table}, {settings.num_classes} classes, {parameters:,} "
-            f"parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
+    return [f"Network: {settings.network} {settings.multiplier:g}{variant}, {settings.num_classes} classes, "
+            f"{parameters:,} parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
             f"Images: {plan.images.rec}, {plan.images.examples:,} in an epoch{workers}"
             + (f", shorter side {plan.images.short_side}" if plan.images.short_side else "")
             + (f"; validation: {args.data_val}" if args.data_val else "; no validation"),
