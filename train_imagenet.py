@@ -43,9 +43,9 @@ def main(arguments=None):
     given, args = parser.given(arguments), parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
                         force=True)
-    state = newest_state(args.model_prefix) if args.resume and args.model_prefix else None
+    state = newest_state(args.model_prefix) if args.resume and args.model_prefix and not args.benchmark else None
     recipe = resolve(parser, given, state and state.info["recipe"])
-    if state and state.epoch >= recipe.epochs:
+    if state and state.epoch >= recipe.epochs and (not args.data_val or "validation" in state.info):
         logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
                      state.epoch, recipe.epochs)
         return
@@ -59,7 +59,7 @@ def main(arguments=None):
         raise InputError("--dtype float16: MXNet has its convolutions for GPUs only; give --gpus too")
     devices = contexts(args.gpus)
     if args.benchmark:
-        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1},))
+        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1, "warmup_epochs": 0.0, "mixup": 0.0},))
         images = TrainingSet("synthetic images", "", BENCHMARK_BATCHES * settings.batch_size)
     else:
         images = training_set(args)
@@ -68,7 +68,7 @@ def main(arguments=None):
         logging.getLogger().setLevel(logging.WARNING)
     plan = Plan(recipe, images, workers.count)
     run = Run(args, plan, network, devices, workers, state)
-    for line in run_summary(args, plan, network):
+    for line in run_summary(args, plan, network, resolve(parser, {})):
         logging.info(line)
     if args.test_io:
         run.measure_input()

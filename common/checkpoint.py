@@ -33,8 +33,11 @@ def write_params(path, params, aux_params=None) -> None:
         params = {f"{kind}:{name}": array for kind, group in (("arg", params), ("aux", aux_params))
                   for name, array in group.items()}
     with written_atomically(path) as partial:
-        mx.nd.save(partial, {name: array.as_in_context(mx.cpu()) for name, array in params.items()})
-        load_params(partial)  # MXNet does not say that a disk was full
+        try:
+            mx.nd.save(partial, {name: array.as_in_context(mx.cpu()) for name, array in params.items()})
+            load_params(partial)  # MXNet does not always say that a disk was full
+        except (mx.base.MXNetError, InputError) as error:
+            raise InputError(f"{path}: cannot be written; is the disk full? ({last_line(error)})") from None
 
 
 def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:

@@ -140,11 +140,13 @@ class SyntheticIter(mx.io.DataIter):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images to train on: `examples` of them in an epoch of all workers; `short_side` as they were packed, or None."""
+    """Images to train on: `examples` of them in an epoch of all workers. `short_side` as they were packed, and
+    `records`, how many there are: None where nothing tells."""
     rec: str
     idx: str
     examples: int
     short_side: int = None
+    records: int = None
 
 
 def training_set(args) -> TrainingSet:
@@ -159,7 +161,7 @@ def training_set(args) -> TrainingSet:
     examples = args.num_examples or packed or records
     if not examples:
         raise InputError(f"{args.data_train}: has no .idx beside it, so give --num-examples (or --data-train-idx)")
-    return TrainingSet(args.data_train, idx, examples, short_side)
+    return TrainingSet(args.data_train, idx, examples, short_side, packed or records)
 
 
 def batches_in_epoch(images: TrainingSet, batch_size: int, workers=1) -> int:
@@ -175,7 +177,8 @@ def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1):
     (--seed, epoch, rank), on any machine with as many decoding threads."""
     seed = int(np.random.SeedSequence([args.seed, epoch, rank]).generate_state(1)[0] >> 1)
     batches = batches_in_epoch(images, args.batch_size, workers)
-    at_a_time = min(max(IMAGES_AT_A_TIME // args.batch_size, 1), batches) * args.batch_size
+    in_part = (images.records or images.examples) // (args.batch_size * workers)
+    at_a_time = max(min(IMAGES_AT_A_TIME // args.batch_size, batches, in_part), 1) * args.batch_size
     with reading(images.rec):
         records = mx.io.ImageRecordIter(
             path_imgrec=images.rec, path_imgidx=images.idx, shuffle=True, seed=seed, seed_aug=seed,

@@ -8,7 +8,9 @@ from common.errors import InputError, last_line
 from common.evaluate import Score
 from common.find_mxnet import mx
 
-FAILED = 255  # the wish of a worker that cannot go on; a signal's number: it was asked to stop; 0: go on
+# what a worker wishes at a batch, the greatest of which all obey: to go on (0), to save and go on, to save and end by a
+# signal (its number), to end at once
+SAVE, FAILED = 1, 255
 
 
 class Workers:

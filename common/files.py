@@ -15,7 +15,7 @@ def written_atomically(path):
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if error.filename == str(partial):
+        if error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
     finally:

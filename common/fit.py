@@ -4,20 +4,32 @@ import math
 import signal
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.data import evaluation_iter, synthetic_iter, training_iter
-from common.distributed import FAILED
+from common.distributed import FAILED, SAVE
 from common.errors import InputError, Stopped
 from common.evaluate import score
+from common.learning_rate import quiet
 from common.mixup import MixupIter
 from common.optimizer import check_optimizer
 from common.report import Report
 from common.run_start import begin, check_model_prefix, metrics_file, resume, stale_positions
 from common.stop import StopRequest
 from common.trainer import Trainer
-from common.training_state import TrainingState, describe_again, finite, prune, remove, save_state, sole_writer, stem
+from common.training_state import (
+    TrainingState,
+    describe_again,
+    finite,
+    prune,
+    remove,
+    save_state,
+    set_aside,
+    sole_writer,
+    stem,
+)
 
 
 class Run:
@@ -31,7 +43,7 @@ class Run:
     def __init__(self, args, plan, network, devices, workers, state=None):
         self.args, self.plan, self.network, self.devices, self.workers = args, plan, network, devices, workers
         check_model_prefix(args)
-        check_optimizer(plan.recipe.common["optimizer"])
+        check_optimizer(plan.recipe.settings(args, 0))
         # what else the images of an epoch depend on
         self.pipeline = {"examples": plan.images.examples, "workers": workers.count,
                          "data_nthreads": args.data_nthreads}
@@ -53,33 +65,40 @@ class Run:
             stack.enter_context(logging_redirect_tqdm())
             if self.writes:
                 stack.enter_context(sole_writer(self.args.model_prefix))
-                for position in () if self.args.resume else stale_positions(self.args):
-                    remove(self.args.model_prefix, position)
+                if self.args.resume:
+                    set_aside(self.args.model_prefix, self.state.position)
+                else:
+                    for position in stale_positions(self.args):
+                        remove(self.args.model_prefix, position)
             self.stop = stack.enter_context(StopRequest())
             start = self.state
             self.trainer = Trainer(self.network, self.settings, start, self._shapes(self.settings), self.plan.scheduler,
                                    self.devices, self.workers, self.plan.updates_before(*start.position))
             self.report = stack.enter_context(Report(
                 self.args.disp_batches, self.top_k, self.plan.images_left,
-                metrics_file(self.args.model_prefix) if self.writes else None, start.position > (0, 0),
+                metrics_file(self.args.model_prefix) if self.writes else None,
+                self.args.resume or start.position > (0, 0),
                 self.args.tensorboard if self.workers.rank == 0 else None, self.trainer.updates))
             self.report.begin_run(*start.position, recipe=self.plan.recipe.as_json())
             self._saved = time.monotonic()
             if self.args.resume and start.epoch and not start.batch and "validation" not in self.info:
                 self._validate(start.epoch - 1, saved=True)  # the run ended before it could
             for epoch in range(start.epoch, self.plan.recipe.epochs):
-                self._train_epoch(epoch, start.batch if epoch == start.epoch else 0)
+                order = self._train_epoch(epoch, start.batch if epoch == start.epoch else 0)
                 self.trainer.share_statistics()
                 self.info.pop("validation", None)
                 due = (epoch + 1) % self.args.save_period == 0 or epoch + 1 == self.plan.recipe.epochs
-                if due:
+                if due or order > SAVE:
                     self._save(epoch + 1, 0)
+                if order > SAVE:
+                    raise Stopped(order, f"stopped by {_name(order)} at the end of epoch {epoch}; {self._last()}")
                 self._validate(epoch, saved=due)
+            logging.info("Finished: %d epochs are completed", self.plan.recipe.epochs)
 
     def measure_input(self) -> None:
         """Read an epoch of training images, and tell how fast that was."""
+        batches, began = self.plan.batches[self.plan.recipe.stage_of(self.state.epoch)], time.monotonic()
         images = self._images(self.settings, self.state.epoch, 0)
-        batches, began = self.plan.batches[0], time.monotonic()
         for done in range(1, batches + 1):
             images.next().data[0].wait_to_read()
             if done % self.args.disp_batches == 0 or done == batches:
@@ -87,7 +106,7 @@ class Run:
                              done * self.settings.batch_size / (time.monotonic() - began))
 
     def _train_epoch(self, epoch, first):
-        """From batch number `first` on."""
+        """From batch number `first` on; returns what the workers agreed on at the last batch."""
         stage = self.plan.recipe.stage_of(epoch)
         settings, batches = self.plan.recipe.settings(self.args, stage), self.plan.batches[stage]
         self.trainer.begin_stage(self._shapes(settings))
@@ -99,15 +118,26 @@ class Run:
                 batch = images.next()
             self.trainer.step(batch)
             score, lr = self.trainer.score(batch, self.top_k), self.trainer.learning_rate()
-            order = self.workers.agree(self.stop.wish if math.isfinite(score.loss) else FAILED)
+            order = self.workers.agree(self._wish() if math.isfinite(score.loss) else FAILED)
             if order == FAILED or not math.isfinite(score.loss):
                 self._diverged(f"the loss is {score.mean_loss:g}", epoch, done)
             self.report.batch(score, lr, self.trainer.updates)
-            if order:
-                raise self._stopped(order, epoch, done, batches)
-            if done < batches and self._due_by_time():
-                self._save(epoch, done)
-        self.report.end_epoch(lr, self.plan.lr_end(epoch), self.trainer.updates)
+            if order and done < batches:
+                self.trainer.share_statistics()
+                if self.saves:
+                    self._save(epoch, done)
+                if order > SAVE:
+                    raise Stopped(order, f"stopped by {_name(order)} after batch {done} of {batches} of epoch {epoch}; "
+                                  + self._last())
+        with quiet():
+            lr_end = self.plan.lr_end(epoch)
+        self.report.end_epoch(lr, lr_end, self.trainer.updates)
+        return order
+
+    def _wish(self):
+        """A signal's number, or SAVE after the minutes of --save-every."""
+        due = self.writes and self.args.save_every and time.monotonic() - self._saved >= 60 * self.args.save_every
+        return self.stop.wish or (SAVE if due else 0)
 
     def _images(self, settings, epoch, first):
         """The batches of an epoch from number `first` on."""
@@ -160,12 +190,6 @@ class Run:
             return predict(data)
         return predict_unless_stopped
 
-    def _stopped(self, number, epoch, done, batches):
-        if self.saves:
-            self._save(*((epoch, done) if done < batches else (epoch + 1, 0)))
-        return Stopped(number, f"stopped by {_name(number)} after batch {done} of {batches} of epoch {epoch}; "
-                       + self._last())
-
     def _last(self):
         if not self.saves:
             return "nothing is saved without --model-prefix"
@@ -178,29 +202,28 @@ class Run:
                          f"{self._last()}; give a lower --lr or a longer --warmup-epochs"
                          + (", or a lower --loss-scale" if self.settings.dtype == "float16" else ""))
 
-    def _due_by_time(self):
-        return self.args.save_every and time.monotonic() - self._saved >= 60 * self.args.save_every
-
     def _save(self, epoch, batch):
-        if not self.writes:
-            return
-        average, (arg_params, aux_params) = self.trainer.averaged_params(), self.trainer.params()
-        if not finite(arg_params, aux_params, *(average or ())):
-            self._diverged("the weights are not finite", *((epoch, batch) if batch else (epoch - 1, "the last")))
-        stage = self.plan.recipe.stage_of(epoch)
-        self.info.update(recipe=self.plan.recipe.as_json(),
-                         pipeline={**self.pipeline, "global_batch": self.plan.global_batch(stage)},
-                         **({"progress": self.report.progress} if batch else {}))
-        self.state = TrainingState(epoch, batch, self.trainer.updates, arg_params, aux_params,
-                                   self.trainer.optimizer_state(), average, self.info)
-        path = save_state(self.args.model_prefix, self.state, self.network)
-        logging.info('Saved checkpoint to "%s"', path)
-        self.info.pop("progress", None)
-        self._saved = time.monotonic()
-        self._prune()
+        """Worker 0 writes; all workers know then that it is written."""
+        position = TrainingState(epoch, batch, self.trainer.updates, info=self.info)
+        if self.writes:
+            average, (arg_params, aux_params) = self.trainer.averaged_params(), self.trainer.params()
+            if not finite(arg_params, aux_params, *(average or ())):
+                self._diverged("the weights are not finite", *((epoch, batch) if batch else (epoch - 1, "the last")))
+            stage = self.plan.recipe.stage_of(epoch)
+            self.info.update(recipe=self.plan.recipe.as_json(),
+                             pipeline={**self.pipeline, "global_batch": self.plan.global_batch(stage)},
+                             **({"progress": self.report.progress} if batch else {}))
+            path = save_state(self.args.model_prefix, replace(
+                position, arg_params=arg_params, aux_params=aux_params, average=average,
+                optimizer=self.trainer.optimizer_state()), self.network)
+            logging.info('Saved checkpoint to "%s"', path)
+            self.info.pop("progress", None)
+        self.state, self._saved = position, time.monotonic()
+        if self.writes:
+            self._prune()
 
     def _prune(self):
-        prune(self.args.model_prefix, self.args.keep, self.info.get("best", {}).get("epoch"))
+        prune(self.args.model_prefix, self.args.keep, self.state.position, self.info.get("best", {}).get("epoch"))
 
 
 def _name(number):

@@ -18,6 +18,7 @@ class StageScheduler(mx.lr_scheduler.LRScheduler):
         self._stages = stages
 
     def __call__(self, num_update):
+        num_update = max(num_update, 1)  # some of MXNet's optimizers ask before their first update
         first, scheduler = max((stage for stage in self._stages if stage[0] <= num_update), key=lambda stage: stage[0])
         return scheduler(num_update - first + 1)
 
@@ -30,20 +31,21 @@ def make_scheduler(recipe, batches, workers=1) -> StageScheduler:
     """`batches`: those of an epoch, for each stage of the recipe. Raises InputError for values that do not fit."""
     stages, first = [], 1
     for stage, in_epoch in zip(recipe.stages, batches):
-        stages.append((first, _stage_scheduler(stage, in_epoch, scaled_lr(recipe, stage, workers))))
+        stages.append((first, _stage_scheduler({**stage, **scaled_rates(recipe, stage, workers)}, in_epoch)))
         first += stage["epochs"] * in_epoch
     return StageScheduler(stages)
 
 
-def scaled_lr(recipe, stage, workers=1) -> float:
-    """The initial rate of a stage, in proportion to the global batch where the recipe says for which one it is meant
-    (the linear rule of Goyal et al., 2017)."""
+def scaled_rates(recipe, stage, workers=1) -> dict:
+    """The rates of a stage, in proportion to the global batch where the recipe says for which one they are meant (the
+    linear rule of Goyal et al., 2017)."""
     meant_for = recipe.common["lr_for_batch"]
-    return stage["lr"] * (stage["batch_size"] * workers / meant_for if meant_for else 1)
+    ratio = stage["batch_size"] * workers / meant_for if meant_for else 1
+    return {key: stage[key] * ratio for key in ("lr", "lr_final", "warmup_lr")}
 
 
-def _stage_scheduler(stage, batches, lr):
-    total = stage["epochs"] * batches
+def _stage_scheduler(stage, batches):
+    total, lr = stage["epochs"] * batches, stage["lr"]
     warmup = round(stage["warmup_epochs"] * batches)
     if warmup >= total and warmup:
         raise InputError(f"--warmup-epochs {stage['warmup_epochs']:g}: the stage has {stage['epochs']} epochs")

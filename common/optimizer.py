@@ -10,13 +10,35 @@ from common.find_mxnet import mx
 
 MOMENTUM_OPTIMIZERS = ("sgd", "ccsgd", "nag", "dcasgd", "lbsgd", "lars", "signum")
 # keep numbers of their own besides the arrays of their state, so that a resumed run is not exactly the same
-NOT_EXACT = ("nadam", "lbsgd", "dcasgd", "sgld")
+NOT_EXACT = ("nadam", "lars", "lbsgd", "dcasgd", "sgld")
+ADVICE = "give --optimizer, --mom, --train-from and --dtype as they were, or start from the weights by --load-epoch"
 HEAD = ("fc_weight", "fc_bias")
 
 
-def check_optimizer(name) -> None:
-    if name not in mx.optimizer.Optimizer.opt_registry:
-        raise InputError(f"--optimizer {name}: MXNet has {', '.join(sorted(mx.optimizer.Optimizer.opt_registry))}")
+def check_optimizer(args) -> None:
+    """Raise InputError unless the optimizer of the common settings `args` is one that can update a weight."""
+    if args.optimizer not in mx.optimizer.Optimizer.opt_registry:
+        raise InputError(f"--optimizer {args.optimizer}: MXNet has "
+                         f"{', '.join(sorted(mx.optimizer.Optimizer.opt_registry))}")
+    optimizer = _create(args, mx.lr_scheduler.FactorScheduler(1, base_lr=0.1))
+    try:
+        for shape in ((2,), (2, 2, 1, 1)):
+            weight = mx.nd.ones(shape)
+            optimizer.update(0, weight, weight, optimizer.create_state(0, weight))
+            weight.wait_to_read()
+    except Exception as error:  # of any kind: they are MXNet's own slips
+        raise InputError(f"--optimizer {args.optimizer}: cannot be used here ({type(error).__name__}: "
+                         f"{last_line(error)})") from None
+
+
+def _create(args, scheduler, **options):
+    if args.optimizer in MOMENTUM_OPTIMIZERS:
+        options["momentum"] = args.mom
+    try:
+        return mx.optimizer.create(args.optimizer, learning_rate=scheduler.base_lr, lr_scheduler=scheduler, wd=args.wd,
+                                   multi_precision=args.dtype == "float16", **options)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise InputError(f"--optimizer {args.optimizer}: {last_line(error)}") from None
 
 
 def init_optimizer(module, args, scheduler, kvstore, updates=0) -> None:
@@ -26,15 +48,8 @@ def init_optimizer(module, args, scheduler, kvstore, updates=0) -> None:
     """
     os.environ["MXNET_UPDATE_ON_KVSTORE"] = "0"
     names, devices = module._exec_group.param_names, len(module._context)
-    options = dict(lr_scheduler=scheduler, wd=args.wd, begin_num_update=updates, sym=module.symbol,
-                   multi_precision=args.dtype == "float16",
-                   param_idx2name={i * devices + k: name for i, name in enumerate(names) for k in range(devices)})
-    if args.optimizer in MOMENTUM_OPTIMIZERS:
-        options["momentum"] = args.mom
-    try:
-        optimizer = mx.optimizer.create(args.optimizer, **options)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise InputError(f"--optimizer {args.optimizer}: {last_line(error)}") from None
+    optimizer = _create(args, scheduler, begin_num_update=updates, sym=module.symbol, param_idx2name={
+        i * devices + k: name for i, name in enumerate(names) for k in range(devices)})
     optimizer.set_wd_mult({name: 0.0 for name in names if args.no_wd and name.endswith("_gamma")})
     optimizer.set_lr_mult({name: args.head_lr_mult for name in HEAD if args.head_lr_mult != 1})
     optimizer.rescale_grad = 1 / module._exec_group.batch_size  # as Module wants it; each stage sets its own
@@ -65,12 +80,14 @@ def restore_state(module, arrays: dict, source) -> None:
             for part, array in enumerate(_flat(state)):
                 saved = arrays.get(f"{name}:{part}")
                 if saved is None or saved.shape != array.shape:
-                    raise InputError(f"{source}: not the state of --optimizer {kind} for this network ({name})")
+                    raise InputError(f"{source}: not the state of --optimizer {kind} for this network ({name}); "
+                                     f"{ADVICE}")
                 array[:] = saved
                 used.add(f"{name}:{part}")
             updater.states[index], updater.states_synced[index] = state, True
     if used != set(arrays):
-        raise InputError(f"{source}: holds state that --optimizer {kind} does not have ({min(set(arrays) - used)})")
+        raise InputError(f"{source}: holds state that --optimizer {kind} does not have here "
+                         f"({min(set(arrays) - used)}); {ADVICE}")
 
 
 def master_weights(module) -> dict:

@@ -44,8 +44,8 @@ def load_params(path) -> dict:
     try:
         with open(path, "rb") as file:
             content = file.read()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
     reader = _Reader(content, path)
     if reader.read("Q") != FILE_MAGIC or reader.read("Q") != 0:
         raise InputError(f"{path}: not an MXNet parameter file")

@@ -76,7 +76,10 @@ def resolve(parser, given: dict, saved: dict = None) -> Recipe:
     common = _pick(COMMON, {**defaults, **common, **given})
     stages = [{"epochs": stage["epochs"], **_pick(STAGE, {**defaults, **stage, **given})} for stage in stages]
     stages = [_scaled(stage, scale) for stage in stages]
-    return Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))))
+    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))))
+    if recipe.epochs > MAX_EPOCHS:
+        raise InputError(f"{recipe.epochs:.6g} epochs: give {MAX_EPOCHS} at most")
+    return recipe
 
 
 def _pick(flags, values):
@@ -87,7 +90,7 @@ def _scaled(stage, scale):
     """A stage of `scale` times the epochs in which the learning rate goes the same way."""
     if scale == 1:
         return stage
-    epochs = max(1, round(stage["epochs"] * scale))
+    epochs = max(1, round(min(stage["epochs"] * scale, 2.0 * MAX_EPOCHS)))
     ratio = epochs / stage["epochs"]
     changed = {"epochs": epochs, "warmup_epochs": round(stage["warmup_epochs"] * ratio, 6)}
     if stage["lr_step_epochs"]:
@@ -135,6 +138,8 @@ def _read_recipe(parser, name):
         raise InputError(f"--recipe {name}: there is no {path}; give a file, or one of {known}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deep") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: not a checkpoint's description, which holds a recipe") from None
     description, stages = content.pop("description", ""), content.pop("stage", None)

@@ -133,7 +133,6 @@ class Report:
         seconds = max(now - self._part_began, 1e-9)
         self._seconds += seconds
         self._waited += self._part_waited
-        self._speed = (self._batch - self._part_from) * self._images / seconds
         self._part, self._part_waited, self._part_began, self._part_from = Score(), 0.0, now, self._batch
         return seconds
 

@@ -9,6 +9,8 @@ from common.learning_rate import quiet
 from common.optimizer import NOT_EXACT
 from common.training_state import TrainingState, plain_checkpoints, positions, stem
 
+MAX_NAME = 190  # bytes; what is put before and behind it is less than the 65 that most file systems then leave
+
 
 def check_model_prefix(args) -> None:
     """An epoch is too long to learn only at its end that the checkpoint cannot be written."""
@@ -18,13 +20,15 @@ def check_model_prefix(args) -> None:
             if given:
                 raise InputError(f"{flag} needs --model-prefix")
         return
-    if prefix.endswith("/"):
+    if prefix.endswith("/") or Path(prefix).name in ("", "..") or "\0" in prefix:
         raise InputError(f"--model-prefix {prefix}: give the beginning of the files' names too")
     folder = Path(prefix).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--model-prefix {prefix}: {error.strerror}: {error.filename}") from None
+    if len(os.fsencode(Path(prefix).name)) > MAX_NAME:
+        raise InputError(f"--model-prefix {prefix}: the name is too long; give {MAX_NAME} bytes at most")
     if not os.access(folder, os.W_OK):
         raise InputError(f"--model-prefix {prefix}: {folder} cannot be written to")
 
@@ -38,17 +42,21 @@ def begin(args, plan, network) -> TrainingState:
     if args.load_epoch is not None and args.load_epoch >= plan.recipe.epochs:
         raise InputError(f"--num-epochs {plan.recipe.epochs}: {args.load_epoch} epochs are completed already")
     if args.resume:
-        plain = plain_checkpoints(prefix)
-        if plain and not metrics_file(prefix).exists():
+        if plain := plain_checkpoints(prefix):
             file, epoch = plain[-1]
             raise InputError(f"--resume: {file} holds weights alone, no state of training; --load-epoch {epoch} starts "
                              "from them")
         logging.info("Nothing to resume at %s: starting from the beginning", prefix)
-    elif (stale := stale_positions(args)) and not args.overwrite:
-        raise InputError(f"--model-prefix {prefix}: has checkpoints of a run up to {stem(*stale[-1])}; give --resume "
-                         "to go on with it, --overwrite 1 to remove them, or another prefix")
+    elif prefix and not args.overwrite:
+        stale = stale_positions(args) + [(epoch, 0) for _, epoch in plain_checkpoints(prefix)
+                                         if epoch > (args.load_epoch or 0)]
+        if stale:
+            raise InputError(f"--model-prefix {prefix}: has checkpoints up to {stem(*max(stale))}; give --resume to go "
+                             "on with that run, --overwrite 1 to write over them, or another prefix")
     state = TrainingState(args.load_epoch or 0)
     if args.load_epoch is not None:
+        if settings.pretrained_model:
+            logging.info("Starting from epoch %d of %s, not from --pretrained-model", args.load_epoch, prefix)
         state.arg_params, state.aux_params = load_params_for(network, prefix, args.load_epoch, data_shape)
     elif settings.pretrained_model:
         state.arg_params, state.aux_params = load_pretrained(network, settings.pretrained_model, data_shape)
@@ -59,7 +67,7 @@ def stale_positions(args) -> list:
     """Checkpoints that a run which begins would mix with its own."""
     if not args.model_prefix:
         return []
-    return [position for position in positions(args.model_prefix) if position > (args.load_epoch or -1, 0)]
+    return [position for position in positions(args.model_prefix) if position > (args.load_epoch or 0, 0)]
 
 
 def metrics_file(prefix) -> Path:
@@ -82,16 +90,18 @@ def resume(args, plan, network, state, pipeline: dict) -> TrainingState:
         if (old := state.info["pipeline"].get(key)) != value:
             logging.warning("Not as in %s: %s %s -> %s; the result will differ", at, key, old, value)
     if settings.optimizer in NOT_EXACT:
-        logging.warning("--optimizer %s has state that is not saved; the result will differ a little",
-                        settings.optimizer)
+        logging.warning("--optimizer %s has state that is not saved; the result will differ", settings.optimizer)
     updates = plan.updates_before(*state.position)
     stage = plan.recipe.stage_of(state.epoch)
     if state.batch and (updates != state.updates or plan.images.examples != state.info["pipeline"].get("examples")
                         or plan.global_batch(stage) != state.info["pipeline"].get("global_batch")):
         raise InputError(f"--resume: {at} is inside an epoch, whose batches have changed with the batch size, the "
                          f"images or the workers; give them as they were, or --load-epoch {state.epoch}")
-    params = (state.arg_params, state.aux_params)
-    state.arg_params, state.aux_params = fitting(network, params, f"{at}.params", (1, *settings.image_shape))
+    data_shape = (1, *settings.image_shape)
+    state.arg_params, state.aux_params = fitting(network, (state.arg_params, state.aux_params), f"{at}.params",
+                                                 data_shape)
+    if state.average:
+        state.average = fitting(network, state.average, f"the average of {at}", data_shape)
     with quiet():
         plan.scheduler(updates + 1)  # it catches up
     logging.info("Resuming from %s: %d epochs%s are completed", at, state.epoch,

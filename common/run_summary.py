@@ -3,6 +3,8 @@ import json
 import math
 
 from common.data import augmentation
+from common.learning_rate import scaled_rates
+from common.optimizer import MOMENTUM_OPTIMIZERS
 
 LAYERS = ("Convolution", "FullyConnected")
 
@@ -23,32 +25,40 @@ def network_summary(symbol, data_shape) -> tuple:
     return sum(map(math.prod, weights.values())), multiply_adds
 
 
-def run_summary(args, plan, network) -> list:
-    """Lines: the network, the images, and the stages of the plan as a table."""
+def run_summary(args, plan, network, usual) -> list:
+    """Lines: the network, the images, and the stages of the plan as a table; what else is not as in the recipe `usual`,
+    that of the flags' defaults."""
     recipe, settings = plan.recipe, plan.recipe.settings(args, 0)
     parameters, multiply_adds = network_summary(network, (1, *settings.image_shape))
     height, width = settings.image_shape[1:]
     workers = f" of {plan.workers} workers" if plan.workers > 1 else ""
-    variant = "".join(f", {value} {name}" for name, value, usual in (
-        ("strides", settings.strides, "published"), ("padding", settings.padding, "symmetric")) if value != usual)
-    return [f"Network: {settings.network} {settings.multiplier:g}{variant}, {settings.num_classes} classes, "
-            f"{parameters:,} parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
+    momentum = f", momentum {settings.mom:g}" if settings.optimizer in MOMENTUM_OPTIMIZERS else ""
+    return [f"Network: {settings.network} {settings.multiplier:g}, {settings.num_classes} classes, {parameters:,} "
+            f"parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
             f"Images: {plan.images.rec}, {plan.images.examples:,} in an epoch{workers}"
             + (f", shorter side {plan.images.short_side}" if plan.images.short_side else "")
             + (f"; validation: {args.data_val}" if args.data_val else "; no validation"),
-            f"Recipe {recipe.name}: {recipe.description}; {settings.optimizer}, momentum {settings.mom:g}, "
-            f"weight decay {settings.wd:g}" + "".join(_options(settings)) + f"; seed {settings.seed}",
-            *stages_table(args, plan)]
+            f"Recipe {recipe.name}: {recipe.description}; {settings.optimizer}{momentum}, weight decay {settings.wd:g}"
+            + "".join(_options(settings)) + f"; seed {settings.seed}",
+            *stages_table(args, plan), *_others(recipe, usual)]
 
 
 def _options(settings):
-    for destination, usual, words in (
-            ("no_wd", 0, "none on BatchNorm"), ("label_smoothing", 0, "label smoothing {:g}"),
-            ("ema", 0, "average with decay {:g}"), ("head_lr_mult", 1, "rate of fc times {:g}"),
-            ("train_from", None, "trained from layer {}"), ("pretrained_model", None, "weights of {}"),
-            ("dtype", "float32", "{}"), ("loss_scale", None, "loss scale {:g}")):
+    for destination, usual, words in OPTIONS:
         if (value := getattr(settings, destination)) != usual:
             yield ", " + words.format(value)
+
+
+def _others(recipe, usual):
+    shown = {"network", "multiplier", "num_classes", "image_shape", "optimizer", "mom", "wd", "seed", "lr_for_batch",
+             "epochs", "batch_size", "lr", "lr_mode", "lr_factor", "lr_step_epochs", "lr_final", "warmup_epochs",
+             "min_random_scale", "max_random_scale", *(destination for destination, *_ in OPTIONS),
+             *(destination for destination, _ in AUGMENTATION_WORDS)}
+    others = [f"{where}{key.replace('_', '-')} {value}"
+              for where, values, defaults in [("", recipe.common, usual.common), *(
+                  (f"stage {i} ", stage, usual.stages[0]) for i, stage in enumerate(recipe.stages, 1))]
+              for key, value in values.items() if key not in shown and value != defaults[key]]
+    return ["And: " + ", ".join(others)] if others else []
 
 
 def stages_table(args, plan) -> list:
@@ -60,25 +70,30 @@ def stages_table(args, plan) -> list:
         scale = f"{options['min_random_scale']:g}-{options['max_random_scale']:g}" if "min_random_scale" in options \
             else f"area {options['min_random_area']:g}-{options['max_random_area']:g}"
         rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{plan.batches[i]:,}",
-                     _rate(plan.recipe, stage), scale, ", ".join(_augmentation(stage)) or "none"))
+                     _rate(plan, stage), scale, ", ".join(_augmentation(stage)) or "none"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def _rate(recipe, stage):
-    text = f"{stage['lr']:g}"
-    if recipe.common["lr_for_batch"]:
-        text += f" (for a batch of {recipe.common['lr_for_batch']})"
+def _rate(plan, stage):
+    rates = scaled_rates(plan.recipe, stage, plan.workers)
+    text = f"{rates['lr']:.6g}"
     if stage["lr_mode"] == "step":
         where = f"at {stage['lr_step_epochs']}" if stage["lr_step_epochs"] else "each epoch"
         text += f" x {stage['lr_factor']:.6g} {where}"
     else:
-        text += f", {stage['lr_mode']} to {stage['lr_final']:g}"
+        text += f", {stage['lr_mode']} to {rates['lr_final']:g}"
     if stage["warmup_epochs"]:
-        text += f", warm-up {stage['warmup_epochs']:g}"
+        text += f", warm-up {stage['warmup_epochs']:g} from {rates['warmup_lr']:g}"
     return text
 
 
+# destination, usual value, words for another
+OPTIONS = (
+    ("no_wd", 0, "none on BatchNorm"), ("label_smoothing", 0, "label smoothing {:g}"), ("ema", 0, "average with decay "
+    "{:g}"), ("head_lr_mult", 1, "rate of fc times {:g}"), ("train_from", None, "trained from layer {}"),
+    ("pretrained_model", None, "weights of {}"), ("dtype", "float32", "{}"), ("loss_scale", None, "loss scale {:g}"),
+)
 # destination, words; {} stands for the value, and the words are left out where it is 0 or not given
 AUGMENTATION_WORDS = (
     ("random_resized_crop", "resized crop"), ("random_crop", "crop"), ("random_mirror", "mirror"),

@@ -48,7 +48,8 @@ SCHEDULE = (
     ("lr", dict(type=amount, default=0.045, help="initial learning rate")),
     ("lr-mode", dict(choices=LR_MODES, default="step", help="how it falls: by a factor at steps, or along a curve")),
     ("lr-factor", dict(type=positive_amount, default=0.98, help="step: the rate is multiplied by it at each step")),
-    ("lr-step-epochs", dict(default="", help="step: epochs at which it is, as in 30,60; empty: each")),
+    ("lr-step-epochs", dict(default="", help="step: epochs at which it is, as in 30,60, counted from the "
+                           "beginning of the stage, its warm-up included; empty: each")),
     ("lr-final", dict(type=amount, default=0.0, help="cosine, poly: the rate at the end")),
     ("lr-power", dict(type=positive_amount, default=2.0, help="poly: the power")),
     ("warmup-epochs", dict(type=amount, default=0.0, help="epochs in which the rate rises to --lr")),

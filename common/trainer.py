@@ -38,7 +38,7 @@ class Trainer:
         self.average = None
         if settings.ema:
             start = {**state.average[0], **state.average[1]} if state.average else master_weights(self._module)
-            self.average = WeightAverage(settings.ema, {name: mx.nd.array(start[name], ctx=array.context)
+            self.average = WeightAverage(settings.ema, {name: start[name].as_in_context(array.context)
                                                         for name, array in master_weights(self._module).items()})
 
     def begin_stage(self, shapes) -> None:

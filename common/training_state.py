@@ -8,6 +8,7 @@ here is a pickle. A checkpoint without its .json, or whose files are not what th
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from common.packing.digest import digest
 from common.params_file import load_checkpoint_params, load_params
 
 FORMAT = 1
+POSITION = r"-(\d{4,})(?:-b(\d{5,}))?"  # in a name, behind the prefix
+MAX_DESCRIPTION = 1 << 24  # bytes
 
 
 @dataclass
@@ -49,10 +52,8 @@ def stem(epoch: int, batch: int) -> str:
 def save_state(prefix, state: TrainingState, network) -> str:
     """Write a checkpoint, its description last; returns the parameters' file."""
     prefix, name = Path(prefix), stem(*state.position)
-    files = {}
-    if state.optimizer:
-        files["optimizer"] = prefix.with_name(f"{prefix.name}-{name}.optimizer")  # first to come and last to go
-        write_params(files["optimizer"], state.optimizer)
+    files = {"optimizer": prefix.with_name(f"{prefix.name}-{name}.optimizer")}  # first to come and last to go
+    write_params(files["optimizer"], state.optimizer)
     files["params"] = prefix.with_name(f"{prefix.name}-{name}.params")
     write_symbol(f"{prefix}-symbol.json", network)
     write_params(files["params"], state.arg_params, state.aux_params)
@@ -77,39 +78,49 @@ def newest_state(prefix) -> TrainingState:
     for position in reversed(positions(prefix)):
         file = _description_file(prefix, position)
         try:
-            return _read(prefix, position, json.loads(file.read_text(encoding="utf-8")))
-        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = last_line(error) if isinstance(error, InputError | OSError) else "not a description of one"
-            logging.warning("%s: skipped, not a whole checkpoint: %s", file, reason)
+            return _read(prefix, position, file)
+        except (InputError, OSError) as error:
+            reason = last_line(error)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            reason = "not a description of one"
+        logging.warning("%s: skipped, not a whole checkpoint: %s", file, reason)
     return None
+
+
+def set_aside(prefix, position) -> None:
+    """Put `.damaged` behind the names of the checkpoints after `position`, which were skipped: they are in the way of
+    those to come, and hold what may yet be saved."""
+    for later in positions(prefix):
+        files = [file for file in _files(prefix, later) if file.is_file()]
+        if later > position and len(files) > 1:  # a description alone is nothing of ours
+            for file in files:
+                file.replace(f"{file}.damaged")
+            logging.warning("%s-%s: its files are now named *.damaged", prefix, stem(*later))
 
 
 def positions(prefix) -> list:
     """[(epochs, batches)] of the checkpoints that have a description, oldest first."""
-    return [position for position, _ in _matches(prefix, r"-(\d{4,})(?:-b(\d{5,}))?\.json")]
+    return [position for position, _ in _matches(prefix, POSITION + r"\.json")]
 
 
 def plain_checkpoints(prefix) -> list:
-    """[(file, epoch)] of the parameter files as MXNet numbers them that no description belongs to, oldest first."""
-    described = positions(prefix)
-    return [(path, position[0]) for position, path in _matches(prefix, r"-(\d{4,})()\.params")
-            if position not in described]
+    """[(file, epoch)] of the parameter files as MXNet numbers them that are none of ours, oldest first."""
+    ours = {*positions(prefix), *(position for position, _ in _matches(prefix, POSITION + r"\.optimizer"))}
+    return [(path, position[0]) for position, path in _matches(prefix, r"-(\d{4,})()\.params") if position not in ours]
 
 
 def remove(prefix, position) -> None:
     """Remove a checkpoint, its description first, so that half of one never counts."""
-    prefix, name = Path(prefix), stem(*position)
-    for file in (f"{prefix.name}-{name}.json", f"{prefix.name}-{name}.params", f"{prefix.name}-ema-{name}.params",
-                 f"{prefix.name}-{name}.optimizer"):
-        prefix.with_name(file).unlink(missing_ok=True)
+    for file in _files(prefix, position):
+        file.unlink(missing_ok=True)
 
 
-def prune(prefix, keep: int, best: int = None) -> None:
-    """Keep the last `keep` checkpoints of whole epochs (0: all), the one of epoch `best`, and of those inside an epoch
-    the last, while it is the newest of all."""
-    found = positions(prefix)
+def prune(prefix, keep: int, current: tuple, best: int = None) -> None:
+    """Of the checkpoints up to the `current` position keep that one, the last `keep` of whole epochs (0: all), and the
+    one of epoch `best`."""
+    found = [position for position in positions(prefix) if position <= current]
     whole = [position for position in found if not position[1]]
-    kept = {*(whole[-keep:] if keep else whole), (best, 0), *found[-1:]}
+    kept = {*(whole[-keep:] if keep else whole), (best, 0), current}
     for position in found:
         if position not in kept:
             remove(prefix, position)
@@ -119,25 +130,36 @@ def prune(prefix, keep: int, best: int = None) -> None:
 def sole_writer(prefix):
     """Within this block no other process trains with this prefix; what a killed one left half-written is removed."""
     prefix = Path(prefix)
-    lock = prefix.with_name(f".{prefix.name}.lock")
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"--model-prefix {prefix}: another process trains with it now") from None
-        except OSError:
-            pass  # a file system without locks
+    with _locked(prefix.with_name(f".{prefix.name}.lock"), f"--model-prefix {prefix}"):
         pattern = re.compile(r"\." + re.escape(prefix.name) + r"-(ema-)?(\d{4,}(-b\d+)?|symbol)\.\w+\.\d+\.partial")
         for name in os.listdir(prefix.parent):
             if pattern.fullmatch(name):
                 prefix.with_name(name).unlink(missing_ok=True)
-        for position, _ in _matches(prefix, r"-(\d{4,})(?:-b(\d{5,}))?\.optimizer"):
+        for position, _ in _matches(prefix, POSITION + r"\.optimizer"):
             if position not in positions(prefix):
                 remove(prefix, position)
+        yield
+
+
+@contextmanager
+def _locked(path, what):
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
         try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
+                break
+        except BlockingIOError:
+            os.close(lock)
+            raise InputError(f"{what}: another process trains with it now") from None
+        except OSError:
+            break  # a file system without locks
+        os.close(lock)  # it was that of a process that has just ended
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
 
 
 def _matches(prefix, pattern) -> list:
@@ -158,24 +180,49 @@ def _write_description(prefix, state, content):
                                              "updates": state.updates, **content}, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(prefix, position, content):
+def _files(prefix, position) -> list:
+    """All files of a checkpoint, in the order of their removal."""
+    prefix, name = Path(prefix), stem(*position)
+    return [prefix.with_name(file) for file in (f"{prefix.name}-{name}.json", f"{prefix.name}-{name}.params",
+                                                f"{prefix.name}-ema-{name}.params", f"{prefix.name}-{name}.optimizer")]
+
+
+def _read(prefix, position, description):
+    if not description.is_file() or description.stat().st_size > MAX_DESCRIPTION:
+        raise InputError("not a file, or too large a one")
+    content = json.loads(description.read_text(encoding="utf-8"))
     if content["format"] != FORMAT:
         raise InputError(f"of format {content['format']}, this version reads {FORMAT}")
     if (content["epoch"], content["batch"]) != position or type(content["updates"]) is not int:
         raise KeyError
-    paths, suffixes = {}, {"params": f"-{stem(*position)}.params", "optimizer": f"-{stem(*position)}.optimizer",
-                           "ema": f"-ema-{stem(*position)}.params"}
+    _, params, ema, optimizer = _files(prefix, position)
+    paths = {"params": params, "ema": ema, "optimizer": optimizer}
     for kind, file in content["files"].items():
-        path = paths[kind] = Path(f"{prefix}{suffixes[kind]}")  # not the name that the file says
+        path = paths[kind]  # not the name that the description says
         if path.stat().st_size != file["bytes"] or digest(path, "sha256") != file["sha256"]:
             raise InputError(f"{path}: not the file that was written")
     info = {key: value for key, value in content.items() if key not in ("format", "epoch", "batch", "updates", "files")}
-    if not isinstance(info["recipe"], dict) or not isinstance(info["pipeline"], dict):
+    _check_info(info)
+    if "optimizer" not in content["files"]:
         raise KeyError
-    arg_params, aux_params = load_checkpoint_params(paths["params"])
-    return TrainingState(*position, content["updates"], arg_params, aux_params,
-                         load_params(paths["optimizer"]) if "optimizer" in paths else {},
-                         load_checkpoint_params(paths["ema"]) if "ema" in paths else None, info)
+    return TrainingState(*position, content["updates"], *load_checkpoint_params(params), load_params(optimizer),
+                         load_checkpoint_params(ema) if "ema" in content["files"] else None, info)
+
+
+def _check_info(info):
+    """Raise TypeError, ValueError or KeyError unless what training reads of it is of the right kinds."""
+    recipe, best, progress = info["recipe"], info.get("best"), info.get("progress")
+    if not (isinstance(info["pipeline"], dict) and isinstance(recipe["common"], dict) and recipe["stages"]
+            and all(isinstance(stage, dict) for stage in recipe["stages"])
+            and isinstance(info.get("validation", {}), dict)):
+        raise TypeError
+    if best is not None and not (type(best["epoch"]) is int and math.isfinite(best["top-1"])):
+        raise ValueError
+    if progress is not None:
+        score, seconds, waited = progress
+        images, right, right_top_k, loss = score
+        if not all(map(math.isfinite, (seconds, waited, images, right, right_top_k, loss))):
+            raise ValueError
 
 
 def finite(*groups) -> bool:

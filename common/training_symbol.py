@@ -31,6 +31,6 @@ def params_before(network, layer: str) -> list:
     order = network.list_arguments()
     first = next((i for i, name in enumerate(order) if name.startswith((f"{layer}_", f"{layer}-"))), None)
     if first is None or order[first].endswith("_label"):
-        raise InputError(f"--train-from {layer}: the network has no such layer; its names begin with seq-0 to seq-6, "
-                         "last-1x1-conv, fc")
+        raise InputError(f"--train-from {layer}: the network has no such layer; its names begin with first-3x3-conv, "
+                         "seq-0 to seq-6, last-1x1-conv, fc")
     return [name for name in order[:first] if name != "data"]

@@ -1,4 +1,5 @@
 """A run that ends at any moment and is resumed ends with the weights of one that was not interrupted, bit for bit."""
+import json
 import random
 import signal
 import subprocess
@@ -111,6 +112,32 @@ def test_stopped_by_a_signal(command, expected, tmp_path, number, code):
     assert final(tmp_path / "x") == expected
 
 
+ASK = """
+import os, signal, common.trainer as trainer
+step = trainer.Trainer.step
+def asked(self, batch):
+    step(self, batch)
+    if self.updates == {updates}:
+        os.kill(os.getpid(), signal.SIGTERM)
+trainer.Trainer.step = asked
+"""
+
+
+def test_stopped_at_the_last_batch_of_an_epoch(command, expected, tmp_path):
+    """The epoch is ended and saved; its validation follows when the run is resumed. So is that of the last epoch."""
+    for updates, epoch in ((5, 1), (18, 4)):
+        process = start([*command, "--resume"], tmp_path / "x", ASK.format(updates=updates))
+        log = process.communicate()[1]
+        assert process.returncode == 143 and f"x-{epoch:04d} is the last checkpoint" in log, log
+        assert "validation" not in json.loads((tmp_path / f"x-{epoch:04d}.json").read_text())
+    train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
+    assert final(tmp_path / "x") == expected
+    events = [json.loads(line) for line in (tmp_path / "x-metrics.jsonl").read_text().splitlines()]
+    for kind in ("epoch", "validation"):
+        assert [event["epoch"] for event in events if event["event"] == kind] == [0, 1, 2, 3]
+    assert "validation" in json.loads((tmp_path / "x-0004.json").read_text())
+
+
 def test_resuming_says_what_it_does(command, expected, tmp_path, capfd):
     prefix = str(tmp_path / "x")
     train_imagenet.main([*command, "--model-prefix", prefix, "--resume", "--num-epochs", "1"])
@@ -136,7 +163,7 @@ def test_what_cannot_be_resumed(command, tmp_path):
     process.communicate()
     for arguments, words in ((["--batch-size", "10"], "x-0000-b00002 is inside an epoch"),
                              (["--optimizer", "nag"], "--optimizer nag: the run to resume has sgd"),
-                             (["--mom", "0"], "holds state that --optimizer sgd does not have"),
+                             (["--mom", "0"], "holds state that --optimizer sgd does not have here .*; give"),
                              (["--multiplier", "0.2"], "x-0000-b00002.params: .* has shape")):
         with pytest.raises(InputError, match=words):
             train_imagenet.main([*command, "--model-prefix", prefix, "--resume", *arguments])

@@ -161,6 +161,9 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--pretrained-model", f"{tmp_path}/nothing"], "nothing: No such file"),
         (["--train-from", "fd"], "--train-from fd: the network has no such layer"),
         (["--model-prefix", f"{tmp_path}/"], "beginning of the files' names"),
+        (["--model-prefix", "."], "beginning of the files' names"),
+        (["--model-prefix", f"{tmp_path}/{'x' * 240}"], "the name is too long"),
+        (["--pretrained-model", "\0"], "null byte"),
         (["--model-prefix", "/dev/null/x"], "--model-prefix /dev/null/x"),
         (["--model-prefix", f"{tmp_path}/plain", "--resume"], "plain-0004.params holds weights alone"),
         (["--optimizer", "newton"], "--optimizer newton"),
@@ -177,12 +180,35 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
 
 def test_a_run_does_not_write_over_another(packed, tmp_path):
     train(packed, tmp_path / "x", "--num-epochs", "3")
-    with pytest.raises(InputError, match="x: has checkpoints of a run up to 0003; give --resume"):
+    with pytest.raises(InputError, match="x: has checkpoints up to 0003; give --resume"):
         train(packed, tmp_path / "x")
-    with pytest.raises(InputError, match="x: has checkpoints of a run up to 0003"):
+    with pytest.raises(InputError, match="x: has checkpoints up to 0003"):
         train(packed, tmp_path / "x", "--load-epoch", "1")
     train(packed, tmp_path / "x", "--num-epochs", "1", "--overwrite", "1")
     assert [path.name for path in tmp_path.glob("*.params")] == ["x-0001.params"]
+    os.unlink(tmp_path / "x-0001.json")
+    os.unlink(tmp_path / "x-0001.optimizer")  # now it is one of plain MXNet
+    with pytest.raises(InputError, match="x: has checkpoints up to 0001"):
+        train(packed, tmp_path / "x")
+
+
+@pytest.mark.parametrize("arguments", [["--recipe", "cosine-150"], ["--mixup", "0.2"], ["--warmup-epochs", "5"]])
+def test_benchmark_with_a_recipe(arguments, capfd):
+    train_imagenet.main(["--benchmark", "1", "--multiplier", "0.1", "--batch-size", "2", "--image-shape", "3,32,32",
+                         *arguments])
+    assert "Epoch[0] Time cost=" in capfd.readouterr().err
+
+
+def test_every_optimizer_of_mxnet_trains_or_is_refused(packed, tmp_path):
+    refused = set()
+    for name in mx.optimizer.Optimizer.opt_registry:
+        try:
+            train(packed, tmp_path / name, "--optimizer", name, "--num-epochs", "1", "--lr", "1e-4", "--num-examples",
+                  "20")
+        except InputError as error:
+            assert f"--optimizer {name}" in str(error) or "not finite" in str(error) or "loss is nan" in str(error)
+            refused.add(name)
+    assert refused <= {"adamax", "dcasgd", "groupadagrad", "lbsgd", "test"}, refused
 
 
 def test_benchmark_needs_no_images(capfd):

@@ -102,6 +102,9 @@ def test_the_linear_rule():
     for batch, workers, expected in ((256, 1, 0.05), (128, 1, 0.025), (128, 4, 0.1)):
         scaled = plan("--recipe", "cosine-150", "--batch-size", str(batch), "--warmup-epochs", "0", workers=workers)
         assert scaled.scheduler(1) == pytest.approx(expected, rel=1e-4)
+    ends = plan("--recipe", "cosine-150", "--batch-size", "128", "--warmup-lr", "0.01", "--lr-final", "0.002")
+    assert ends.scheduler(1) == pytest.approx(0.005, rel=1e-2)
+    assert ends.scheduler(150 * ends.batches[0]) == pytest.approx(0.001)
 
 
 def test_a_saved_recipe_is_the_base_of_a_resumed_run():
@@ -138,6 +141,7 @@ STAGE = "[[stage]]\nepochs = 1\n"
     (STAGE + "lr = {a = 1}", "stage 1: lr: give one value"),
     ("image-shape = [3, 4]\n" + STAGE, "--image-shape: '3,4'"),
     ("network = '--help'\n" + STAGE, "--network"),
+    ("lr = " + "[" * 100_000 + "\n" + STAGE, "nested too deep|not TOML"),
 ])
 def test_recipes_that_cannot_be_used(tmp_path, content, words):
     path = tmp_path / "bad.toml"
@@ -152,6 +156,9 @@ def test_recipes_that_are_not_there():
         recipe("--recipe", "nowhere")
     with pytest.raises(InputError, match="--epoch-scale"):
         recipe("--epoch-scale", "0.5")
+    for arguments in (["--recipe", "digits", "--epoch-scale", "1e308"], ["--num-epochs", "999999999"]):
+        with pytest.raises(InputError, match="epochs: give 100000 at most"):
+            recipe(*arguments)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -17,17 +17,20 @@ from common.training_state import (
     positions,
     prune,
     save_state,
+    set_aside,
     sole_writer,
 )
 
 NETWORK = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="fc"), name="softmax")
+
+PROGRESS = [[40, 30, 35, 12.5], 1.5, 0.25]
 
 
 def state(epoch, batch=0, average=False):
     values = {"fc_weight": mx.nd.array(np.full((2, 3), epoch + batch / 100)), "fc_bias": mx.nd.zeros(2)}
     return TrainingState(epoch, batch, 10 * epoch + batch, values, {"mean": mx.nd.ones(2)},
                          {"fc_weight:0": mx.nd.ones((2, 3))}, (values, {}) if average else None,
-                         {"recipe": {"common": {}}, "pipeline": {}, "progress": [1.5, 2]})
+                         {"recipe": {"common": {}, "stages": [{}]}, "pipeline": {}, "progress": PROGRESS})
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_what_is_written_is_read(prefix):
     save_state(prefix, state(3), NETWORK)
     save_state(prefix, state(3, 20, average=True), NETWORK)
     read = newest_state(prefix)
-    assert (read.position, read.updates, read.info["progress"]) == ((3, 20), 50, [1.5, 2])
+    assert (read.position, read.updates, read.info["progress"]) == ((3, 20), 50, PROGRESS)
     np.testing.assert_array_equal(read.arg_params["fc_weight"], np.full((2, 3), np.float32(3.2)))
     assert read.optimizer["fc_weight:0"].tolist() == [[1] * 3] * 2 and set(read.average[0]) == {"fc_weight", "fc_bias"}
     assert sorted(name.removeprefix(prefix.name) for name in os.listdir(prefix.parent)) == [
@@ -77,6 +80,18 @@ DAMAGE = {
     "it lists other files": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), files={"x": {}}),
     "it has no recipe": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), recipe=None),
     "it has no files": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), files={}),
+    "its recipe has no stages": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), recipe={"common": {}}),
+    "its stages are numbers": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"),
+                                                    recipe={"common": {}, "stages": [1, 2]}),
+    "its best is a list": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), best=[1, 2]),
+    "its best is words": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), best={"epoch": "x", "top-1": "y"}),
+    "its best is NaN": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"),
+                                             best={"epoch": 3, "top-1": float("nan")}),
+    "its progress is a number": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), progress=5),
+    "its progress has other parts": lambda p: damage_json(p.with_name(f"{p.name}-0004.json"), progress=[[1], 2, 3]),
+    "it is nested": lambda p: Path(f"{p}-0004.json").write_text("[" * 200_000),
+    "it is a pipe": lambda p: (os.unlink(f"{p}-0004.json"), os.mkfifo(f"{p}-0004.json")),
+    "it is a folder": lambda p: (os.unlink(f"{p}-0004.json"), os.mkdir(f"{p}-0004.json")),
 }
 
 
@@ -118,12 +133,35 @@ def test_the_last_ones_and_the_best_are_kept(prefix, keep, best, left):
     for position in [(1, 0), (1, 10), (2, 0), (3, 0), (4, 0), (5, 0), (5, 20), (5, 30)]:
         save_state(prefix, state(*position, average=True), NETWORK)
     mx.nd.save(f"{prefix}-0000.params", {"arg:x": mx.nd.ones(1)})  # not ours
-    prune(prefix, keep, best)
+    prune(prefix, keep, (5, 30), best)
     assert positions(prefix) == left
     assert len(os.listdir(prefix.parent)) == 4 * len(left) + 3
     save_state(prefix, state(6), NETWORK)
-    prune(prefix, keep, best)
+    prune(prefix, keep, (6, 0), best)
     assert (5, 30) not in positions(prefix)  # inside an epoch that is over
+
+
+def test_one_that_was_skipped_is_set_aside_and_nothing_of_it_lost(prefix, caplog):
+    for epoch in (1, 2, 3):
+        save_state(prefix, state(epoch), NETWORK)
+    os.truncate(f"{prefix}-0003.optimizer", 9)
+    prefix.with_name(f"{prefix.name}-2024.json").write_text("{}")  # of something else
+    read = newest_state(prefix)
+    set_aside(prefix, read.position)
+    assert positions(prefix) == [(1, 0), (2, 0), (2024, 0)] and "*.damaged" in caplog.text
+    assert prefix.with_name(f"{prefix.name}-0003.params.damaged").stat().st_size > 100
+    save_state(prefix, state(3), NETWORK)
+    prune(prefix, 1, (3, 0))
+    assert positions(prefix) == [(3, 0), (2024, 0)]
+
+
+def test_the_lock_follows_no_link(prefix):
+    precious = prefix.with_name("precious")
+    precious.write_text("data")
+    prefix.with_name(f".{prefix.name}.lock").symlink_to(precious)
+    with pytest.raises(OSError), sole_writer(prefix):
+        pass
+    assert precious.read_text() == "data"
 
 
 def test_what_a_killed_process_left_is_removed(prefix):
@@ -168,7 +206,7 @@ def test_an_end_at_any_moment_leaves_a_whole_checkpoint(prefix, monkeypatch):
         calls = 0
         try:
             save_state(prefix, state(2, average=True), NETWORK)
-            prune(prefix, 1)
+            prune(prefix, 1, (2, 0))
             break
         except End:
             ends, last = ends + 1, last + 1
