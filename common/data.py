@@ -1,6 +1,6 @@
 """Images for training and evaluation: ImageRecordIter over RecordIO, or synthetic ones to measure speed."""
 import argparse
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,26 +79,37 @@ def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{flag}", type=kind, default=default, help=text)
 
 
-class SlicedIter(mx.io.DataIter):
-    """Batches of `batch_size` cut from the larger ones of `images`, which reads `source`; what is wrong with one of
-    them is an InputError."""
+class TrainingIter(mx.io.DataIter):
+    """`batches` batches of `batch_size`, cut from the larger ones of `images`, which reads `source`, from its beginning
+    again where it ends; what is wrong with one of them is an InputError. A batch holds until the next one is asked for.
 
-    def __init__(self, images, batch_size, num_classes, source):
+    `to_its_end`: read on after the last batch. ImageRecordIter never frees the batch it gave last, but at its end.
+    """
+
+    def __init__(self, images, batches, batch_size, num_classes, source, to_its_end):
         super().__init__(batch_size)
-        self._images, self._num_classes, self._source = images, num_classes, source
+        self._images, self._left, self._num_classes, self._source = images, batches, num_classes, source
+        self._to_its_end = to_its_end
         self._read, self._next = None, images.batch_size
         self.provide_data, self.provide_label = ([mx.io.DataDesc(desc.name, (batch_size, *desc.shape[1:]))
                                                   for desc in descs]
                                                  for descs in (images.provide_data, images.provide_label))
 
-    def reset(self):
-        self._images.reset()
-        self._next = self._images.batch_size
-
     def next(self):
+        if not self._left:
+            with suppress(mx.base.MXNetError):
+                while self._to_its_end:
+                    self._images.next()
+            raise StopIteration
+        self._left -= 1
         if self._next == self._images.batch_size:
             with reading(self._source):
-                self._read, self._next = self._images.next(), 0
+                try:
+                    self._read = self._images.next()
+                except StopIteration:
+                    self._images.reset()
+                    self._read = self._images.next()
+            self._next = 0
             check_labels(self._read.label[0].asnumpy(), self._num_classes, self._source)
         part = slice(self._next, self._next + self.batch_size)
         self._next += self.batch_size
@@ -184,11 +195,12 @@ def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1):
             path_imgrec=images.rec, path_imgidx=images.idx, shuffle=True, seed=seed, seed_aug=seed,
             data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=at_a_time,
             preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
+            prefetch_buffer=1,  # more of them would not be freed
             num_parts=workers, part_index=rank, **augmentation(args, images.short_side),
             **dict(zip(("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b"), (*args.rgb_mean, *args.rgb_std))))
-    # the last worker's part may be smaller: its iterator then begins again
-    return mx.io.ResizeIter(SlicedIter(records, args.batch_size, args.num_classes, images.rec), batches,
-                            reset_internal=False)
+    # an epoch leaves out less than a batch of each worker, unless it is to have fewer images than there are
+    near_its_end = (images.records or images.examples) <= 1.5 * images.examples
+    return TrainingIter(records, batches, args.batch_size, args.num_classes, images.rec, near_its_end)
 
 
 def synthetic_iter(args):

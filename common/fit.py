@@ -3,7 +3,7 @@ import logging
 import math
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -129,6 +129,8 @@ class Run:
                 if order > SAVE:
                     raise Stopped(order, f"stopped by {_name(order)} after batch {done} of {batches} of epoch {epoch}; "
                                   + self._last())
+        with suppress(StopIteration):
+            images.next()  # the end, at which the iterator frees its memory
         with quiet():
             lr_end = self.plan.lr_end(epoch)
         self.report.end_epoch(lr, lr_end, self.trainer.updates)
