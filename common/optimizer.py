@@ -20,7 +20,7 @@ def check_optimizer(args) -> None:
     if args.optimizer not in mx.optimizer.Optimizer.opt_registry:
         raise InputError(f"--optimizer {args.optimizer}: MXNet has "
                          f"{', '.join(sorted(mx.optimizer.Optimizer.opt_registry))}")
-    optimizer = _create(args, mx.lr_scheduler.FactorScheduler(1, base_lr=0.1))
+    optimizer = _create(args, mx.lr_scheduler.FactorScheduler(1000, base_lr=0.1))
     try:
         for shape in ((2,), (2, 2, 1, 1)):
             weight = mx.nd.ones(shape)

@@ -3,11 +3,14 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
+
 from common.checkpoint import fitting, load_params_for, load_pretrained
 from common.errors import InputError
 from common.learning_rate import quiet
 from common.optimizer import NOT_EXACT
 from common.training_state import TrainingState, plain_checkpoints, positions, stem
+from common.training_symbol import params_before
 
 MAX_NAME = 190  # bytes; what is put before and behind it is less than the 65 that most file systems then leave
 
@@ -60,7 +63,22 @@ def begin(args, plan, network) -> TrainingState:
         state.arg_params, state.aux_params = load_params_for(network, prefix, args.load_epoch, data_shape)
     elif settings.pretrained_model:
         state.arg_params, state.aux_params = load_pretrained(network, settings.pretrained_model, data_shape)
+        frozen = params_before(network, settings.train_from) if settings.train_from else ()
+        check_statistics(state.arg_params, state.aux_params, frozen, settings.pretrained_model)
     return state
+
+
+def check_statistics(arg_params, aux_params, frozen, path) -> None:
+    """Raise InputError where BatchNorms that are to be trained have been folded into the convolutions: mean 0, variance
+    1 and a beta that did the rest. Normalised by a batch, the features of such a network are gone."""
+    for name, beta in arg_params.items():
+        layer = name.removesuffix("_beta")
+        if layer == name or name in frozen:
+            continue
+        mean, var = (aux_params[f"{layer}_moving_{kind}"].asnumpy() for kind in ("mean", "var"))
+        if not mean.any() and np.ptp(var) == 0 and np.ptp(beta.asnumpy()) > 0.1:
+            raise InputError(f"{path}: the statistics of {layer} are folded into its convolution, so that it cannot be "
+                             "trained; --train-from fc trains the last layer alone, on the features as they are")
 
 
 def stale_positions(args) -> list:

@@ -115,6 +115,7 @@ def test_a_killed_worker_ends_all_and_the_run_is_resumed(packed, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_workers_reach_what_one_reaches(tmp_path):
     """The demo with the same global batch: within a point, 3.6 of 364 images."""
     subprocess.run([sys.executable, "tools/make_digits.py", str(tmp_path)], cwd=ROOT, check=True)

@@ -84,6 +84,21 @@ def test_fine_tuning_starts_from_weights_for_other_classes(packed, checkpoint, t
     assert "use_global_stats" not in (tmp_path / "x-symbol.json").read_text()
 
 
+def test_folded_weights_are_trained_in_the_last_layer_only(packed, checkpoint, tmp_path):
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(checkpoint), 0)
+    folded = {name: array.zeros_like() if name.endswith("mean") else array.ones_like()
+              for name, array in aux_params.items()}
+    mx.model.save_checkpoint(str(tmp_path / "folded"), 0, symbol, arg_params, folded)
+    command = ["--multiplier", "0.35", "--pretrained-model", f"{tmp_path}/folded-0000.params", "--num-epochs", "1"]
+    for more in ([], ["--train-from", "last-1x1-conv"]):
+        with pytest.raises(InputError, match="folded-0000.params: the statistics of .* --train-from fc"):
+            train(packed, tmp_path / "x", *command, *more)
+    train(packed, tmp_path / "x", *command, "--train-from", "fc")
+    mx.model.save_checkpoint(str(tmp_path / "new"), 0, symbol, {  # not trained yet: mean 0, variance 1, beta 0
+        name: array.zeros_like() if name.endswith("beta") else array for name, array in arg_params.items()}, folded)
+    train(packed, tmp_path / "y", *command, "--pretrained-model", f"{tmp_path}/new-0000.params")
+
+
 def test_the_average_is_evaluated_and_saved_beside_the_weights(packed, tmp_path, capfd):
     train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--ema", "0.9", "--keep", "1")
     assert {"x-ema-0002.params", "x-ema-symbol.json", "x-0002.params"} <= set(os.listdir(tmp_path))
