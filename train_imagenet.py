@@ -15,6 +15,7 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 
 from common.arguments import ArgumentParser
@@ -77,7 +78,9 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    with reported("train_imagenet.py"):
-        if os.environ.get("DMLC_ROLE", "worker") != "worker":
-            import common.find_mxnet  # noqa: F401  a scheduler or server, which serves here until the run ends
+    with ExitStack() as stack:
+        if "DMLC_ROLE" in os.environ:
+            from common.distributed import no_waiting_at_exit  # a scheduler or server serves here until the run ends
+            stack.enter_context(no_waiting_at_exit())
+        stack.enter_context(reported("train_imagenet.py"))
         main()

@@ -1,5 +1,7 @@
 """Images for training and evaluation: ImageRecordIter over RecordIO, or synthetic ones to measure speed."""
 import argparse
+import os
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -191,7 +193,7 @@ def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1):
     in_part = (images.records or images.examples) // (args.batch_size * workers)
     at_a_time = max(min(IMAGES_AT_A_TIME // args.batch_size, batches, in_part), 1) * args.batch_size
     with reading(images.rec):
-        records = mx.io.ImageRecordIter(
+        records = _image_record_iter(
             path_imgrec=images.rec, path_imgidx=images.idx, shuffle=True, seed=seed, seed_aug=seed,
             data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=at_a_time,
             preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
@@ -201,6 +203,19 @@ def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1):
     # an epoch leaves out less than a batch of each worker, unless it is to have fewer images than there are
     near_its_end = (images.records or images.examples) <= 1.5 * images.examples
     return TrainingIter(records, batches, args.batch_size, args.num_classes, images.rec, near_its_end)
+
+
+def _image_record_iter(**options):
+    """ImageRecordIter, which looks at every file beside the records, and fails where one is renamed meanwhile, as
+    another worker's checkpoint is: it is then made again."""
+    for _ in range(20):
+        try:
+            return mx.io.ImageRecordIter(**options)
+        except mx.base.MXNetError as error:
+            if "GetPathInfo" not in str(error) or not os.path.exists(options["path_imgrec"]):
+                raise
+            time.sleep(0.05)
+    return mx.io.ImageRecordIter(**options)
 
 
 def synthetic_iter(args):

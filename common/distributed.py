@@ -1,5 +1,8 @@
 """The workers of a distributed run: MXNet's parameter server sums their gradients and carries their few words."""
 import os
+import sys
+import traceback
+from contextlib import contextmanager
 from dataclasses import astuple
 
 import numpy as np
@@ -114,3 +117,25 @@ class Workers:
     @staticmethod
     def _receive(array):
         return np.packbits(array.asnumpy() > 0, axis=1).view("<f8")
+
+
+@contextmanager
+def no_waiting_at_exit():
+    """Around a worker's whole program: one that fails ends at once. MXNet's store, at its end, waits for all workers,
+    and these wait for the one that fails; the launcher ends them when it is gone."""
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.code, str):  # an error's line
+            print(end.code, file=sys.stderr)
+            _leave()
+        raise
+    except Exception:
+        traceback.print_exc()
+        _leave()
+
+
+def _leave():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

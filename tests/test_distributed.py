@@ -114,6 +114,30 @@ def test_a_killed_worker_ends_all_and_the_run_is_resumed(packed, tmp_path):
     assert (tmp_path / f"x-{epochs + 2:04d}.params").exists()
 
 
+FAIL = """
+import os, runpy, sys
+import common.trainer as trainer
+from common.errors import InputError
+step, steps = trainer.Trainer.step, []
+def fail(self, batch):
+    steps.append(batch)
+    if self.workers.rank == 1 and len(steps) == 3:
+        raise {error}("the second worker has had enough")
+    step(self, batch)
+trainer.Trainer.step = fail
+sys.argv[0] = "train_imagenet.py"
+runpy.run_path("train_imagenet.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("error", ["InputError", "RuntimeError"])
+def test_a_worker_that_fails_ends_all(packed, tmp_path, error):
+    """MXNet's store would have it wait for the others, which wait for it."""
+    process = launch(2, 1, *arguments(packed, tmp_path, "--batch-size", "10"), code=FAIL.format(error=error))
+    log = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "has had enough" in log and "ending the others" in log, log
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_workers_reach_what_one_reaches(tmp_path):

@@ -1,6 +1,7 @@
 """Preprocessing and RecordIO: what from_mxnet.py sees is what evaluation feeds the network."""
 import argparse
 import shutil
+import threading
 
 import cv2
 import numpy as np
@@ -195,6 +196,28 @@ def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient):
     assert np.ptp(scales) < 1e-3 and np.ptp(offsets) < 0.1      # nothing is left to chance
     assert scales[0] == pytest.approx(0.6, abs=0.01)
     assert offsets[0] / 2 * 0.6 == pytest.approx((103 * 0.6 - 48) / 2, abs=1)
+
+
+def test_files_that_come_and_go_beside_the_records(packed, tmp_path):
+    """As checkpoints do; ImageRecordIter looks at each of them."""
+    shutil.copytree(packed.parent, tmp_path / "x")
+    args = options(tmp_path / "x" / "val")
+    images, over = training_set(args), threading.Event()
+
+    def write():
+        while not over.is_set():
+            for i in range(50):
+                (tmp_path / "x" / f"a{i}").touch()
+            for i in range(50):
+                (tmp_path / "x" / f"a{i}").rename(tmp_path / "x" / "b")
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for epoch in range(30):
+            assert next(training_iter(args, images, epoch)).data[0].shape == (10, 3, 48, 48)
+    finally:
+        over.set()
+        writer.join()
 
 
 def test_epochs_do_not_pile_up_memory(packed):
