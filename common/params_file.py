@@ -1,4 +1,4 @@
-"""Read an MXNet `.params` file as NumPy arrays, without MXNet.
+"""Read and write MXNet's `.params` files as NumPy arrays, without MXNet.
 
 The format is what `mx.nd.save` writes (src/ndarray/ndarray.cc of MXNet 1.9.1, `NDArray::Save` and `NDArray::Load`),
 little-endian throughout:
@@ -20,10 +20,12 @@ import ml_dtypes
 import numpy as np
 
 from common.errors import InputError
+from common.files import written_atomically
 
 FILE_MAGIC = 0x112
 VERSION_1, VERSION_2, VERSION_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 MAX_DIMENSIONS = 32
+CPU = 1  # mxnet::Context::kCPU
 
 # mshadow's type flags
 DTYPES = {0: np.float32, 1: np.float64, 2: np.float16, 3: np.uint8, 4: np.int32, 5: np.int8, 6: np.int64,
@@ -67,6 +69,27 @@ def load_checkpoint_params(path) -> tuple:
             raise InputError(f"{path}: parameter {name!r} has neither 'arg:' nor 'aux:' before it; not a checkpoint")
         params[kind][bare] = array
     return params["arg"], params["aux"]
+
+
+def save_checkpoint_params(path, arg_params, aux_params) -> None:
+    """Write both, {name: array}, as a checkpoint's `.params` file: the bytes of `mx.nd.save`, atomically.
+
+    Raises ValueError for an array of a type that the format does not have.
+    """
+    flags = {np.dtype(dtype): flag for flag, dtype in DTYPES.items()}
+    arrays = {f"{kind}:{name}": np.ascontiguousarray(array) for kind, group in (("arg", arg_params), ("aux", aux_params))
+              for name, array in group.items()}
+    for name, array in arrays.items():
+        if array.dtype not in flags:
+            raise ValueError(f"{name}: .params files have no {array.dtype}")
+    with written_atomically(path) as partial, open(partial, "wb") as file:
+        file.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(arrays)))
+        for array in arrays.values():
+            file.write(struct.pack(f"<Iii{array.ndim}q", VERSION_2, 0, array.ndim, *array.shape))
+            file.write(struct.pack("<iii", CPU, 0, flags[array.dtype]) + array.tobytes())
+        file.write(struct.pack("<Q", len(arrays)))
+        for name in arrays:
+            file.write(struct.pack("<Q", len(name.encode())) + name.encode())
 
 
 def _read_array(reader):

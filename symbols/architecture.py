@@ -20,6 +20,8 @@ TABLE = (
     (6,  320, 1, 1),
 )
 FIRST_CHANNELS, LAST_CHANNELS = 32, 1280
+REPEATS = tuple(n for _, _, n, _ in TABLE)
+MAX_CHANNELS, MAX_REPEATS = 10_000, 100
 
 # "published": the strides of the table above, behind every published checkpoint.
 # "first": those of the first public version, which kept 28x28 maps through the 64-channel stage.
@@ -72,7 +74,15 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def architecture(multiplier=1.0, strides="published", padding="symmetric", image_shape=None) -> Architecture:
+def widths(multiplier=1.0) -> tuple:
+    """The channels of the first convolution, of the seven stages and of the last convolution."""
+    channels = (FIRST_CHANNELS, *(c for _, c, _, _ in TABLE), LAST_CHANNELS)
+    *widened, last = (int(round(c * multiplier)) for c in channels)
+    return *widened, max(LAST_CHANNELS, last)
+
+
+def architecture(multiplier=1.0, strides="published", padding="symmetric", image_shape=None, channels=None,
+                 repeats=None) -> Architecture:
     """The layers of MobileNetV2.
 
     Parameters
@@ -86,6 +96,10 @@ def architecture(multiplier=1.0, strides="published", padding="symmetric", image
         One pixel on every side of each 3x3 convolution, or TensorFlow's SAME, which depends on the image's size.
     image_shape : (3, height, width), optional
         Height and width of 32 or more. Required for padding="same".
+    channels : nine ints, optional
+        In place of `widths(multiplier)`: those of networks that round otherwise.
+    repeats : seven ints, optional
+        Blocks of each stage, in place of the table's.
 
     Raises
     ------
@@ -98,6 +112,8 @@ def architecture(multiplier=1.0, strides="published", padding="symmetric", image
         raise ValueError(f"strides must be one of {', '.join(STRIDES)}, not {strides!r}")
     if padding not in PADDINGS:
         raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, not {padding!r}")
+    channels = widths(multiplier) if channels is None else _whole_numbers("channels", channels, 9, MAX_CHANNELS)
+    repeats = REPEATS if repeats is None else _whole_numbers("repeats", repeats, len(TABLE), MAX_REPEATS)
     if image_shape is not None:
         check_image_shape(image_shape)
     elif padding == "same":
@@ -114,27 +130,31 @@ def architecture(multiplier=1.0, strides="published", padding="symmetric", image
             pads = ((kernel // 2, kernel // 2),) * 2
         return Unit(name, in_channels, channels, kernel, stride, groups, pads, relu6)
 
-    def width(channels):
-        return int(round(channels * multiplier))
-
-    channels = width(FIRST_CHANNELS)
-    first = unit("first-3x3-conv", 3, channels, kernel=3, stride=2)
-    stride_so_far, features, blocks = 2, {}, []
-    for i, ((t, c, n, _), s) in enumerate(zip(TABLE, STRIDES[strides])):
+    (first_channels, *stage_channels, last_channels) = channels
+    first = unit("first-3x3-conv", 3, first_channels, kernel=3, stride=2)
+    incoming, stride_so_far, features, blocks = first_channels, 2, {}, []
+    for i, ((t, _, _, _), out, n, s) in enumerate(zip(TABLE, stage_channels, repeats, STRIDES[strides])):
         for j in range(n):
             name, stride = f"seq-{i}-block{j}", s if j == 0 else 1
-            expanded, out = channels * t, width(c)
+            expanded = incoming * t
             blocks.append(Block(name, (
-                unit(f"{name}-exp", channels, expanded),
+                unit(f"{name}-exp", incoming, expanded),
                 unit(f"{name}-depthwise", expanded, expanded, kernel=3, stride=stride, groups=expanded),
                 unit(f"{name}-linear", expanded, out, relu6=False),
             ), shortcut=j > 0))
-            channels = out
+            incoming = out
             stride_so_far *= stride
             features[stride_so_far] = blocks[-1].output
-    last = unit("last-1x1-conv", channels, max(LAST_CHANNELS, width(LAST_CHANNELS)))
+    last = unit("last-1x1-conv", incoming, last_channels)
     del features[2]
     return Architecture(first, tuple(blocks), last, features)
+
+
+def _whole_numbers(what, numbers, count, most) -> tuple:
+    numbers = tuple(numbers) if isinstance(numbers, Iterable) else (numbers,)
+    if len(numbers) != count or not all(isinstance(n, Integral) and 1 <= n <= most for n in numbers):
+        raise ValueError(f"{what} must be {count} whole numbers from 1 to {most}, not {numbers}")
+    return numbers
 
 
 def check_image_shape(image_shape) -> None:

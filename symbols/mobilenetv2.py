@@ -3,7 +3,8 @@ from common.find_mxnet import mx
 from symbols.architecture import Unit, architecture, check_num_classes
 
 
-def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
+               channels=None, repeats=None):
     """MobileNetV2 with a softmax head, as a Symbol.
 
     Input `data`: float32 (N, 3, H, W), H and W of 32 or more, RGB with the mean subtracted (see
@@ -13,7 +14,7 @@ def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="s
     names and shapes of the weights are those of the published checkpoints.
     """
     check_num_classes(num_classes)
-    data = _last_map(architecture(multiplier, strides, padding, image_shape))
+    data = _last_map(architecture(multiplier, strides, padding, image_shape, channels, repeats))
     data = mx.sym.Pooling(data, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
     data = mx.sym.Flatten(data, name="flatten")
     data = mx.sym.FullyConnected(data, num_hidden=num_classes, name="fc")
@@ -29,13 +30,14 @@ def feature_names(strides="published"):
     return dict(architecture(strides=strides).features)
 
 
-def get_features(multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+def get_features(multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
+                 channels=None, repeats=None):
     """The feature maps at strides 4, 8, 16 and 32, as one grouped Symbol, for detectors and segmenters.
 
     At multiplier 1.0 and 224x224: (N, 24, 56, 56), (N, 32, 28, 28), (N, 96, 14, 14), (N, 320, 7, 7). Loads the
     parameters of a classification checkpoint (`last-1x1-conv` and `fc` are not used).
     """
-    plan = architecture(multiplier, strides, padding, image_shape)
+    plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
     internals = _last_map(plan).get_internals()
     return mx.sym.Group([internals[name] for name in plan.features.values()])
 

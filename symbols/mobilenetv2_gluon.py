@@ -61,9 +61,10 @@ class MobileNetV2(mx.gluon.HybridBlock):
     ones included; `export` writes symbol and parameters for use without this class.
     """
 
-    def __init__(self, num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+    def __init__(self, num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
+                 channels=None, repeats=None):
         check_num_classes(num_classes)
-        plan = architecture(multiplier, strides, padding, image_shape)
+        plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
         super().__init__(prefix="")
         self._num_classes = num_classes
         self._image_shape = tuple(image_shape) if padding == "same" else None
@@ -93,7 +94,8 @@ class MobileNetV2(mx.gluon.HybridBlock):
                               for name, parameter in self.collect_params().items()})
 
 
-def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None):
+def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
+               channels=None, repeats=None):
     """The Gluon network traced into a Symbol with a softmax head, as `symbols.mobilenetv2.get_symbol` gives it."""
-    net = MobileNetV2(num_classes, multiplier, strides, padding, image_shape)
+    net = MobileNetV2(num_classes, multiplier, strides, padding, image_shape, channels, repeats)
     return mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")

@@ -58,9 +58,23 @@ def test_same_padding_follows_the_size_of_each_map(size, expected):
     ({"image_shape": (224, 224)}, "(3, height, width)"),
     ({"image_shape": 224}, "(3, height, width)"),
     ({"strides": ["published"]}, "published, first"),
+    ({"channels": (32, 16)}, "9 whole numbers from 1"),
+    ({"channels": (32, 16, 24, 32, 64, 96, 160, 320.5, 1280)}, "9 whole numbers from 1"),
+    ({"repeats": (1, 2, 3, 4, 3, 3, 0)}, "7 whole numbers from 1"),
+    ({"repeats": 3}, "7 whole numbers from 1"),
 ])
 def test_values_out_of_range_name_the_range(arguments, message):
     with pytest.raises(ValueError) as error:
         architecture(**arguments)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_channels_and_repeats_take_the_place_of_the_tables():
+    plan = architecture(channels=(8, 8, 16, 16, 24, 40, 56, 112, 640), repeats=(1, 1, 2, 3, 1, 2, 1))
+    assert [(block.name, block.units[-1].channels) for block in plan.blocks] == [
+        ("seq-0-block0", 8), ("seq-1-block0", 16), ("seq-2-block0", 16), ("seq-2-block1", 16), ("seq-3-block0", 24),
+        ("seq-3-block1", 24), ("seq-3-block2", 24), ("seq-4-block0", 40), ("seq-5-block0", 56), ("seq-5-block1", 56),
+        ("seq-6-block0", 112)]
+    assert (plan.first.channels, plan.last.in_channels, plan.last.channels) == (8, 112, 640)
+    assert [block.shortcut for block in plan.blocks] == [block.name[-1] != "0" for block in plan.blocks]

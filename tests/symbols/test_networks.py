@@ -6,6 +6,7 @@ import pytest
 
 from common.find_mxnet import mx
 from symbols import mobilenetv2, mobilenetv2_gluon
+from symbols.mobilenetv2_json import get_graph
 from tests.conftest import ROOT
 from tests.networks import forward, random_params
 
@@ -45,6 +46,15 @@ def test_operators_have_the_names_and_attributes_of_a_published_checkpoint(defin
         return [(node["op"], node["name"], [node.get("attrs", {}).get(key) for key in keys])
                 for node in graph["nodes"] if node["op"] != "null"]
     assert summary(ours) == summary(published)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"num_classes": 10, "multiplier": 0.35, "padding": "same", "image_shape": (3, 97, 64)},
+    {"multiplier": 1.4, "strides": "first"},
+    {"channels": (32, 24, 32, 40, 72, 112, 184, 352, 1280), "repeats": (1, 3, 5, 6, 5, 5, 1)},
+])
+def test_the_json_made_without_mxnet_is_what_mxnet_writes(options):
+    assert get_graph(**options) == json.loads(mobilenetv2.get_symbol(**options).tojson())
 
 
 def check_agreement(multiplier, strides, padding, size, batch=2, seed=0):

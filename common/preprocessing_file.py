@@ -1,0 +1,84 @@
+"""PREFIX-preprocess.json: what a checkpoint wants done to an image before the network sees it.
+
+    {"resize": 256, "crop": 224, "mean": [123.68, 116.78, 103.94], "std": [1, 1, 1]}
+
+Shorter side to `resize`, centre crop of `crop`, RGB on 0..255, x = (pixel - mean) / std. A checkpoint without the file
+wants the default, which is this.
+"""
+import json
+import math
+from numbers import Integral, Real
+from pathlib import Path
+from typing import NamedTuple
+
+from common.errors import InputError
+from common.files import written_atomically
+
+MAX_SIZE = 100_000
+
+
+class Preprocessing(NamedTuple):
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, float, float] = (123.68, 116.78, 103.94)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def resize_for(self, crop: int) -> int:
+        """Length of the shorter side before a centre crop of `crop` pixels, in the same proportion."""
+        return round(crop * self.resize / self.crop)
+
+
+def preprocessing_file(prefix) -> str:
+    return f"{prefix}-preprocess.json"
+
+
+def load_preprocessing(prefix) -> Preprocessing:
+    """That of a checkpoint. Raises InputError for a file that says anything else than the above."""
+    path = preprocessing_file(prefix)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Preprocessing()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not text") from None
+    return parse_preprocessing(text, path)
+
+
+def parse_preprocessing(text: str, source) -> Preprocessing:
+    """That of the JSON `text`; an InputError names `source`."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not JSON ({error})") from None
+    if not isinstance(content, dict) or set(content) != set(Preprocessing._fields):
+        raise InputError(f"{source}: give {', '.join(Preprocessing._fields)}, and no more")
+    for key in ("resize", "crop"):
+        if not _is(Integral, content[key]) or not 1 <= content[key] <= MAX_SIZE:
+            raise InputError(f"{source}: {key}: give a number of pixels")
+    if content["resize"] < content["crop"]:
+        raise InputError(f"{source}: resize {content['resize']} is less than crop {content['crop']}")
+    for key in ("mean", "std"):
+        numbers = content[key]
+        if not isinstance(numbers, list) or len(numbers) != 3 or not all(map(_is_finite, numbers)) \
+                or key == "std" and min(numbers) <= 0:
+            raise InputError(f"{source}: {key}: give three numbers{' above 0' if key == 'std' else ''}, as in "
+                             f"{list(getattr(Preprocessing(), key))}")
+        content[key] = tuple(map(float, numbers))
+    return Preprocessing(**content)
+
+
+def _is(kind, value):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_finite(value):
+    return _is(Real, value) and abs(value) < 1e30 and math.isfinite(value)
+
+
+def preprocessing_json(preprocessing: Preprocessing) -> str:
+    return json.dumps(preprocessing._asdict()) + "\n"
+
+
+def save_preprocessing(prefix, preprocessing: Preprocessing) -> None:
+    with written_atomically(preprocessing_file(prefix)) as partial:
+        Path(partial).write_text(preprocessing_json(preprocessing), encoding="utf-8")
