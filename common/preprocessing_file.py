@@ -50,6 +50,11 @@ def parse_preprocessing(text: str, source) -> Preprocessing:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not JSON ({error})") from None
+    return preprocessing_from(content, source)
+
+
+def preprocessing_from(content, source) -> Preprocessing:
+    """That of a dict such as JSON gives; an InputError names `source`."""
     if not isinstance(content, dict) or set(content) != set(Preprocessing._fields):
         raise InputError(f"{source}: give {', '.join(Preprocessing._fields)}, and no more")
     for key in ("resize", "crop"):

@@ -1,0 +1,138 @@
+"""From another framework's parameters to those of the published network, for which each difference is made good."""
+import math
+import re
+
+import numpy as np
+
+from common.checkpoint_arrays import Checkpoint, checked, widths_of
+from common.errors import InputError
+from symbols.architecture import STRIDES
+
+EPS = 1e-5  # BatchNorm's, here
+BATCHNORM = ("gamma", "beta", "moving_mean", "moving_var")
+FIRST_BATCHNORM = "first-3x3-conv-batchnorm"
+IDENTITY = "seq-0-block0-exp"
+UNIT_VARIANCE = 1 - EPS  # the variance by which a BatchNorm divides by 1
+
+
+def check_units(params: dict, source) -> None:
+    """Raise InputError, which names `source`, unless weights have four dimensions and what belongs to them has one."""
+    for name, array in params.items():
+        weight = f"{re.split('-conv2d_|-batchnorm_', name)[0]}-conv2d_weight"
+        if name.startswith("fc_"):
+            shape = array.shape if array.ndim == (2 if name == "fc_weight" else 1) else "of two and of one dimension"
+        elif name == weight:
+            shape = array.shape if array.ndim == 4 else "of four dimensions"
+        elif weight not in params:
+            raise InputError(f"{source}: holds {name}, but no {weight}")
+        else:
+            shape = params[weight].shape[:1]
+        if array.shape != shape or not array.size:
+            raise InputError(f"{source}: {name} has shape {array.shape}; expected {shape}")
+    needed = [f"{FIRST_BATCHNORM}_{part}" for part in BATCHNORM]
+    if missing := [name for name in (*needed, "fc_weight", "fc_bias") if name not in params]:
+        raise InputError(f"{source}: has no {missing[0]}")
+
+
+def with_batchnorms(params: dict) -> dict:
+    """`params` in which a unit may have a bias (UNIT-conv2d_bias), into which its BatchNorm is folded: it gets the
+    BatchNorm that adds it."""
+    out = {}
+    for name, array in params.items():
+        if not name.endswith("-conv2d_bias"):
+            out[name] = array
+            continue
+        unit = name.removesuffix("-conv2d_bias")
+        out[f"{unit}-batchnorm_gamma"] = np.ones_like(array)
+        out[f"{unit}-batchnorm_beta"] = array
+        out[f"{unit}-batchnorm_moving_mean"] = np.zeros_like(array)
+        out[f"{unit}-batchnorm_moving_var"] = np.full_like(array, UNIT_VARIANCE)
+    return out
+
+
+def with_eps(params: dict, eps: float) -> dict:
+    """`params` of a network whose BatchNorms add `eps` to the variance: the difference goes into the variances."""
+    if eps == EPS:
+        return params
+    return {name: (array.astype(np.float64) + (eps - EPS)).astype(np.float32) if name.endswith("_moving_var") else array
+            for name, array in params.items()}
+
+
+def with_expansion(params: dict) -> dict:
+    """`params` with the first block's expansion, where it has none, as an identity: of the first unit's output, which
+    lies between 0 and 6.
+
+    Its BatchNorm has the mean and variance that its input has where the first unit's BatchNorm puts out a normal
+    distribution of its beta and gamma, so that it is close to an identity in training too, where a batch's own
+    statistics take their place.
+    """
+    if f"{IDENTITY}-conv2d_weight" in params:
+        return params
+    gamma, beta, mean, var = (params[f"{FIRST_BATCHNORM}_{part}"] for part in BATCHNORM)
+    if is_folded(gamma, mean, var):
+        mean, var = np.zeros(len(beta)), np.full(len(beta), UNIT_VARIANCE)
+    else:
+        mean, var = _clipped_normal(beta.astype(np.float64), np.abs(gamma.astype(np.float64)))
+    identity = {"conv2d_weight": np.eye(len(beta)).reshape(len(beta), len(beta), 1, 1), "batchnorm_beta": mean,
+                "batchnorm_gamma": np.sqrt(np.float32(var).astype(np.float64) + EPS), "batchnorm_moving_mean": mean,
+                "batchnorm_moving_var": var}
+    return params | {f"{IDENTITY}-{part}": array.astype(np.float32) for part, array in identity.items()}
+
+
+def without_expansion(params: dict) -> dict:
+    """The reverse of `with_expansion`: `params` without the first block's expansion where that is an identity, else all
+    of them."""
+    weight, gamma, beta, mean, var = (params[f"{IDENTITY}-{part}"] for part in (
+        "conv2d_weight", "batchnorm_gamma", "batchnorm_beta", "batchnorm_moving_mean", "batchnorm_moving_var"))
+    identity = (np.array_equal(weight[:, :, 0, 0], np.eye(len(weight))) and np.array_equal(beta, mean)
+                and np.allclose(gamma, np.sqrt(var.astype(np.float64) + EPS), rtol=1e-6, atol=0))
+    return {name: array for name, array in params.items() if not identity or not name.startswith(f"{IDENTITY}-")}
+
+
+def is_folded(gamma, mean, var) -> bool:
+    """Whether a BatchNorm only adds its beta."""
+    return bool((gamma == 1).all() and not mean.any() and (var == np.float32(UNIT_VARIANCE)).all())
+
+
+def _clipped_normal(mean, deviation):
+    """Mean and variance of clip(x, 0, 6), x normally distributed."""
+    deviation = np.maximum(deviation, 1e-6)
+    erf = np.vectorize(math.erf, otypes=[float])
+    low, high = -mean / deviation, (6 - mean) / deviation
+    cdf_low, cdf_high = ((1 + erf(z / math.sqrt(2))) / 2 for z in (low, high))
+    pdf_low, pdf_high = (np.exp(-z * z / 2) / math.sqrt(2 * math.pi) for z in (low, high))
+    inside, above = cdf_high - cdf_low, 1 - cdf_high
+    first = mean * inside + deviation * (pdf_low - pdf_high) + 6 * above
+    second = ((mean ** 2 + deviation ** 2) * inside + deviation * (mean * pdf_low - (mean + 6) * pdf_high)
+              + 36 * above)
+    return first, np.maximum(second - first ** 2, 0)
+
+
+def without_background(params: dict) -> dict:
+    """`params` without class 0 of TensorFlow's 1,001: the logits of the others are as they were."""
+    return params | {name: params[name][1:] for name in ("fc_weight", "fc_bias")}
+
+
+def first_shortcut(network: dict) -> str:
+    """The first stage, with its channels, whose first block a framework would give a shortcut that has one wherever
+    stride and width allow it; empty where there is none. Here, the first block of a stage never has one."""
+    channels = network["channels"]
+    return next((f"stage {stage} ({into} channels in and out)"
+                 for stage, (into, out, stride) in enumerate(zip(channels, channels[1:], STRIDES[network["strides"]]))
+                 if stride == 1 and into == out), "")
+
+
+def assembled(params: dict, strides, padding, image_shape, preprocessing, shortcut_rule: bool, source) -> Checkpoint:
+    """The checkpoint that `params`, under their published names, make; an InputError names `source`.
+
+    `shortcut_rule`: whether the framework has a shortcut wherever stride and width allow it; here the first block of a
+    stage never has one.
+    """
+    network = {**widths_of(params, source), "strides": strides, "padding": padding,
+               "image_shape": image_shape if padding == "same" else None}
+    if shortcut_rule and (stage := first_shortcut(network)):
+        raise InputError(f"{source}: at these widths the first block of {stage} has a shortcut, which this network has "
+                         "not")
+    states = {name: array for name, array in params.items() if name.endswith(("_moving_mean", "_moving_var"))}
+    arguments = {name: array for name, array in params.items() if name not in states}
+    return checked(Checkpoint(network, len(params["fc_weight"]), arguments, states, preprocessing), source)

@@ -1,0 +1,95 @@
+"""Weights of other frameworks' MobileNetV2 as a checkpoint: the same function, under the published names."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+from common.checkpoint_arrays import Checkpoint
+from common.conversion.assemble import (
+    EPS,
+    assembled,
+    check_units,
+    with_batchnorms,
+    with_eps,
+    with_expansion,
+    without_background,
+)
+from common.conversion.sources import (
+    gluon_params,
+    keras_params,
+    npz_params,
+    tflite_params,
+    timm_params,
+    torchvision_params,
+)
+from common.errors import InputError
+from common.preprocessing_file import Preprocessing
+from symbols.architecture import TABLE
+
+IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # 255 x (0.485, 0.456, ...)
+TENSORFLOW = Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3)  # -1 to 1
+BACKGROUND = 1001  # TensorFlow's number of ImageNet classes, of which number 0 is none of them
+
+
+def eight(channels: float) -> int:
+    """The multiple of 8 that a width is rounded to: not more than a tenth below it."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * channels else rounded + 8
+
+
+class Kind(NamedTuple):
+    params: Callable            # of common.conversion.sources
+    rounding: Callable = eight  # of the widths of a multiplier
+    eps: float = EPS            # of BatchNorm
+    padding: str = "symmetric"
+    preprocessing: Preprocessing = IMAGENET
+    shortcut_rule: bool = True  # a shortcut wherever stride and width allow it
+
+
+KINDS = {
+    "torchvision": Kind(torchvision_params),
+    "timm": Kind(timm_params),
+    "keras": Kind(keras_params, lambda width: eight(int(width)), 1e-3, "same", TENSORFLOW),
+    "gluon": Kind(gluon_params, int, shortcut_rule=False),
+    "tflite": Kind(tflite_params, eight, padding="same", preprocessing=TENSORFLOW, shortcut_rule=False),
+    "npz": Kind(npz_params, round, preprocessing=Preprocessing(), shortcut_rule=False),
+}
+
+
+def convert(path, kind: str, multiplier=None, strides=None, padding=None, image_shape=None, resize=None,
+            keep_background=False, tell=lambda line: None) -> Checkpoint:
+    """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
+
+    `multiplier`: what the file's width multiplier is expected to be. `strides`, `padding`: where they are not the
+    kind's own, and the file does not tell. `image_shape` (3, H, W): for which SAME padding is laid out, and what images
+    are cropped to; `resize`: length of their shorter side before that; both go into the checkpoint's preprocessing.
+    `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `tell` is called with a line on what is
+    not as in the file.
+
+    Raises InputError for a file that is damaged, of another network, or not to be represented exactly.
+    """
+    how = KINDS[kind]
+    params, description = how.params(path)
+    params = with_batchnorms(params)
+    check_units(params, path)
+    params = with_expansion(with_eps(params, how.eps))
+    if kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background:
+        params = without_background(params)
+        tell(f"class 0 of the {BACKGROUND:,}, the background, is left out")
+    base = description.get("preprocessing", how.preprocessing)
+    shape = image_shape or description.get("image_shape", (3, base.crop, base.crop))
+    crop = max(shape[1:])
+    resize = resize or base.resize_for(crop)
+    if resize < crop:
+        raise InputError(f"--resize {resize}: is less than the crop of {crop} pixels")
+    checkpoint = assembled(params, strides or description.get("strides", "published"),
+                           padding or description.get("padding", how.padding), shape,
+                           base._replace(resize=resize, crop=crop), how.shortcut_rule, path)
+    if multiplier is not None:
+        _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
+    return checkpoint
+
+
+def _check_multiplier(multiplier, rounding, channels, path):
+    found, expected = channels[1:8], tuple(rounding(c * multiplier) for _, c, _, _ in TABLE)
+    if found != expected:
+        raise InputError(f"{path}: the widths of its stages are {found}; those of multiplier {multiplier:g} would be "
+                         f"{expected}")

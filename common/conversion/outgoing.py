@@ -1,0 +1,116 @@
+"""A checkpoint under the names of torchvision or timm, or as NumPy's .npz."""
+import json
+import math
+
+import numpy as np
+import safetensors.numpy
+
+from common.checkpoint_arrays import Checkpoint
+from common.conversion.assemble import IDENTITY, first_shortcut, without_expansion
+from common.conversion.convert import eight
+from common.conversion.description import ENTRY, description_of
+from common.conversion.names import TIMM, TORCHVISION, Names, source_names
+from common.errors import InputError
+from common.files import written_atomically
+from symbols.architecture import FIRST_CHANNELS, LAST_CHANNELS, REPEATS, STRIDES, TABLE
+
+MULTIPLIERS = (0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0)  # tried for a torchvision model
+TIMM_MODELS = (  # name, width and depth multiplier
+    ("mobilenetv2_035", 0.35, 1), ("mobilenetv2_050", 0.5, 1), ("mobilenetv2_075", 0.75, 1),
+    ("mobilenetv2_100", 1.0, 1), ("mobilenetv2_140", 1.4, 1),
+    ("mobilenetv2_110d", 1.1, 1.2), ("mobilenetv2_120d", 1.2, 1.4),
+)
+
+
+def save_npz(checkpoint: Checkpoint, path) -> str:
+    """Write {published name: array}; returns how it is loaded."""
+    with written_atomically(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **checkpoint.arg_params, **checkpoint.aux_params, **{ENTRY: description_of(checkpoint)})
+    return f"numpy.load({str(path)!r})"
+
+
+def save_torchvision(checkpoint: Checkpoint, path) -> str:
+    """Write a state_dict of torchvision's MobileNetV2 as .safetensors; returns the model that loads it.
+
+    Raises InputError where no such model computes the same.
+    """
+    params = _portable(checkpoint, "torchvision")
+    return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)
+
+
+def save_timm(checkpoint: Checkpoint, path) -> str:
+    """As `save_torchvision`, of timm's mobilenetv2."""
+    params = _portable(checkpoint, "timm")
+    if _is_expanded(params):
+        raise InputError("--to timm: its mobilenetv2 has no expansion in the first block, and that of this checkpoint "
+                         "is not an identity; --to torchvision can hold it")
+    network = checkpoint.network
+    names = [name for name, multiplier, depth in TIMM_MODELS
+             if _timm_widths(multiplier, depth) == (network["channels"], network["repeats"])]
+    if not names or network["strides"] != "published":
+        raise InputError(f"--to timm: it has no mobilenetv2 with widths {network['channels']}, repeats "
+                         f"{network['repeats']} and {network['strides']} strides; --to torchvision can hold it")
+    return _save_state_dict(checkpoint, params, TIMM,
+                            f"timm.create_model({names[0]!r}, num_classes={checkpoint.num_classes})", path)
+
+
+def torchvision_model(checkpoint: Checkpoint, expanded: bool) -> str:
+    """The expression that makes torchvision's network for a checkpoint; `expanded`: its first block has an expansion.
+
+    Raises InputError where there is none.
+    """
+    (first, *stages, last), repeats = checkpoint.network["channels"], checkpoint.network["repeats"]
+    strides, classes = STRIDES[checkpoint.network["strides"]], f"num_classes={checkpoint.num_classes}"
+    if not expanded and repeats == REPEATS and strides == STRIDES["published"]:
+        for multiplier in MULTIPLIERS:
+            rounded = (eight(FIRST_CHANNELS * multiplier), *(eight(c * multiplier) for _, c, _, _ in TABLE),
+                       eight(LAST_CHANNELS * max(1.0, multiplier)))
+            if rounded == (first, *stages, last):
+                return f"torchvision.models.mobilenet_v2(width_mult={multiplier}, {classes})"
+    # any other widths as multiples of one multiplier, which torchvision rounds to whole numbers
+    multiplier = last / LAST_CHANNELS if last > LAST_CHANNELS else first / FIRST_CHANNELS
+    if (math.floor(FIRST_CHANNELS * multiplier + 0.5), math.floor(LAST_CHANNELS * max(1.0, multiplier) + 0.5)) \
+            != (first, last):
+        raise InputError(f"--to torchvision: its MobileNetV2 cannot have {first} channels in the first convolution and "
+                         f"{last} in the last")
+    # with an expansion of exactly 1 it has no such layer
+    setting = [[1.000001 if t == 1 and expanded else t, c / multiplier, n, s]
+               for (t, _, _, _), c, n, s in zip(TABLE, stages, repeats, strides)]
+    return (f"torchvision.models.MobileNetV2({classes}, width_mult={multiplier}, round_nearest=1, "
+            f"inverted_residual_setting={json.dumps(setting)})")
+
+
+def _portable(checkpoint, framework):
+    """The parameters, without an expansion that is an identity; InputError where the framework computes otherwise."""
+    network = checkpoint.network
+    if network["padding"] == "same":
+        raise InputError(f"--to {framework}: its MobileNetV2 pads all sides alike, this checkpoint as TensorFlow does; "
+                         "--to onnx and npz keep that")
+    if stage := first_shortcut(network):
+        raise InputError(f"--to {framework}: its MobileNetV2 would have a shortcut in the first block of {stage}; --to "
+                         "onnx and npz keep this network as it is")
+    return without_expansion(checkpoint.arg_params | checkpoint.aux_params)
+
+
+def _is_expanded(params):
+    return f"{IDENTITY}-conv2d_weight" in params
+
+
+def _timm_widths(multiplier, depth):
+    """(channels, repeats); the deeper ones keep stem, head and the depth of the first and last stage."""
+    stages = tuple(eight(c * multiplier) for _, c, _, _ in TABLE)
+    if depth == 1:
+        return (eight(FIRST_CHANNELS * multiplier), *stages, eight(LAST_CHANNELS * max(1.0, multiplier))), REPEATS
+    first, *middle, last = REPEATS
+    return (FIRST_CHANNELS, *stages, LAST_CHANNELS), (first, *(math.ceil(n * depth) for n in middle), last)
+
+
+def _save_state_dict(checkpoint, params, names: Names, model, path):
+    table = source_names(names, checkpoint.network["repeats"], _is_expanded(params))
+    arrays = {name: np.ascontiguousarray(params[published]) for published, name in table.items()}
+    counters = {name.replace(".running_var", ".num_batches_tracked"): np.zeros((), np.int64)
+                for name in arrays if name.endswith(".running_var")}
+    with written_atomically(path) as partial:
+        safetensors.numpy.save_file(arrays | counters, partial, metadata={
+            "format": "pt", "model": model, ENTRY: description_of(checkpoint)})
+    return model

@@ -1,0 +1,117 @@
+"""The parameters in each kind of file, under the published names and in MXNet's layouts."""
+import re
+
+import numpy as np
+
+from common.checkpoint_arrays import REPEATS, unit_names
+from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
+from common.conversion.readers import read_gluon, read_keras, read_npz, read_torch
+from common.errors import InputError
+from common.preprocessing_file import Preprocessing
+from symbols.architecture import STRIDES, architecture
+
+IGNORED = ".num_batches_tracked"  # PyTorch's counters
+FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name in a first block with an expansion
+STANDARD = sum(REPEATS)
+
+# how the axes of Keras's weights are put in MXNet's order: (out, in, height, width), (channels, 1, ...), (out, in)
+KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 0)}
+
+
+def torchvision_params(path) -> tuple:
+    """({published name: array}, description), as each of these functions: of a state_dict of torchvision's."""
+    arrays, description = read_torch(path)
+    return _renamed(arrays, TORCHVISION, description.get("repeats", REPEATS), "torchvision", path), description
+
+
+def timm_params(path) -> tuple:
+    arrays, description = read_torch(path)
+    blocks = [int(match[1]) for match in (re.fullmatch(r"blocks\.([0-6])\.\d{1,3}\.conv_dw\.weight", name)
+                                          for name in arrays) if match]
+    repeats = tuple(map(blocks.count, range(len(REPEATS))))
+    return _renamed(arrays, TIMM, repeats if all(repeats) else REPEATS, "timm", path), description
+
+
+def gluon_params(path) -> tuple:
+    arrays = read_gluon(path)
+    names = GLUON if any("." in name for name in arrays) else GLUON_FLAT
+    params = _renamed(arrays, names, REPEATS, "Gluon", path)
+    params["fc_weight"] = params["fc_weight"].reshape(params["fc_weight"].shape[:2])  # of a 1x1 convolution
+    return params, {}
+
+
+def keras_params(path) -> tuple:
+    arrays = read_keras(path)
+    if isinstance(arrays, list):
+        arrays = _keras_named(arrays, path)
+    params = _renamed(arrays, KERAS, REPEATS, "Keras", path)
+    for name, array in params.items():
+        if name.endswith("_weight"):
+            kind = "fc" if name == "fc_weight" else "depthwise" if "-depthwise-" in name else "convolution"
+            if array.ndim != len(KERAS_AXES[kind]):
+                raise InputError(f"{path}: {name} has {array.ndim} dimensions; not the weights of Keras's MobileNetV2")
+            params[name] = array.transpose(KERAS_AXES[kind])
+    return params, {}
+
+
+def npz_params(path) -> tuple:
+    """Of an .npz file with the names of a .params file, or without their `arg:` and `aux:`."""
+    arrays, description = read_npz(path)
+    return {name.removeprefix("arg:").removeprefix("aux:"): array for name, array in arrays.items()}, description
+
+
+def tflite_params(path) -> tuple:
+    """Here, BatchNorm is folded: UNIT-conv2d_bias stands for it."""
+    from common.conversion.tflite import read_tflite
+    model = read_tflite(path)
+    units = [name for name in unit_names() if name != "seq-0-block0-exp"]
+    if len(model.layers) != len(units) + 1:
+        raise InputError(f"{path}: has {len(model.layers)} layers with weights; MobileNetV2 has {len(units) + 1}")
+    params = {}
+    for unit, (weight, bias) in zip([*(f"{unit}-conv2d" for unit in units), "fc"], model.layers):
+        params[f"{unit}_weight"], params[f"{unit}_bias"] = weight, bias
+    strides = next((name for name in STRIDES if _strides(name, units) == list(model.strides[:len(units)])), None)
+    if strides is None:
+        raise InputError(f"{path}: its strides are not those of MobileNetV2")
+    _, height, width, _ = model.input_shape
+    description = {"strides": strides, "image_shape": (3, height, width)}
+    if model.mean is not None:
+        crop = max(height, width)
+        description["preprocessing"] = Preprocessing(Preprocessing().resize_for(crop), crop, model.mean, model.std)
+    return params, description
+
+
+def _strides(table, units):
+    plan = architecture(strides=table)
+    stride_of = {unit.name: unit.stride for unit in (plan.first, *(u for block in plan.blocks for u in block.units))}
+    return [stride_of.get(unit, 1) for unit in units]
+
+
+def _renamed(arrays, names: Names, repeats, framework, path):
+    first_expansion = not names.plain or source_names(names, repeats, True)[FIRST_LINEAR] in arrays
+    table = source_names(names, repeats, first_expansion)
+    params = {}
+    for published, name in table.items():
+        if name in arrays:
+            params[published] = arrays[name]
+        elif published != "fc_bias" or names.fc_has_bias:
+            raise InputError(f"{path}: has no {name}; not the weights of {framework}'s MobileNetV2, or of "
+                             "another depth")
+    unknown = [name for name in arrays if name not in table.values() and not name.endswith(IGNORED)]
+    if unknown:
+        raise InputError(f"{path}: holds {unknown[0]}, which {framework}'s MobileNetV2 does not have")
+    params.setdefault("fc_bias", np.zeros(len(params["fc_weight"]), np.float32))
+    return params
+
+
+def _keras_named(weights, path):
+    """{name in KERAS: array} of [(weight, array)] in the network's order."""
+    table = list(source_names(KERAS, REPEATS, False).values())
+    if len(weights) == len(table) - 2:
+        raise InputError(f"{path}: has no classifier; give the file with the top")
+    if len(weights) != len(table):
+        raise InputError(f"{path}: has {len(weights)} arrays, Keras's MobileNetV2 has {len(table)}")
+    for (weight, _), name in zip(weights, table):
+        if weight not in (expected := name.split("/")[1]) and expected not in weight:
+            raise InputError(f"{path}: has {weight} where Keras's MobileNetV2 has {expected}")
+    return dict(zip(table, (array for _, array in weights)))

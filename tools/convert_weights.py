@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Turn MobileNetV2 weights of another framework into an MXNet checkpoint, exactly. Neither MXNet nor (but for .pth
+files) the framework is needed; nothing is unpickled. Examples:
+
+    python tools/convert_weights.py mobilenet_v2-b0353104.pth models/torchvision --from torchvision
+    python tools/convert_weights.py model.safetensors models/timm-140 --from timm --multiplier 1.4
+    python tools/convert_weights.py mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_160.h5 models/keras-0_35 \\
+        --from keras --image-shape 3,160,160
+
+writes OUT_PREFIX-symbol.json, OUT_PREFIX-0000.params and OUT_PREFIX-preprocess.json, which training, evaluation and
+from_mxnet.py obey. Its first block has an expansion, as the published network has: an identity where the source has
+none.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.arguments import ArgumentParser, image_shape, positive, positive_amount
+from common.checkpoint_arrays import save
+from common.conversion.convert import BACKGROUND, KINDS, convert
+from common.errors import InputError, reported
+from common.params_file import checkpoint_files
+from symbols.architecture import PADDINGS, STRIDES
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("source", metavar="SOURCE", help="file of weights: .pth or .safetensors of torchvision and "
+                        "timm, .h5 or .keras, .params of Gluon's model zoo, .tflite, .npz")
+    parser.add_argument("prefix", metavar="OUT_PREFIX", help="prefix of the checkpoint to write")
+    parser.add_argument("--from", dest="kind", choices=KINDS, required=True, help="what SOURCE is of")
+    parser.add_argument("--multiplier", type=positive_amount, help="the width multiplier that SOURCE should have; "
+                        "without it, any is taken")
+    parser.add_argument("--image-shape", type=image_shape, help="images that the checkpoint is for, which SAME padding "
+                        "is laid out for (default: what SOURCE says, else 3,224,224)")
+    parser.add_argument("--resize", type=positive, help="length of an image's shorter side before the crop (default: "
+                        "what SOURCE says, else 256 for 224, in that proportion)")
+    parser.add_argument("--strides", choices=STRIDES, help="stride table (default: what SOURCE says, else published)")
+    parser.add_argument("--padding", choices=PADDINGS, help="of 3x3 convolutions (default: that of SOURCE's framework)")
+    parser.add_argument("--keep-background", action="store_true", help=f"keep class 0 of the {BACKGROUND:,} of a "
+                        ".tflite file, which stands for none of the others")
+    parser.add_argument("--overwrite", action="store_true", help="write over a checkpoint that is there")
+    return parser
+
+
+def main(args):
+    symbol_file, params_file = checkpoint_files(args.prefix, 0)
+    there = [path for path in (symbol_file, params_file) if Path(path).exists()]
+    if there and not args.overwrite:
+        raise InputError(f"{there[0]}: is there already; give another OUT_PREFIX, or --overwrite")
+    checkpoint = convert(args.source, args.kind, args.multiplier, args.strides, args.padding, args.image_shape,
+                         args.resize, args.keep_background, tell=print)
+    save(checkpoint, args.prefix)
+    preprocessing = checkpoint.preprocessing
+    padding = "symmetric padding"
+    if checkpoint.network["padding"] == "same":
+        padding = "SAME padding for {1}x{2}".format(*checkpoint.network["image_shape"])
+    print(f"{params_file}: {checkpoint.num_classes} classes, widths {checkpoint.network['channels']}, {padding}")
+    print(f"images: shorter side to {preprocessing.resize}, crop of {preprocessing.crop}, mean {preprocessing.mean}, "
+          f"std {preprocessing.std}")
+
+
+if __name__ == "__main__":
+    with reported("convert_weights.py"):
+        main(get_args_parser().parse_args())

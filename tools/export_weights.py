@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Take an MXNet checkpoint of MobileNetV2 to other frameworks. MXNet is not needed. Examples:
+
+    python tools/export_weights.py models/imagenet1k-mnetv2-1_0 mobilenetv2.onnx --to onnx
+    python tools/export_weights.py models/mobilenetv2 mobilenetv2.safetensors --epoch 235 --to torchvision
+    python tools/export_weights.py models/mobilenetv2 mobilenetv2.npz --epoch 235 --to npz
+
+tools/convert_weights.py reads .safetensors and .npz back, to the same checkpoint.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.arguments import ArgumentParser, image_shape, not_negative
+from common.checkpoint_arrays import load
+from common.conversion.outgoing import save_npz, save_timm, save_torchvision
+from common.errors import InputError, reported
+from common.files import written_atomically
+from common.params_file import checkpoint_files, load_checkpoint_params
+from common.preprocessing_file import load_preprocessing
+from common.symbol_json import load_symbol
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("prefix", metavar="MODEL_PREFIX", help="PREFIX of PREFIX-symbol.json")
+    parser.add_argument("out", metavar="OUT", help="file to write: .onnx, .npz, or .safetensors (torchvision, timm)")
+    parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
+    parser.add_argument("--to", dest="kind", choices=("onnx", *SAVERS), required=True, help="what OUT is for")
+    parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
+    onnx = parser.add_argument_group("onnx")
+    onnx.add_argument("--image-shape", type=image_shape, help="input of the network (default: the crop that "
+                      "PREFIX-preprocess.json says, else 3,224,224)")
+    onnx.add_argument("--fold", action="store_true", help="fold BatchNorm into the convolutions")
+    onnx.add_argument("--pixels", action="store_true", help="let the input be RGB on 0..255: the mean is subtracted, "
+                      "and what is left divided by the standard deviation, in the model")
+    return parser
+
+
+SAVERS = {"torchvision": save_torchvision, "timm": save_timm, "npz": save_npz}
+
+
+def main(args):
+    if Path(args.out).exists() and not args.overwrite:
+        raise InputError(f"{args.out}: is there already; give another name, or --overwrite")
+    if args.kind == "onnx":
+        how = export_onnx(args)
+    else:
+        for flag, given in (("--image-shape", args.image_shape), ("--fold", args.fold), ("--pixels", args.pixels)):
+            if given:
+                raise InputError(f"{flag} is for --to onnx")
+        how = SAVERS[args.kind](load(args.prefix, args.epoch), args.out)
+    preprocessing = load_preprocessing(args.prefix)
+    print(f"{args.out}: {how}")
+    print(f"images: shorter side to {preprocessing.resize}, crop of {preprocessing.crop}, RGB on 0..255, "
+          f"x = (pixel - mean) / std; mean {preprocessing.mean}, std {preprocessing.std}")
+
+
+def export_onnx(args) -> str:
+    from common.conversion.onnx_model import to_onnx
+
+    symbol_file, params_file = checkpoint_files(args.prefix, args.epoch)
+    graph, (arg_params, aux_params) = load_symbol(symbol_file), load_checkpoint_params(params_file)
+    preprocessing = load_preprocessing(args.prefix)
+    shape = args.image_shape or (3, preprocessing.crop, preprocessing.crop)
+    model = to_onnx(graph, arg_params | aux_params, (1, *shape), args.fold, preprocessing, args.pixels)
+    with written_atomically(args.out) as partial:
+        Path(partial).write_bytes(model.SerializeToString())
+    return f"opset {model.opset_import[0].version}, input (N, {', '.join(map(str, shape))})"
+
+
+if __name__ == "__main__":
+    with reported("export_weights.py"):
+        main(get_args_parser().parse_args())
