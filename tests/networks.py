@@ -6,8 +6,11 @@ REPEATS = (1, 2, 3, 4, 3, 3, 1)
 STRIDES = {"published": (1, 2, 2, 2, 1, 2, 1), "first": (1, 2, 2, 1, 2, 2, 1)}
 
 
-def forward(params, x, strides="published", padding="symmetric"):
-    """Softmax probabilities in float64. params: {published name: array}; x: (N, 3, H, W)."""
+def forward(params, x, strides="published", padding="symmetric", repeats=REPEATS):
+    """Softmax probabilities in float64. params: {published name: array}; x: (N, 3, H, W).
+
+    A first block without parameters of an expansion has none, as the paper has it.
+    """
     def unit(x, name, stride=1, relu6=True):
         weight = params[f"{name}-conv2d_weight"].astype(np.float64)
         if weight.shape[2] == 1:
@@ -20,10 +23,10 @@ def forward(params, x, strides="published", padding="symmetric"):
         return np.minimum(np.maximum(x, 0), 6) if relu6 else x
 
     x = unit(x.astype(np.float64), "first-3x3-conv", stride=2)
-    for i, (repeats, stride) in enumerate(zip(REPEATS, STRIDES[strides])):
-        for j in range(repeats):
+    for i, (blocks, stride) in enumerate(zip(repeats, STRIDES[strides])):
+        for j in range(blocks):
             name = f"seq-{i}-block{j}"
-            y = unit(x, f"{name}-exp")
+            y = unit(x, f"{name}-exp") if i or f"{name}-exp-conv2d_weight" in params else x
             y = unit(y, f"{name}-depthwise", stride=stride if j == 0 else 1)
             y = unit(y, f"{name}-linear", relu6=False)
             x = x + y if j > 0 else y

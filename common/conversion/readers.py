@@ -4,7 +4,6 @@ import re
 import zipfile
 import zlib
 from contextlib import contextmanager
-from pathlib import Path
 
 import h5py
 import ml_dtypes  # noqa: F401  bfloat16 for safetensors
@@ -12,7 +11,7 @@ import numpy as np
 import safetensors
 
 from common.conversion.description import ENTRY, parse_description
-from common.errors import InputError, last_line
+from common.errors import InputError
 from common.params_file import load_params
 
 MAX_BYTES = 2 ** 30  # of the arrays of a file; the widest MobileNetV2 here has 60 MB
@@ -22,24 +21,27 @@ MAX_BYTES = 2 ** 30  # of the arrays of a file; the widest MobileNetV2 here has 
 def _reading(path, kind, *errors):
     """What a library raises for a file that is not as it should be, as one line."""
     try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
+    try:
         yield
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or f'not {kind}, or a damaged one ({last_line(error)})'}") from None
-    except (ValueError, KeyError, *errors) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not {kind}, or a damaged one ({last_line(error)})") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, MemoryError, *errors) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not {kind}, or a damaged one ({reason})") from None
 
 
 def read_torch(path) -> tuple:
     """(arrays, description) of a state_dict in .safetensors, or in .pth through torch's weights_only loader."""
     if not str(path).endswith(".safetensors"):
         return _read_pth(path), {}
-    with _reading(path, "a safetensors file", safetensors.SafetensorError, OverflowError, MemoryError):
-        Path(path).stat()
-        with safetensors.safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, parse_description((file.metadata() or {}).get(ENTRY), path)
+    with (_reading(path, "a safetensors file", safetensors.SafetensorError, OverflowError),
+          safetensors.safe_open(path, "numpy") as file):
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return arrays, parse_description((file.metadata() or {}).get(ENTRY), path)
 
 
 def _read_pth(path):
@@ -47,13 +49,8 @@ def _read_pth(path):
         import torch
     except ModuleNotFoundError:
         raise InputError(f"{path}: only PyTorch can read it; pip install torch, or give a .safetensors file") from None
-    try:
+    with _reading(path, "a state_dict that torch.load(weights_only=True) takes", Exception):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or last_line(error)}") from None
-    except Exception as error:  # of many kinds, for what is damaged or holds more than weights
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: torch.load(weights_only=True) refuses it: {reason}") from None
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -65,8 +62,8 @@ def _read_pth(path):
 
 def read_npz(path) -> tuple:
     """(arrays, description) of an .npz file."""
-    with _reading(path, "an .npz file", zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, MemoryError,
-                  RuntimeError, TypeError, SyntaxError):
+    with _reading(path, "an .npz file", zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+                  TypeError, SyntaxError):
         with zipfile.ZipFile(path) as archive:
             _check_size(sum(member.file_size for member in archive.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
@@ -88,7 +85,7 @@ def read_keras(path):
     """{layer/weight: array} of Keras 3's .weights.h5 and .keras; of older .h5 files [(weight, array)] in the order of
     the network: those that are published have other layer names than the model's code, and Keras goes by the order."""
     with _reading(path, "a Keras weight file", zipfile.BadZipFile, zlib.error, RuntimeError, TypeError, EOFError,
-                  NotImplementedError, MemoryError, AttributeError, RecursionError):
+                  NotImplementedError, AttributeError, RecursionError):
         content = path
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.params_file import load_checkpoint_params, load_params
+from common.params_file import load_checkpoint_params, load_params, save_checkpoint_params
 
 # what mx.nd.array and cast can make in MXNet 1.9.1
 DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool")
@@ -28,6 +28,23 @@ def test_equals_mxnet_for_every_dtype(tmp_path, dtype, shape):
     assert list(ours) == list(theirs)
     assert ours["arg:x"].dtype == np.dtype(dtype)
     assert all(same_bits(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_writes_the_bytes_that_mxnet_writes(tmp_path, dtype):
+    values = np.random.RandomState(0).randint(-120, 120, (4, 1, 3, 3)).astype(dtype)
+    groups = {"weight": values, "\u00e4": values[:, 0]}, {"moving_mean": values.ravel()}
+    save_checkpoint_params(tmp_path / "ours.params", *groups)
+    mx.nd.save(str(tmp_path / "theirs.params"), {
+        f"{kind}:{name}": mx.nd.array(array, dtype=dtype) for kind, group in zip(("arg", "aux"), groups)
+        for name, array in group.items()})
+    assert (tmp_path / "ours.params").read_bytes() == (tmp_path / "theirs.params").read_bytes()
+
+
+def test_a_type_that_the_format_does_not_have_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="x: .params files have no complex64"):
+        save_checkpoint_params(tmp_path / "x.params", {"x": np.zeros(1, np.complex64)}, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_bfloat16(tmp_path):

@@ -1,0 +1,192 @@
+"""What conversion makes good, and what it refuses; each framework's own answers are in test_convert.py."""
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from common.checkpoint_arrays import Checkpoint
+from common.conversion.assemble import IDENTITY, with_batchnorms, with_expansion, without_expansion
+from common.conversion.convert import convert, eight
+from common.conversion.outgoing import save_npz, save_timm, save_torchvision
+from common.errors import InputError
+from common.find_mxnet import mx
+from common.preprocessing_file import Preprocessing
+from symbols import mobilenetv2
+from symbols.architecture import REPEATS, TABLE, widths
+from tests.networks import forward, random_params
+
+SIZE = 64
+
+
+def rounded(multiplier):
+    return (eight(32 * multiplier), *(eight(c * multiplier) for _, c, _, _ in TABLE),
+            eight(1280 * max(1, multiplier)))
+
+
+def network_for(channels, strides="published", padding="symmetric", repeats=REPEATS):
+    return {"channels": channels, "repeats": repeats, "strides": strides, "padding": padding,
+            "image_shape": (3, SIZE, SIZE) if padding == "same" else None}
+
+
+def random_checkpoint(network, expansion=True, preprocessing=Preprocessing(96, SIZE, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))):  # noqa: B008
+    """Without `expansion` the first block's is an identity, as conversion makes it."""
+    symbol = mobilenetv2.get_symbol(10, **network)
+    arg_params, aux_params = random_params(symbol, (1, 3, SIZE, SIZE))
+    if not expansion:
+        params = {**arg_params, **aux_params}
+        params = with_expansion({name: array for name, array in params.items() if not name.startswith(IDENTITY)})
+        arg_params, aux_params = ({name: params[name] for name in group} for group in (arg_params, aux_params))
+    return Checkpoint(network, 10, arg_params, aux_params, preprocessing)
+
+
+def run(params, outputs, x, is_train):
+    """Arrays of internal `outputs` of the network of multiplier 0.35 for `x`."""
+    symbol = mobilenetv2.get_symbol(10, multiplier=0.35)
+    symbol = mx.sym.Group([symbol.get_internals()[name] for name in outputs])
+    executor = symbol.simple_bind(mx.cpu(), data=x.shape, grad_req="write" if is_train else "null")
+    executor.copy_params_from(*({name: mx.nd.array(params[name]) for name in names if name in params}
+                                for names in (symbol.list_arguments(), symbol.list_auxiliary_states())))
+    return [output.asnumpy() for output in executor.forward(is_train=is_train, data=mx.nd.array(x))]
+
+
+def test_the_expansion_that_others_lack_is_an_identity():
+    checkpoint = random_checkpoint(network_for(widths(0.35)))
+    lacking = {name: array for name, array in (checkpoint.arg_params | checkpoint.aux_params).items()
+               if not name.startswith(IDENTITY)}
+    x = np.random.RandomState(1).normal(0, 1, (2, 3, SIZE, SIZE)).astype(np.float32)
+    probabilities, = run(with_expansion(lacking), ["softmax_output"], x, is_train=False)
+    np.testing.assert_allclose(np.log(probabilities), np.log(forward(lacking, x)), atol=1e-4, rtol=0)
+    other = forward(checkpoint.arg_params | checkpoint.aux_params, x)
+    assert np.abs(np.log(other) - np.log(probabilities)).max() > 0.5, "an expansion would make no difference"
+
+
+def test_the_identity_is_nearly_one_in_training_too():
+    """Where a plain one, of mean 0 and variance 1, would lose the lower half of each channel."""
+    params = random_checkpoint(network_for(widths(0.35)))
+    lacking = {name: array for name, array in (params.arg_params | params.aux_params).items()
+               if not name.startswith(IDENTITY)}
+    x = np.random.RandomState(1).normal(0, 1, (16, 3, SIZE, SIZE)).astype(np.float32)
+    names = ["first-3x3-conv-relu6_output", f"{IDENTITY}-relu6_output"]
+    before, after = run(with_expansion(lacking), names, x, is_train=True)
+    assert np.abs(after - before).mean() < 0.02 * before.mean()
+    channels = len(lacking["first-3x3-conv-batchnorm_gamma"])
+    plain = with_batchnorms({f"{IDENTITY}-conv2d_weight": np.eye(channels).reshape(channels, channels, 1, 1),
+                             f"{IDENTITY}-conv2d_bias": np.zeros(channels)})
+    before, after = run(lacking | plain, names, x, is_train=True)
+    assert np.abs(after - before).mean() > 0.3 * before.mean()
+
+
+def test_an_expansion_that_is_no_identity_is_kept():
+    checkpoint = random_checkpoint(network_for(widths(0.35)))
+    params = checkpoint.arg_params | checkpoint.aux_params
+    assert without_expansion(params) == params
+    identity = with_expansion({name: array for name, array in params.items() if not name.startswith(IDENTITY)})
+    assert not any(name.startswith(IDENTITY) for name in without_expansion(identity))
+    identity[f"{IDENTITY}-batchnorm_gamma"][3] *= 1.001
+    assert f"{IDENTITY}-conv2d_weight" in without_expansion(identity)
+
+
+@pytest.mark.parametrize(("save", "kind", "checkpoint"), [
+    (save_npz, "npz", random_checkpoint(network_for(widths(0.35)))),
+    (save_npz, "npz", random_checkpoint(network_for(widths(1.4), "first", "same"))),
+    (save_torchvision, "torchvision", random_checkpoint(network_for(widths(0.35)))),
+    (save_torchvision, "torchvision", random_checkpoint(network_for(widths(1.4), "first"))),
+    (save_torchvision, "torchvision", random_checkpoint(network_for(rounded(0.5)), expansion=False)),
+    (save_torchvision, "torchvision", random_checkpoint(network_for(rounded(0.75), repeats=(1, 1, 2, 5, 2, 2, 1)))),
+    (save_timm, "timm", random_checkpoint(network_for(rounded(0.35)), expansion=False)),
+    (save_timm, "timm", random_checkpoint(network_for((32, *rounded(1.1)[1:8], 1280), repeats=(1, 3, 4, 5, 4, 4, 1)),
+                                          expansion=False)),
+])
+def test_out_and_in_again_is_the_identity(tmp_path, save, kind, checkpoint):
+    save(checkpoint, tmp_path / "x.safetensors")
+    again = convert(tmp_path / "x.safetensors", kind)
+    assert again.network == checkpoint.network
+    assert (again.num_classes, again.preprocessing) == (10, checkpoint.preprocessing)
+    for group, wanted in zip(again[2:4], checkpoint[2:4]):
+        assert set(group) == set(wanted)
+        for name in wanted:
+            np.testing.assert_array_equal(group[name], wanted[name], err_msg=name)
+
+
+@pytest.mark.parametrize(("kind", "network", "model"), [
+    ("torchvision", network_for(rounded(0.35)), "torchvision.models.mobilenet_v2(width_mult=0.35, num_classes=10)"),
+    ("torchvision", network_for(rounded(1.4)), "torchvision.models.mobilenet_v2(width_mult=1.4, num_classes=10)"),
+    ("timm", network_for(rounded(0.5)), "timm.create_model('mobilenetv2_050', num_classes=10)"),
+])
+def test_the_model_that_loads_a_state_dict_is_named_in_it(tmp_path, kind, network, model):
+    save = {"torchvision": save_torchvision, "timm": save_timm}[kind]
+    assert save(random_checkpoint(network, expansion=False), tmp_path / "x") == model
+    with safetensors.safe_open(tmp_path / "x", "numpy") as file:
+        assert file.metadata()["model"] == model
+
+
+@pytest.mark.parametrize(("save", "checkpoint", "message"), [
+    (save_torchvision, random_checkpoint(network_for(rounded(0.35), padding="same")), "pads all sides alike"),
+    (save_timm, random_checkpoint(network_for(rounded(0.35), padding="same")), "pads all sides alike"),
+    (save_timm, random_checkpoint(network_for(rounded(0.35))), "is not an identity"),
+    (save_timm, random_checkpoint(network_for(widths(0.35)), expansion=False), "no mobilenetv2 with widths"),
+    (save_timm, random_checkpoint(network_for(rounded(0.35), "first"), expansion=False), "first strides"),
+    (save_torchvision, random_checkpoint(network_for((8, 8, *rounded(0.35)[2:]))), "shortcut in the first block of "
+                                                                                   "stage 0 .8 channels"),
+    (save_torchvision, random_checkpoint(network_for((32, *rounded(0.35)[1:8], 640))), "cannot have 32 channels"),
+])
+def test_what_the_other_framework_cannot_compute_is_refused(tmp_path, save, checkpoint, message):
+    with pytest.raises(InputError, match=message) as error:
+        save(checkpoint, tmp_path / "x")
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def torchvision_file(path, change=None, channels=rounded(0.35)):  # noqa: B008
+    save_torchvision(random_checkpoint(network_for(channels), expansion=False), path)
+    arrays = safetensors.numpy.load_file(path)
+    if change:
+        change(arrays)
+    safetensors.numpy.save_file(arrays, path)  # without the description
+    return path
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda arrays: arrays.pop("features.7.conv.1.0.weight"), "has no features.7.conv.1.0.weight"),
+    (lambda arrays: arrays.pop("classifier.1.bias"), "has no classifier.1.bias"),
+    (lambda arrays: arrays.update({"features.19.0.weight": np.zeros(3)}), "holds features.19.0.weight"),
+    (lambda arrays: arrays.update({"features.0.1.bias": np.zeros(7, np.float32)}), "expected .16,."),
+    (lambda arrays: arrays.update({"features.0.0.weight": np.zeros((16, 27), np.float32)}), "of four dimensions"),
+    (lambda arrays: arrays.update({"features.18.0.weight": arrays["features.18.0.weight"][:, :-8]}), "has shape"),
+    (lambda arrays: arrays["features.9.conv.1.1.running_var"].fill(np.inf), "infinity"),
+    (lambda arrays: arrays.clear() or arrays.update(x=np.zeros(1)), "has no features.0.0.weight"),
+])
+def test_files_that_are_not_the_networks_are_refused(tmp_path, change, message):
+    path = torchvision_file(tmp_path / "x.safetensors", change)
+    with pytest.raises(InputError, match=message) as error:
+        convert(path, "torchvision")
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_a_width_that_gives_others_a_shortcut_more_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoint = random_checkpoint(network_for((8, 8, *rounded(0.35)[2:])))
+    save_npz(checkpoint, tmp_path / "x.npz")
+    assert convert(tmp_path / "x.npz", "npz").network == checkpoint.network
+    torchvision_file(path, channels=(16, 8, *rounded(0.35)[2:]))
+    arrays = safetensors.numpy.load_file(path)
+    for name in list(arrays):  # the first convolution, and what reads it, cut to the 8 channels that 0.25 has
+        if name.startswith(("features.0.", "features.1.conv.0.")) and arrays[name].ndim:
+            arrays[name] = arrays[name][:8]
+    arrays["features.1.conv.1.weight"] = arrays["features.1.conv.1.weight"][:, :8]
+    safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    with pytest.raises(InputError, match="first block of stage 0 .8 channels in and out. has a shortcut"):
+        convert(path, "torchvision")
+
+
+def test_what_is_asked_for_is_checked_or_recorded(tmp_path):
+    path = torchvision_file(tmp_path / "x.safetensors")
+    assert convert(path, "torchvision", 0.35).preprocessing == Preprocessing(
+        256, 224, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    with pytest.raises(InputError, match="those of multiplier 0.5 would be"):
+        convert(path, "torchvision", 0.5)
+    assert convert(path, "torchvision", image_shape=(3, 160, 160)).preprocessing[:2] == (183, 160)
+    assert convert(path, "torchvision", resize=232).preprocessing[:2] == (232, 224)
+    with pytest.raises(InputError, match="--resize 200: is less than the crop of 224 pixels"):
+        convert(path, "torchvision", resize=200)
+    assert convert(path, "torchvision", strides="first").network["strides"] == "first"
+    same = convert(path, "torchvision", padding="same", image_shape=(3, 97, 97)).network
+    assert (same["padding"], same["image_shape"]) == ("same", (3, 97, 97))
