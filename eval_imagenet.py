@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Score a checkpoint on a RecordIO file: single centre crop, every image counted once. Examples:
+"""Score a checkpoint on a RecordIO file: single centre crop, every image counted once. How images are prepared,
+PREFIX-preprocess.json beside the checkpoint says, where it is there and no flag says otherwise. Examples:
 
     python eval_imagenet.py --model-prefix models/imagenet1k-mnetv2-1_0 --epoch 0 --data-val val.rec
     python eval_imagenet.py ... --backend tvm --target llvm       the network as TVM compiles it for this processor
@@ -25,7 +26,7 @@ def get_args_parser():
     parser.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
     parser.add_argument("--backend", choices=BACKENDS, default="mxnet", help="what runs the network")
     parser.add_argument("--target", help="of --backend tvm: opencl (the default), llvm or any TVM target string")
-    add_image_args(parser)
+    add_image_args(parser, "--model-prefix")
     group = parser.add_argument_group("tables")
     group.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
     group.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
@@ -37,7 +38,9 @@ def main(args):
     check(args)
     from common.data import evaluation_iter  # with MXNet, which has to come before TVM
     from common.evaluate import score
+    from common.preprocessing_options import completed
 
+    args = completed(args, args.model_prefix)
     num_classes, build = BACKENDS[args.backend](args)
     images = evaluation_iter(args, num_classes)
     top_k = min(args.top_k, num_classes)

@@ -3,9 +3,9 @@
 
 MXNet is not needed (only for --verify). Examples:
 
-    python from_mxnet.py                                   data/cat.jpg with the published 1.0 weights in models/
+    python from_mxnet.py                                   data/cat.jpg with the published 1.0 weights
     python from_mxnet.py dog.jpg --target llvm             on this processor instead of an OpenCL device
-    python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 26 --synset demo/synset.txt --image-shape 3,48,48
+    python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 32 --synset demo/synset.txt
 """
 import importlib
 import sys
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from common.arguments import ArgumentParser, image_shape, not_negative, numbers, positive
+from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.labels import read_synset
-from common.preprocess import RGB_MEAN, RGB_STD, preprocess, read_image
+from common.preprocess import preprocess, read_image
+from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
 HERE = Path(__file__).resolve().parent
-PUBLISHED = HERE / "models" / "imagenet1k-mnetv2-1_0"
+PUBLISHED = "published-1_0"  # of models/zoo.toml
 TOLERANCE = 1e-4
 
 
@@ -29,13 +30,12 @@ def get_args_parser():
     parser.add_argument("images", nargs="*", metavar="IMAGE", default=[str(HERE / "data" / "cat.jpg")],
                         help="photographs to classify")
     model = parser.add_argument_group("checkpoint")
-    model.add_argument("--model-prefix", default=str(PUBLISHED), help="PREFIX of PREFIX-symbol.json")
+    model.add_argument("--model-prefix", help="PREFIX of PREFIX-symbol.json (default: the published 1.0 weights, from "
+                                              "models/ or downloaded)")
     model.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
     model.add_argument("--synset", default=str(HERE / "data" / "imagenet1k-synset.txt"),
                        help="text file with the name of each class, one a line")
-    model.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="input of the network")
-    model.add_argument("--rgb-mean", type=numbers(3), default=RGB_MEAN, help="subtracted from the image")
-    model.add_argument("--rgb-std", type=numbers(3, nonzero=True), default=RGB_STD, help="the image is divided by it")
+    add_preprocessing_args(model, "--model-prefix")
     device = parser.add_argument_group("device")
     device.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
     device.add_argument("--repeat", type=positive, default=3, help="runs of each image; the first builds the kernels")
@@ -55,7 +55,8 @@ def main(args):
         return
 
     check_published_weights(args)
-    inputs = [preprocess(read_image(path), args.image_shape, args.rgb_mean, args.rgb_std) for path in args.images]
+    args = completed(args, args.model_prefix)
+    inputs = [preprocess(read_image(path), args.image_shape, preprocessing_of(args)) for path in args.images]
     from common.tvm_compile import compile_network, load_network, resolve_target
     network = load_network(args.model_prefix, args.epoch, (1, *args.image_shape))
     synset = read_synset(args.synset, network.num_classes)
@@ -104,12 +105,12 @@ def import_mxnet_predict():
 
 
 def check_published_weights(args):
-    """Say where the default checkpoint is to be had, when it is asked for and is not there."""
-    if Path(args.model_prefix) == PUBLISHED and not Path(f"{PUBLISHED}-{args.epoch:04d}.params").exists():
-        raise InputError(
-            f"no checkpoint {PUBLISHED.name} in {PUBLISHED.parent}: put models/{PUBLISHED.name}-symbol.json and "
-            f"models/{PUBLISHED.name}-0000.params of https://github.com/liangfu/mxnet-mobilenet-v2 there, or give your "
-            "own --model-prefix")
+    """Where no checkpoint is given, make it the published one, which is downloaded where it is not there."""
+    if args.model_prefix is None:
+        if args.epoch:
+            raise InputError(f"--epoch {args.epoch}: of what checkpoint? give --model-prefix")
+        from common.modelzoo import prefix_of
+        args.model_prefix = prefix_of(PUBLISHED)
 
 
 if __name__ == "__main__":

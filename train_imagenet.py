@@ -53,7 +53,8 @@ def main(arguments=None):
     settings = recipe.settings(args, 0)
     try:
         network = importlib.import_module(f"symbols.{settings.network}").get_symbol(
-            settings.num_classes, settings.multiplier, settings.strides, settings.padding, settings.image_shape)
+            settings.num_classes, settings.multiplier, settings.strides, settings.padding, settings.image_shape,
+            settings.channels, settings.repeats)
     except ValueError as error:
         raise InputError(str(error)) from None
     if settings.dtype == "float16" and not args.gpus:

@@ -102,16 +102,36 @@ def fraction(text: str) -> float:
     return value
 
 
-def numbers(count: int, nonzero: bool = False):
-    """A type for `count` finite numbers with commas between: numbers(3)("123.68,116.78,103.94")."""
+def ratio(text: str) -> float:
+    """A number from 0.001 to 1."""
+    if not 0.001 <= (value := amount(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0.001 to 1")
+    return value
+
+
+def numbers(count: int, positive: bool = False):
+    """A type for `count` numbers, of less than 1e30, with commas between: numbers(3)("123.68,116.78,103.94")."""
     def parse(text: str) -> tuple:
         try:
             values = tuple(float(n) for n in text.split(","))
         except ValueError:
             values = ()
-        if len(values) != count or not all(math.isfinite(n) and (n or not nonzero) for n in values):
-            raise argparse.ArgumentTypeError(f"{text!r}: give {count} numbers{' other than 0' if nonzero else ''} with "
+        if len(values) != count or not all(abs(n) < 1e30 and (n > 0 or not positive) for n in values):
+            raise argparse.ArgumentTypeError(f"{text!r}: give {count} numbers{' above 0' if positive else ''} with "
                                              "commas between")
+        return values
+    return parse
+
+
+def whole_numbers(count: int):
+    """A type for `count` whole numbers of 1 or more, with commas between."""
+    def parse(text: str) -> tuple:
+        try:
+            values = tuple(map(positive, text.split(",")))
+        except argparse.ArgumentTypeError:
+            values = ()
+        if len(values) != count:
+            raise argparse.ArgumentTypeError(f"{text!r}: give {count} whole numbers with commas between")
         return values
     return parse
 

@@ -6,6 +6,7 @@ import numpy as np
 from common.errors import InputError, last_line
 from common.files import written_atomically
 from common.find_mxnet import mx
+from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params, load_params
 from common.symbol_json import load_symbol
 
@@ -82,8 +83,8 @@ def load_pretrained(symbol, path, data_shape) -> tuple:
 
 def load_checkpoint(prefix, epoch, data_shape) -> tuple:
     """(symbol, arg_params, aux_params) of a checkpoint; InputError for files missing, damaged or at odds."""
-    path, _ = checkpoint_files(prefix, epoch)
-    load_symbol(path)
+    path, params_file = checkpoint_files(prefix, epoch)
+    graph = load_symbol(path)
     try:
         symbol = mx.sym.load(path)
         known = symbol.infer_shape(data=data_shape)[0] is not None
@@ -91,4 +92,6 @@ def load_checkpoint(prefix, epoch, data_shape) -> tuple:
         raise InputError(f"{path}: MXNet cannot load it for input {data_shape}: {last_line(error)}") from None
     if not known:
         raise InputError(f"{path}: not the symbol of a network with one input named data")
-    return symbol, *load_params_for(symbol, prefix, epoch, data_shape)
+    loaded = load_checkpoint_params(params_file)
+    check_image_size(graph, loaded[0], data_shape, path)
+    return symbol, *fitting(symbol, loaded, params_file, data_shape)

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.arguments import amount, image_shape, not_negative, numbers, positive, switch
+from common.arguments import amount, not_negative, positive, switch
 from common.dataset import describe
 from common.errors import InputError, last_line
 from common.evaluation_data import EvaluationIter, check_labels
 from common.find_mxnet import mx
-from common.preprocess import RGB_MEAN, RGB_STD, resize_for
+from common.preprocessing_file import Preprocessing
+from common.preprocessing_options import add_preprocessing_args, preprocessing_of
 from common.recordio import check_records
 
 BENCHMARK_BATCHES = 50
 # ImageRecordIter with seed_aug, without which several threads give other images each time, augments the images at the
 # same place of all its batches alike: small batches are read many at a time
 IMAGES_AT_A_TIME = 256
-MIN_RANDOM_SCALE = 0.533  # images packed with a shorter side of 480, as it is in evaluation: 256
+SHORT_SIDE = 480  # of packed images where nothing tells, for crops of 224
 
 # MXNet refuses them together with random_resized_crop, which takes their place
 REPLACED_BY_RESIZED_CROP = ("rand_crop", "min_random_scale", "max_random_scale", "min_crop_size", "max_crop_size")
@@ -30,7 +31,7 @@ AUGMENTATION = (
     ("random-crop", "rand_crop", switch, 1, "1: crop at a random place, 0: at the centre"),
     ("random-mirror", "rand_mirror", switch, 1, "1: mirror every other image"),
     ("min-random-scale", "min_random_scale", amount, None, "smallest factor the packed image is scaled by (default: "
-     "0.533 = 256 / 480, or from the shorter side that dataset.json beside the records says)"),
+     "0.533 = 256 / 480, or from --crop-ratio and the shorter side that dataset.json beside the records says)"),
     ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor the packed image is scaled by"),
     ("max-random-h", "random_h", not_negative, 36, "largest change of hue (0 to 180)"),
     ("max-random-s", "random_s", not_negative, 50, "largest change of saturation (0 to 255)"),
@@ -51,12 +52,10 @@ AUGMENTATION = (
 )
 
 
-def add_image_args(group) -> None:
-    """What evaluation and training both need to know of the images."""
+def add_image_args(group, owner: str) -> None:
+    """What evaluation and training both need to know of the images; `owner` as for `add_preprocessing_args`."""
     group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, where there is one")
-    group.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="input of the network")
-    group.add_argument("--rgb-mean", type=numbers(3), default=RGB_MEAN, help="subtracted from the image")
-    group.add_argument("--rgb-std", type=numbers(3, nonzero=True), default=RGB_STD, help="the image is divided by it")
+    add_preprocessing_args(group, owner)
     group.add_argument("--data-nthreads", type=positive, default=4, help="threads to decode with")
 
 
@@ -65,7 +64,7 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-train", help="RecordIO file of the training images")
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
     data.add_argument("--data-val", help="RecordIO file of the validation images; none: no validation")
-    add_image_args(data)
+    add_image_args(data, "--pretrained-model")
     data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
     data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "
                       "that dataset.json or the index lists)")
@@ -227,8 +226,8 @@ def augmentation(args, short_side=None) -> dict:
     """ImageRecordIter's options for the augmentation that `args` ask for, of images packed with that shorter side."""
     options = {option: getattr(args, flag.replace("-", "_")) for flag, option, *_ in AUGMENTATION}
     if options["min_random_scale"] is None:  # a crop then sees at least what it sees in evaluation
-        shortest = resize_for(max(args.image_shape[1:]))
-        options["min_random_scale"] = min(1.0, round(shortest / short_side, 3)) if short_side else MIN_RANDOM_SCALE
+        resize = preprocessing_of(args).resize if short_side else round(Preprocessing().crop / args.crop_ratio)
+        options["min_random_scale"] = min(1.0, round(resize / (short_side or SHORT_SIDE), 3))
     if options["min_random_scale"] > options["max_random_scale"]:
         raise InputError(f"--min-random-scale {options['min_random_scale']:g} is more than --max-random-scale "
                          f"{options['max_random_scale']:g}")
@@ -237,8 +236,7 @@ def augmentation(args, short_side=None) -> dict:
 
 
 def evaluation_iter(args, num_classes, part=0, parts=1):
-    """Iterator over the images of --data-val, or one part of them: shorter side 256, centre crop 224, in proportion for
-    other sizes."""
+    """Iterator over the images of --data-val, or one part of them, prepared as `args` say."""
     describe(args.data_val)  # a file that was not copied whole is an error
-    return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, args.rgb_mean,
-                          args.rgb_std, num_classes, args.data_nthreads, part, parts)
+    return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, preprocessing_of(args),
+                          num_classes, args.data_nthreads, part, parts)

@@ -16,10 +16,10 @@ class EvaluationIter(mx.io.DataIter):
     """Batches of `common.preprocess.preprocess`ed images; `pad` of the last batch says how many places are empty,
     `index` the images' numbers in the file, from 0.
 
-    The numbers are those of ImageRecordIter(resize=256, inter_method=3), which cannot be used for this: it skips in
-    the next pass the images it borrowed to fill the last batch, cannot have batches of more than twice the images,
-    and ends the process without a word on an image that it cannot decode. The next batch is decoded, by `threads`
-    threads, while the network computes.
+    For 256 : 224 the numbers are those of ImageRecordIter(resize=256, inter_method=3), which cannot be used for this:
+    it skips in the next pass the images it borrowed to fill the last batch, cannot have batches of more than twice the
+    images, and ends the process without a word on an image that it cannot decode. The next batch is decoded, by
+    `threads` threads, while the network computes.
 
     Of `parts` workers, number `part` (from 0) has the records part, part + parts, part + 2 * parts, ...; the last ones
     may have one fewer, or none. `num_images` is how many they are, None where no index tells.
@@ -27,15 +27,14 @@ class EvaluationIter(mx.io.DataIter):
     Raises InputError for a file that is not whole, and at the record that is not an image of one of the classes.
     """
 
-    def __init__(self, rec, idx, batch_size, image_shape, rgb_mean, rgb_std, num_classes, threads,
-                 part=0, parts=1):
+    def __init__(self, rec, idx, batch_size, image_shape, preprocessing, num_classes, threads, part=0, parts=1):
         if not 0 <= part < parts:
             raise ValueError(f"part {part} of {parts}")
         super().__init__(batch_size)
         _, records = check_records(rec, idx)
         self.num_images = None if records is None else len(range(part, records, parts))
         self._rec, self._num_classes, self._part, self._parts = rec, num_classes, part, parts
-        self._image_shape, self._rgb_mean, self._rgb_std = image_shape, rgb_mean, rgb_std
+        self._image_shape, self._preprocessing = image_shape, preprocessing
         self._pool = ThreadPoolExecutor(threads)
         self.provide_data = [mx.io.DataDesc("data", (batch_size, *image_shape))]
         self.provide_label = [mx.io.DataDesc("softmax_label", (batch_size,))]
@@ -91,7 +90,7 @@ class EvaluationIter(mx.io.DataIter):
         if np.size(header.label) != 1:
             raise InputError(f"{self._rec}: record {number} has {np.size(header.label)} labels instead of one")
         label = np.ravel(header.label)[0]
-        return number, label, preprocess(image, self._image_shape, self._rgb_mean, self._rgb_std)
+        return number, label, preprocess(image, self._image_shape, self._preprocessing)
 
 
 def check_labels(labels: np.ndarray, num_classes, source) -> None:

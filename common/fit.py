@@ -15,6 +15,8 @@ from common.evaluate import score
 from common.learning_rate import quiet
 from common.mixup import MixupIter
 from common.optimizer import check_optimizer
+from common.preprocessing_file import save_preprocessing
+from common.preprocessing_options import preprocessing_of
 from common.report import Report
 from common.run_start import begin, check_model_prefix, metrics_file, resume, stale_positions
 from common.stop import StopRequest
@@ -55,6 +57,10 @@ class Run:
         self.top_k = min(args.top_k, self.settings.num_classes)
         self.saves = bool(args.model_prefix) and not args.benchmark
         self.writes = self.saves and workers.rank == 0
+        height, width = self.settings.image_shape[1:]
+        if self.writes and height != width:
+            logging.warning("--image-shape 3,%d,%d is not square: PREFIX-preprocess.json holds its longer side alone; "
+                            "give it to eval_imagenet.py and from_mxnet.py too", height, width)
         self.validation = None
         if args.data_val and not args.benchmark:
             self.validation = evaluation_iter(self.settings, self.settings.num_classes, workers.rank, workers.count)
@@ -215,6 +221,8 @@ class Run:
             self.info.update(recipe=self.plan.recipe.as_json(),
                              pipeline={**self.pipeline, "global_batch": self.plan.global_batch(stage)},
                              **({"progress": self.report.progress} if batch else {}))
+            for name in ("", "-ema") if average else ("",):
+                save_preprocessing(f"{self.args.model_prefix}{name}", preprocessing_of(self.settings))
             path = save_state(self.args.model_prefix, replace(
                 position, arg_params=arg_params, aux_params=aux_params, average=average,
                 optimizer=self.trainer.optimizer_state()), self.network)

@@ -1,6 +1,7 @@
 """From a photograph to what the network sees: the same for from_mxnet.py as for evaluation.
 
-Shorter side to 256, centre crop to 224 (in that proportion for other sizes), RGB, mean subtracted, NCHW float32.
+Shorter side to 256, centre crop to 224, RGB, mean subtracted, NCHW float32; or as the checkpoint says (common/
+preprocessing_file.py).
 """
 import io
 import warnings
@@ -12,16 +13,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import InputError, last_line
+from common.preprocessing_file import Preprocessing
 
-RGB_MEAN = (123.68, 116.78, 103.94)
-RGB_STD = (1.0, 1.0, 1.0)
-CROP, RESIZE = 224, 256
+USUAL = Preprocessing()
+RGB_MEAN, RGB_STD = USUAL.mean, USUAL.std
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow opens EPS with Ghostscript, say
-
-
-def resize_for(crop: int) -> int:
-    """Length of the shorter side before a centre crop of `crop` pixels: 256 for 224, in that proportion otherwise."""
-    return round(crop * RESIZE / CROP)
 
 
 def read_image(path) -> np.ndarray:
@@ -101,11 +97,15 @@ def resize_shorter_side(image: np.ndarray, length: int) -> np.ndarray:
     return cv2.resize(image, size_for_shorter_side(*image.shape[:2], length), interpolation=cv2.INTER_AREA)
 
 
-def preprocess(image: np.ndarray, data_shape=(3, CROP, CROP), rgb_mean=RGB_MEAN, rgb_std=RGB_STD) -> np.ndarray:
-    """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB."""
-    _, crop_height, crop_width = data_shape
-    image = resize_shorter_side(image, resize_for(max(crop_height, crop_width)))
+def preprocess(image: np.ndarray, data_shape=None, preprocessing=USUAL) -> np.ndarray:
+    """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB.
+
+    `data_shape`: (3, height, width), by default that of the crop. For another one the shorter side is resized in
+    proportion to its longer side.
+    """
+    _, crop_height, crop_width = data_shape or (3, preprocessing.crop, preprocessing.crop)
+    image = resize_shorter_side(image, preprocessing.resize_for(max(crop_height, crop_width)))
     top, left = (image.shape[0] - crop_height) // 2, (image.shape[1] - crop_width) // 2
     rgb = image[top:top + crop_height, left:left + crop_width, ::-1].astype(np.float32)
-    rgb = (rgb - np.float32(rgb_mean)) / np.float32(rgb_std)
+    rgb = (rgb - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
     return np.ascontiguousarray(rgb.transpose(2, 0, 1)[np.newaxis])

@@ -6,7 +6,7 @@ its epochs and what holds for it alone. Without a recipe the flags make one stag
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -15,19 +15,24 @@ else:
     import tomli as tomllib
 
 from common.errors import InputError
+from common.preprocessing_options import USUAL
+from common.pretrained import NETWORK, inherited
 from common.train_options import COMMON, STAGE
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 MAX_EPOCHS = 100_000
+INHERITED = ("multiplier", *NETWORK, *USUAL)  # what --pretrained-model may decide
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`common`: {destination: value}; `stages`: such a dict for each stage, with its "epochs"."""
+    """`common`: {destination: value}; `stages`: such a dict for each stage, with its "epochs"; `inherited`: those of
+    `common` that were read from the checkpoint of --pretrained-model."""
     name: str
     description: str
     common: dict
     stages: tuple
+    inherited: dict = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -61,9 +66,10 @@ class Recipe:
 
 
 def resolve(parser, given: dict, saved: dict = None) -> Recipe:
-    """The recipe of a run: defaults, then the file that --recipe names, else `saved` (of a checkpoint), then `given`,
-    the flags of the command line. Raises InputError."""
-    defaults = vars(parser.parse_args([]))
+    """The recipe of a run: defaults, then what the checkpoint of --pretrained-model says, then the file that --recipe
+    names, else `saved` (of a checkpoint), then `given`, the flags of the command line. Where a run is resumed `saved`
+    has what --pretrained-model said. Raises InputError."""
+    defaults = {**vars(parser.parse_args([])), **USUAL}
     if given.get("recipe"):
         name, description, common, stages = _read_recipe(parser, given["recipe"])
     elif saved:
@@ -73,13 +79,27 @@ def resolve(parser, given: dict, saved: dict = None) -> Recipe:
     scale = given.get("epoch_scale", 1.0)
     if scale != 1 and not given.get("recipe"):
         raise InputError("--epoch-scale: scales the epochs of a --recipe; without one give --num-epochs")
-    common = _pick(COMMON, {**defaults, **common, **given})
+    read, kept = {}, {}
+    if saved:
+        kept = _from_json(parser, saved, "the checkpoint")[2]
+        kept = {name: kept[name] for name in INHERITED if name in kept and "pretrained_model" in kept}
+    elif path := {**common, **given}.get("pretrained_model"):
+        read = inherited(path, {**common, **given})
+    common = _pick(COMMON, _merged(defaults, kept, read, common, given))
     stages = [{"epochs": stage["epochs"], **_pick(STAGE, {**defaults, **stage, **given})} for stage in stages]
     stages = [_scaled(stage, scale) for stage in stages]
-    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))))
+    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))), read)
     if recipe.epochs > MAX_EPOCHS:
         raise InputError(f"{recipe.epochs:.6g} epochs: give {MAX_EPOCHS} at most")
     return recipe
+
+
+def _merged(*layers):
+    """The later win; a multiplier wins over earlier channels too."""
+    values = {}
+    for layer in layers:
+        values |= {"channels": None, **layer} if "multiplier" in layer else layer
+    return values
 
 
 def _pick(flags, values):

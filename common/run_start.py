@@ -9,6 +9,9 @@ from common.checkpoint import fitting, load_params_for, load_pretrained
 from common.errors import InputError
 from common.learning_rate import quiet
 from common.optimizer import NOT_EXACT
+from common.preprocessing_file import load_preprocessing, preprocessing_file
+from common.preprocessing_options import preprocessing_of
+from common.pretrained import listed
 from common.training_state import TrainingState, plain_checkpoints, positions, stem
 from common.training_symbol import params_before
 
@@ -61,11 +64,24 @@ def begin(args, plan, network) -> TrainingState:
         if settings.pretrained_model:
             logging.info("Starting from epoch %d of %s, not from --pretrained-model", args.load_epoch, prefix)
         state.arg_params, state.aux_params = load_params_for(network, prefix, args.load_epoch, data_shape)
+        compare_preprocessing(prefix, settings)
     elif settings.pretrained_model:
         state.arg_params, state.aux_params = load_pretrained(network, settings.pretrained_model, data_shape)
         frozen = params_before(network, settings.train_from) if settings.train_from else ()
         check_statistics(state.arg_params, state.aux_params, frozen, settings.pretrained_model)
     return state
+
+
+def compare_preprocessing(prefix, settings) -> None:
+    """Warn where PREFIX-preprocess.json is not what the run that goes on trains with, and is going to write there."""
+    file, ours = Path(preprocessing_file(prefix)), preprocessing_of(settings)
+    try:
+        same = not file.exists() or load_preprocessing(prefix) == ours
+    except InputError:
+        same = False
+    if not same:
+        logging.warning("%s does not say what this run trains with, and is going to: resize %d, crop %d, mean %s, std "
+                        "%s", file, ours.resize, ours.crop, listed(ours.mean), listed(ours.std))
 
 
 def check_statistics(arg_params, aux_params, frozen, path) -> None:
@@ -107,6 +123,7 @@ def resume(args, plan, network, state, pipeline: dict) -> TrainingState:
     for key, value in pipeline.items():
         if (old := state.info["pipeline"].get(key)) != value:
             logging.warning("Not as in %s: %s %s -> %s; the result will differ", at, key, old, value)
+    compare_preprocessing(args.model_prefix, settings)
     if settings.optimizer in NOT_EXACT:
         logging.warning("--optimizer %s has state that is not saved; the result will differ", settings.optimizer)
     updates = plan.updates_before(*state.position)

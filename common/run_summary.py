@@ -5,6 +5,7 @@ import math
 from common.data import augmentation
 from common.learning_rate import scaled_rates
 from common.optimizer import MOMENTUM_OPTIMIZERS
+from common.pretrained import listed
 
 LAYERS = ("Convolution", "FullyConnected")
 
@@ -32,15 +33,25 @@ def run_summary(args, plan, network, usual) -> list:
     parameters, multiply_adds = network_summary(network, (1, *settings.image_shape))
     height, width = settings.image_shape[1:]
     workers = f" of {plan.workers} workers" if plan.workers > 1 else ""
+    size = f"of channels {listed(settings.channels)}" if settings.channels else f"{settings.multiplier:g}"
     momentum = f", momentum {settings.mom:g}" if settings.optimizer in MOMENTUM_OPTIMIZERS else ""
-    return [f"Network: {settings.network} {settings.multiplier:g}, {settings.num_classes} classes, {parameters:,} "
+    return [f"Network: {settings.network} {size}, {settings.num_classes} classes, {parameters:,} "
             f"parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
             f"Images: {plan.images.rec}, {plan.images.examples:,} in an epoch{workers}"
             + (f", shorter side {plan.images.short_side}" if plan.images.short_side else "")
             + (f"; validation: {args.data_val}" if args.data_val else "; no validation"),
             f"Recipe {recipe.name}: {recipe.description}; {settings.optimizer}{momentum}, weight decay {settings.wd:g}"
             + "".join(_options(settings)) + f"; seed {settings.seed}",
-            *stages_table(args, plan), *_others(recipe, usual)]
+            *stages_table(args, plan), *_inherited(recipe), *_others(recipe, usual)]
+
+
+def _inherited(recipe):
+    if recipe.inherited:
+        yield f"As in {recipe.common['pretrained_model']}: " + _named(recipe.inherited)
+
+
+def _named(values):
+    return ", ".join(f"{name.replace('_', '-')} {listed(value)}" for name, value in values.items())
 
 
 def _options(settings):
@@ -50,12 +61,11 @@ def _options(settings):
 
 
 def _others(recipe, usual):
-    shown = {"network", "multiplier", "num_classes", "image_shape", "optimizer", "mom", "wd", "seed", "lr_for_batch",
-             "epochs", "batch_size", "lr", "lr_mode", "lr_factor", "lr_step_epochs", "lr_final", "warmup_epochs",
-             "min_random_scale", "max_random_scale", *(destination for destination, *_ in OPTIONS),
-             *(destination for destination, _ in AUGMENTATION_WORDS)}
-    others = [f"{where}{key.replace('_', '-')} {value}"
-              for where, values, defaults in [("", recipe.common, usual.common), *(
+    shown = {"network", "multiplier", "channels", "num_classes", "image_shape", "optimizer", "mom", "wd", "seed",
+             "lr_for_batch", "epochs", "batch_size", "lr", "lr_mode", "lr_factor", "lr_step_epochs", "lr_final",
+             "warmup_epochs", "min_random_scale", "max_random_scale", *(destination for destination, *_ in OPTIONS),
+             *(destination for destination, _ in AUGMENTATION_WORDS), *recipe.inherited}
+    others = [where + _named({key: value}) for where, values, defaults in [("", recipe.common, usual.common), *(
                   (f"stage {i} ", stage, usual.stages[0]) for i, stage in enumerate(recipe.stages, 1))]
               for key, value in values.items() if key not in shown and value != defaults[key]]
     return ["And: " + ", ".join(others)] if others else []

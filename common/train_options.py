@@ -3,22 +3,29 @@
 A flag belongs to a recipe's common settings (COMMON), to each of its stages (STAGE), or to neither: where the data is,
 which devices, what to save.
 """
-from common.arguments import amount, fraction, not_negative, positive, positive_amount, switch
+from common.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
 from common.data import AUGMENTATION, add_data_args, add_data_aug_args
-from symbols.architecture import PADDINGS, STRIDES
+from common.preprocessing_options import PREPROCESSING
+from symbols.architecture import PADDINGS, REPEATS, STRIDES
 
 NETWORKS = ("mobilenetv2", "mobilenetv2_gluon")
 KV_STORES = ("local", "device", "nccl", "dist_sync", "dist_device_sync")
 LR_MODES = ("step", "cosine", "poly")
 DTYPES = ("float32", "float16")
+OF_PRETRAINED = " (default: as in --pretrained-model, else %(default)s)"
 
 # (flag, options of add_argument)
 NETWORK = (
     ("network", dict(choices=NETWORKS, default=NETWORKS[0], help="Symbol or Gluon definition")),
-    ("multiplier", dict(type=amount, default=1.0, help="width multiplier, 0.1 to 2")),
+    ("multiplier", dict(type=amount, default=1.0, help="width multiplier, 0.1 to 2" + OF_PRETRAINED)),
+    ("channels", dict(type=whole_numbers(9), help="in its place, for networks that round otherwise: channels of the "
+                      "first convolution, the seven stages and the last convolution, with commas between")),
+    ("repeats", dict(type=whole_numbers(7), help="blocks of each stage, with commas between (default: those of "
+                     f"--pretrained-model, else {','.join(map(str, REPEATS))})")),
     ("strides", dict(choices=STRIDES, default="published", help="stride table; first: that of the first public "
-                     "version")),
-    ("padding", dict(choices=PADDINGS, default="symmetric", help="of 3x3 convolutions; same: as TensorFlow pads")),
+                     "version" + OF_PRETRAINED)),
+    ("padding", dict(choices=PADDINGS, default="symmetric", help="of 3x3 convolutions; same: as TensorFlow pads"
+                     + OF_PRETRAINED)),
 )
 TRAINING = (
     ("optimizer", dict(type=str.lower, default="sgd", help="any of MXNet's optimizers")),
@@ -37,7 +44,8 @@ TRAINING = (
     ("loss-scale", dict(type=positive_amount, default=None, help="the loss is multiplied by it, the gradient divided "
                         "(default: 128 with float16, else 1)")),
     ("pretrained-model", dict(metavar="FILE", default=None, help="start from the weights in this FILE.params; its fc "
-                              "layer is made anew where --num-classes differs")),
+                              "layer is made anew where --num-classes differs. Network and images are as it and the "
+                              "files of its PREFIX say, where no flag says otherwise")),
     ("train-from", dict(metavar="LAYER", default=None, help="train this layer and those after it only, as in fc or "
                         "last-1x1-conv")),
     ("head-lr-mult", dict(type=amount, default=1.0, help="the rate of the fc layer is multiplied by it")),
@@ -81,7 +89,7 @@ RUN = (
     ("test-io", dict(type=switch, default=0, help="1: measure the input pipeline alone")),
 )
 # flags of common/data.py that a recipe may set
-DATA_COMMON = ("num-classes", "image-shape", "rgb-mean", "rgb-std")
+DATA_COMMON = ("num-classes", *(flag for flag, *_ in PREPROCESSING))
 PADS = ("pad-size", "fill-value")
 
 COMMON = tuple(flag for flag, _ in NETWORK + TRAINING) + DATA_COMMON

@@ -131,7 +131,8 @@ def sole_writer(prefix):
     """Within this block no other process trains with this prefix; what a killed one left half-written is removed."""
     prefix = Path(prefix)
     with _locked(prefix.with_name(f".{prefix.name}.lock"), f"--model-prefix {prefix}"):
-        pattern = re.compile(r"\." + re.escape(prefix.name) + r"-(ema-)?(\d{4,}(-b\d+)?|symbol)\.\w+\.\d+\.partial")
+        pattern = re.compile(r"\." + re.escape(prefix.name)
+                             + r"-(ema-)?(\d{4,}(-b\d+)?|symbol|preprocess)\.\w+\.\d+\.partial")
         for name in os.listdir(prefix.parent):
             if pattern.fullmatch(name):
                 prefix.with_name(name).unlink(missing_ok=True)

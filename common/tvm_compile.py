@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import InputError, last_line
+from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params
 from common.symbol_json import INPUT, fold_batch_norm, load_symbol, parameter_names
 from common.tvm_runtime import cc, frontend, graph_executor, host_cpu, opencl_device, relay, tvm
@@ -99,6 +100,7 @@ def load_network(prefix, epoch: int, data_shape) -> Network:
     symbol_file, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(symbol_file)
     arg_params, aux_params = load_checkpoint_params(params_file)
+    check_image_size(graph, arg_params, data_shape, symbol_file)
     params = {name: array.astype(np.float32) for name, array in (arg_params | aux_params).items()}
     missing = [name for name in parameter_names(graph) if name not in params]
     if missing:

@@ -33,7 +33,7 @@ def test_training_logs_and_saves(network, packed, tmp_path, capfd):
     train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--network", network, "--top-k", "5")
     assert sorted(os.listdir(tmp_path)) == [
         "x-0001.json", "x-0001.optimizer", "x-0001.params", "x-0002.json", "x-0002.optimizer", "x-0002.params",
-        "x-metrics.jsonl", "x-symbol.json"]
+        "x-metrics.jsonl", "x-preprocess.json", "x-symbol.json"]
     names = set(load_params(tmp_path / "x-0002.params"))
     assert {"arg:fc_weight", "arg:seq-6-block0-linear-conv2d_weight",
             "aux:last-1x1-conv-batchnorm_moving_var"} <= names and len(names) == 267
@@ -172,7 +172,7 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--load-epoch", "5", "--num-epochs", "9"], "x-0005.params: No such file"),
         (["--load-epoch", "2"], "2 epochs are completed already"),
         (["--model-prefix", str(checkpoint), "--load-epoch", "0"], "has shape"),
-        (["--pretrained-model", f"{checkpoint}-0000.params"], "has shape"),
+        (["--pretrained-model", f"{checkpoint}-0000.params"], "--multiplier 0.1: "),
         (["--pretrained-model", f"{tmp_path}/nothing"], "nothing: No such file"),
         (["--train-from", "fd"], "--train-from fd: the network has no such layer"),
         (["--model-prefix", f"{tmp_path}/"], "beginning of the files' names"),
@@ -284,13 +284,14 @@ def test_values_that_cannot_be_used_are_one_line(arguments, capsys):
 
 
 def test_validation_scores_the_weights_that_are_saved(packed, tmp_path, capsys):
-    """Those of each epoch, and their average too, as eval_imagenet.py scores them."""
+    """Those of each epoch, and their average too, as eval_imagenet.py scores them without a flag for the images."""
     import eval_imagenet
-    train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--ema", "0.8", "--lr", "0.1")
+    train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--ema", "0.8", "--lr", "0.1", "--rgb-std", "60,60,60",
+          "--crop-ratio", "0.7")
     for event in events(tmp_path / "x", "validation"):
         for version in ("", "ema-"):
             capsys.readouterr()
             eval_imagenet.main(eval_imagenet.get_args_parser().parse_args([
                 "--model-prefix", f"{tmp_path}/x{version and '-ema'}", "--epoch",
-                str(event["epoch"] + 1), "--data-val", f"{packed}.rec", "--image-shape", "3,48,48"]))
+                str(event["epoch"] + 1), "--data-val", f"{packed}.rec"]))
             assert capsys.readouterr().out.startswith(f"top-1 {event[version + 'top-1']:.4f} ")

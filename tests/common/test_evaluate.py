@@ -13,13 +13,13 @@ from common.evaluation_data import EvaluationIter
 from common.evaluation_tables import classes_table, predictions_table
 from common.find_mxnet import mx
 from common.mxnet_predict import predict as mxnet_predict
-from common.preprocess import RGB_MEAN, RGB_STD
+from common.preprocessing_file import Preprocessing
 
 SHAPE = (3, 48, 48)
 
 
 def images_of(packed, batch_size=10, num_classes=10, **part):
-    return EvaluationIter(f"{packed}.rec", "", batch_size, SHAPE, RGB_MEAN, RGB_STD, num_classes, 2, **part)
+    return EvaluationIter(f"{packed}.rec", "", batch_size, SHAPE, Preprocessing(), num_classes, 2, **part)
 
 
 def linear(data):

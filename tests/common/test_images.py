@@ -11,16 +11,17 @@ from common.data import AUGMENTATION, augmentation, batches_in_epoch, evaluation
 from common.dataset import describe
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.preprocess import RGB_MEAN, RGB_STD, preprocess, read_image, resize_for
+from common.preprocess import preprocess, read_image
+from common.preprocessing_file import Preprocessing
+from common.preprocessing_options import USUAL
 
 
 def options(prefix, **changes):
     augmentation = {flag.replace("-", "_"): default for flag, _, _, default, _ in AUGMENTATION}
-    return argparse.Namespace(**{**augmentation, **dict(
+    return argparse.Namespace(**{**augmentation, **USUAL, **dict(
         data_train=f"{prefix}.rec", data_train_idx="", data_val=f"{prefix}.rec", data_val_idx="",
-        image_shape=(3, 48, 48), rgb_mean=RGB_MEAN, rgb_std=RGB_STD, num_classes=2, num_examples=None,
-        data_nthreads=2, batch_size=10,
-        pad_size=0, fill_value=127, benchmark=0, seed=0), **changes})
+        image_shape=(3, 48, 48), num_classes=2, num_examples=None, data_nthreads=2, batch_size=10, pad_size=0,
+        fill_value=127, benchmark=0, seed=0), **changes})
 
 
 def training_images(args, **worker):
@@ -41,7 +42,7 @@ def records(prefix):
 
 
 def test_resize_keeps_the_proportion_of_256_to_224():
-    assert [resize_for(n) for n in (224, 48, 97, 192)] == [256, 55, 111, 219]
+    assert [Preprocessing().resize_for(n) for n in (224, 48, 97, 192)] == [256, 55, 111, 219]
 
 
 def test_preprocess_by_hand():
@@ -60,12 +61,12 @@ def test_preprocess_evaluation_and_image_record_iter_agree(packed, shape):
     std = (58.4, 57.1, 57.4)
     fed, = (batch.data[0].asnumpy()
             for batch in evaluation_iter(options(packed, image_shape=shape, rgb_std=std, batch_size=103), 2))
-    reference = next(image_record_iter(packed, shape, std, batch_size=103, resize=resize_for(max(shape[1:])),
-                                       inter_method=3)).data[0].asnumpy()
+    reference = next(image_record_iter(packed, shape, std, batch_size=103, inter_method=3,
+                                       resize=Preprocessing().resize_for(max(shape[1:])))).data[0].asnumpy()
     np.testing.assert_allclose(fed, reference, atol=1e-4)
     for data, (_, encoded) in zip(fed, records(packed)):
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        np.testing.assert_allclose(preprocess(image, shape, RGB_MEAN, std)[0], data, atol=1e-4)
+        np.testing.assert_allclose(preprocess(image, shape, Preprocessing(std=std))[0], data, atol=1e-4)
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -303,6 +304,9 @@ def test_training_reads_the_scale_and_the_number_of_images_from_the_description(
     assert augmentation(options(packed, image_shape=(3, 224, 224)), 480)["min_random_scale"] == 0.533
     assert augmentation(args, 40)["min_random_scale"] == 1.0 and augmentation(args)["min_random_scale"] == 0.533
     assert augmentation(options(packed, min_random_scale=0.7), 80)["min_random_scale"] == 0.7
+    narrow = options(packed, crop_ratio=0.75)
+    assert augmentation(narrow, 80)["min_random_scale"] == 64 / 80
+    assert augmentation(narrow)["min_random_scale"] == round(299 / 480, 3)
 
     shutil.copytree(packed.parent, tmp_path / "x")
     lines = (tmp_path / "x" / "val.idx").read_text().splitlines()

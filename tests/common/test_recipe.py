@@ -115,7 +115,8 @@ def test_a_saved_recipe_is_the_base_of_a_resumed_run():
 
 
 def test_a_checkpoint_is_a_recipe_too(tmp_path):
-    original = recipe("--recipe", "published-1_0", "--ema", "0.99", "--lr-step-epochs", "3,5")
+    original = recipe("--recipe", "published-1_0", "--ema", "0.99", "--lr-step-epochs", "3,5", "--crop-ratio",
+                      str(224 / 232), "--channels", "32,16,24,32,64,96,160,320,1280", "--repeats", "1,3,5,6,5,5,1")
     (tmp_path / "x-0006.json").write_text(json.dumps({"recipe": original.as_json()}))
     assert recipe("--recipe", f"{tmp_path}/x-0006.json").as_json() == original.as_json()
 
@@ -140,6 +141,9 @@ STAGE = "[[stage]]\nepochs = 1\n"
     (STAGE + "lr = nan", "stage 1: --lr: 'nan'"),
     (STAGE + "lr = {a = 1}", "stage 1: lr: give one value"),
     ("image-shape = [3, 4]\n" + STAGE, "--image-shape: '3,4'"),
+    ("channels = [3, 4]\n" + STAGE, "--channels: '3,4': give 9 whole numbers"),
+    ("repeats = [1, 2, 3, 4, 3, 3, 0]\n" + STAGE, "--repeats: '1,2,3,4,3,3,0': give 7 whole numbers"),
+    ("crop-ratio = 1.1\n" + STAGE, "--crop-ratio: '1.1'"),
     ("network = '--help'\n" + STAGE, "--network"),
     ("lr = " + "[" * 100_000 + "\n" + STAGE, "nested too deep|not TOML"),
 ])

@@ -1,0 +1,33 @@
+"""Whether a checkpoint can be used for images of a size."""
+from common.checkpoint_arrays import network_of
+from common.errors import InputError
+from symbols.architecture import architecture
+
+
+def check_image_size(graph, arg_params, data_shape, source) -> None:
+    """Raise InputError, which names `source`, where the symbol `graph` has SAME padding that was laid out for images of
+    another size than `data_shape` (N, 3, height, width), and would not pad as SAME does: the answer would be wrong.
+
+    Sizes that differ by multiples of 32 are padded alike. Of other networks than this repository's nothing is known.
+    """
+    if not any(node["op"] == "Pad" for node in graph["nodes"]):
+        return
+    try:
+        network = network_of(graph, arg_params, source)
+    except InputError:
+        return
+    if network["padding"] != "same":
+        return
+    _, height, width = network["image_shape"]
+    try:
+        fits = _paddings(network) == _paddings({**network, "image_shape": tuple(data_shape[1:])})
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
+    if not fits:
+        raise InputError(f"{source}: its SAME padding is not that of images of 3,{data_shape[2]},{data_shape[3]}; give "
+                         f"an image shape of 3,{height},{width}, or one that differs by multiples of 32")
+
+
+def _paddings(network):
+    plan = architecture(**network)
+    return [unit.padding for unit in (plan.first, *(unit for block in plan.blocks for unit in block.units), plan.last)]

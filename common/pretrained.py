@@ -1,0 +1,47 @@
+"""What the checkpoint of --pretrained-model says of its network and its images, where no flag and no recipe does."""
+import re
+from pathlib import Path
+
+from common.checkpoint_arrays import network_of, widths_of
+from common.errors import InputError
+from common.params_file import load_checkpoint_params
+from common.preprocessing_options import USUAL, saved_options
+from common.symbol_json import load_symbol
+from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, REPEATS, widths
+
+# what flags that are not given stand for
+NETWORK = {"channels": widths(), "repeats": REPEATS, "strides": "published", "padding": "symmetric"}
+
+
+def inherited(path: str, known: dict) -> dict:
+    """{destination: value} of what the weights in `path`, and the files of their PREFIX, say of network and images; of
+    that only what is not `known`, nor what it would be without them.
+
+    Widths and repeats are seen in the weights, strides and padding in PREFIX-symbol.json, where that is. Raises
+    InputError for files that cannot be used, and where the weights are of another network than what is `known`.
+    """
+    match = re.fullmatch(r"(.*)-\d{4,}(-b\d{5,})?\.params", path, re.DOTALL)
+    symbol = Path(f"{match[1]}-symbol.json") if match else None
+    arg_params, _ = load_checkpoint_params(path)
+    if symbol and symbol.is_file():
+        network = network_of(load_symbol(symbol), arg_params, path)
+        network.pop("image_shape", None)  # SAME padding is laid out anew
+    else:
+        network = widths_of(arg_params, path)
+    wanted = {name: (name, known[name]) for name in network if known.get(name) is not None}
+    if "channels" not in wanted and MIN_MULTIPLIER <= known.get("multiplier", 0) <= MAX_MULTIPLIER:
+        wanted["channels"] = ("multiplier", widths(known["multiplier"]))
+    for name, (flag, value) in wanted.items():
+        if value != network[name]:
+            raise InputError(f"--{flag} {listed(known[flag])}: {path} is of a network with --{name} "
+                             f"{listed(network[name])}; give that instead")
+    found = {**network, **(saved_options(match[1]) if match else {})}
+    return {name: value for name, value in found.items()
+            if name not in {*wanted, *known} and value != {**NETWORK, **USUAL}[name]}
+
+
+def listed(value) -> str:
+    """A value as it is given to a flag."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(listed, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
