@@ -5,15 +5,18 @@ VENV := .venv
 VPY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NATIVE := native/build/libtvm_opencl.so
+CONVERTERS := .venv-converters
 
-.PHONY: help setup demo test test-long lint clean remake
+PRETRAINED ?= published-1_0
+
+.PHONY: help setup demo pretrained test test-long test-converters lint clean remake
 .DELETE_ON_ERROR:
 
 NEEDS_CXX := command -v $(firstword $(CXX)) >/dev/null || \
   { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses, MXNET=mxnet-cu117==1.9.1 a build of"
 	@echo "MXNet for GPUs in place of mxnet."
 
@@ -22,17 +25,23 @@ setup: $(NATIVE)  ## make .venv, install the pinned packages, build native/ (dem
 demo: $(NATIVE)  ## handwritten digits from RecordIO to a trained network to the top-5 on OpenCL
 	@PYTHON=$(VPY) tools/demo.sh
 
+pretrained: $(READY)  ## download the published 1.0 weights, or PRETRAINED="NAME NAME" of models/zoo.toml
+	@$(VPY) -m common.modelzoo fetch $(PRETRAINED)
+
 test: $(NATIVE)  ## the tests
 	@$(VPY) -m pytest
 
 test-long: $(NATIVE)  ## the long ones: whole matrices, fuzzing, kill loops
 	@$(VPY) -m pytest -m long
 
+test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (560 MB to download)
+	@MOBILENETV2_FRAMEWORKS=$(CONVERTERS)/bin/python $(VPY) -m pytest -m converters tests/converters
+
 lint: $(READY)  ## check the style
 	@$(VPY) -m ruff check .
 
 clean:  ## remove what setup and demo made
-	rm -rf $(VENV) native/build demo
+	rm -rf $(VENV) $(CONVERTERS) native/build demo
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # another Python asked for than the one in .venv: make it anew
@@ -62,6 +71,11 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 	  $(VPY) -m pip install --disable-pip-version-check --no-deps "$(BUILD)"; \
 	fi && \
 	echo "$(BUILD)" > $@
+
+$(CONVERTERS)/.ready: requirements-converters.txt | $(READY)
+	@echo "Installing the packages of requirements-converters.txt (about 560 MB to download, 2.5 GB on disk)" && \
+	$(VPY) -m venv --clear $(CONVERTERS) && \
+	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 -r requirements-converters.txt && touch $@
 
 $(NATIVE): $(READY) native/Makefile native/include/tvm/support/span.h
 	@$(NEEDS_CXX)

@@ -86,10 +86,35 @@ def test_without_opencl_it_says_what_to_install(checkpoint, ten_classes, tmp_pat
                           "pocl-binary-distribution", "--target llvm works")
 
 
-def test_without_arguments_it_says_where_the_weights_are():
+@pytest.fixture
+def without_published_weights():
     if (ROOT / "models" / "imagenet1k-mnetv2-1_0-0000.params").exists():
         pytest.skip("the published weights are there")
-    fails_in_one_line(run("from_mxnet.py"), "from_mxnet.py", "https://github.com/liangfu/mxnet-mobilenet-v2")
+
+
+OFFLINE = """
+import runpy, socket, sys
+def getaddrinfo(*args, **options):
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+socket.getaddrinfo = getaddrinfo
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+NO_PROXY = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "")
+
+
+def test_without_arguments_and_a_network_it_says_how_to_get_the_weights(without_published_weights, tmp_path):
+    process = run("from_mxnet.py", code=OFFLINE, env={**NO_PROXY, "MOBILENETV2_MODELS": str(tmp_path)})
+    fails_in_one_line(process, "from_mxnet.py", "Failed to resolve", "https://github.com/liangfu/mxnet-mobilenet-v2",
+                      "52673e62d07d5ac8c1b959f56d2b9e09c45b4d9c", "python -m common.modelzoo fetch published-1_0")
+
+
+def test_without_arguments_it_takes_no_other_file_for_the_weights(without_published_weights, tmp_path):
+    other = tmp_path / "imagenet1k-mnetv2-1_0-0000.params"
+    other.write_bytes(b"other")
+    process = run("from_mxnet.py", env={"MOBILENETV2_MODELS": str(tmp_path)})
+    fails_in_one_line(process, "from_mxnet.py", str(other), "git-blob", "52673e62d07d5ac8c1b959f56d2b9e09c45b4d9c")
+    fails_in_one_line(run("from_mxnet.py", "--epoch", "3"), "from_mxnet.py", "--epoch 3", "--model-prefix")
 
 
 def test_list_devices():

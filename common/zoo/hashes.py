@@ -1,0 +1,52 @@
+"""What is the hash of a file, and is it the one that was published?"""
+import hashlib
+import os
+from typing import NamedTuple
+
+BLOCK = 1 << 20
+HEX_DIGITS = {"git-blob": 40, "sha1": 40, "sha256": 64}
+PREFIX = "sha256-prefix"  # the first digits of a SHA-256, which torchvision and timm put in file names
+ALGORITHMS = (*HEX_DIGITS, PREFIX)
+
+
+class Hash(NamedTuple):
+    """A published hash: one of ALGORITHMS, and its digits."""
+    algorithm: str
+    value: str
+
+    def __str__(self):
+        return f"{self.algorithm} {self.value}"
+
+    def of(self, path) -> "Hash":
+        """The hash of a file by the same algorithm, with as many digits."""
+        digits = file_hash(path, "sha256" if self.algorithm == PREFIX else self.algorithm)
+        return Hash(self.algorithm, digits[:len(self.value)])
+
+
+def file_hash(path, algorithm: str) -> str:
+    """The digits, in lower case, of a file by "git-blob", "sha1" or "sha256"."""
+    return git_blob_id(path) if algorithm == "git-blob" else _hash(path, hashlib.new(algorithm, usedforsecurity=False))
+
+
+def git_blob_id(path) -> str:
+    """The id under which git stores a file's content: the SHA-1 of "blob", its size, a null byte and the content."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+    return _hash(path, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
+
+
+def fault(path, expected: Hash | None, size: int | None) -> str | None:
+    """Why a file is not the one of that hash and size (each only where it is known); None where it is."""
+    actual = os.path.getsize(path)
+    if size is not None and actual != size:
+        return f"{actual:,} bytes, expected {size:,}"
+    if expected is not None and (found := expected.of(path)) != expected:
+        return f"{found}, expected {expected.value}"
+    return None
+
+
+def _hash(path, digest) -> str:
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""What models/zoo.toml says: the published weights, where they are and how they are used."""
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from common.errors import InputError
+from common.preprocessing_file import Preprocessing, preprocessing_from
+from common.zoo.hashes import HEX_DIGITS, PREFIX, Hash
+from symbols.architecture import architecture
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+MANIFEST = MODELS / "zoo.toml"
+LAYOUTS = ("mxnet", "gluon", "torchvision", "timm", "keras")
+KINDS = ("author", "project", "withdrawn")
+REQUIRED = ("file", "urls", "layout", "network", "preprocessing", "licence", "accuracy", "sources", "unverified")
+OPTIONAL = ("hash", "size", "megabytes", "member", "note", "classes")
+SHORTEST_PREFIX = 8  # digits of a hash
+
+
+class Accuracy(NamedTuple):
+    top1: float  # %
+    top5: float
+    kind: str  # of KINDS
+
+
+class Entry(NamedTuple):
+    """A table of the manifest, which explains the fields; None stands for what is not known."""
+    name: str
+    file: str
+    urls: tuple
+    layout: str
+    network: dict
+    preprocessing: Preprocessing
+    licence: str
+    accuracy: Accuracy
+    sources: tuple
+    unverified: tuple
+    hash: Hash | None = None
+    size: int | None = None
+    megabytes: float | None = None
+    member: str | None = None
+    note: str = ""
+    classes: int = 1000
+
+
+def entries(manifest=MANIFEST) -> dict:
+    """{name: Entry}. Raises InputError for a manifest that is not as models/zoo.toml."""
+    try:
+        content = tomllib.loads(Path(manifest).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{manifest}: not TOML: {error}") from None
+    preprocessing = {name: preprocessing_from(table, f"{manifest}: preprocessing.{name}")
+                     for name, table in content.get("preprocessing", {}).items()}
+    found = {}
+    for name, table in content.get("weights", {}).items():
+        try:
+            found[name] = _entry(name, table, preprocessing)
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(f"{manifest}: weights.{name}: {error}") from None
+    return found
+
+
+def entry_of(name: str, manifest=MANIFEST) -> Entry:
+    found = entries(manifest)
+    if name not in found:
+        raise InputError(f"no weights {name!r} in {manifest}; there are {', '.join(found)}")
+    return found[name]
+
+
+def _entry(name, table, preprocessing):
+    for field in (*REQUIRED, *table):
+        _need(field in table, f"has no {field}")
+        _need(field in REQUIRED + OPTIONAL, f"has an unknown field, {field}")
+    for field in ("file", "member"):
+        _need(re.fullmatch(r"[\w.-]+", table.get(field, "x")) and table.get(field, "x")[0] != ".",
+              f"{field}: not a file's plain name")
+    _need(table["urls"] and all(url.startswith(("http://", "https://")) for url in table["urls"]), "urls: give some")
+    _need(table["layout"] in LAYOUTS, f"layout: give one of {', '.join(LAYOUTS)}")
+    _need(set(table["unverified"]) <= set(REQUIRED + OPTIONAL), "unverified: names of fields")
+    architecture(**table["network"])
+    accuracy = Accuracy(**table["accuracy"])
+    _need(accuracy.kind in KINDS and 0 < accuracy.top1 <= accuracy.top5 <= 100, "accuracy: top1, top5 and a kind")
+    given = {field: tuple(value) if isinstance(value, list) else value for field, value in table.items()}
+    return Entry(**{"name": name, **given, "hash": _hash(table.get("hash")), "accuracy": accuracy,
+                    "preprocessing": preprocessing[table["preprocessing"]]})
+
+
+def _hash(text):
+    if text is None:
+        return None
+    algorithm, _, digits = text.partition(" ")
+    lengths = range(SHORTEST_PREFIX, 65) if algorithm == PREFIX else [HEX_DIGITS.get(algorithm)]
+    _need(re.fullmatch("[0-9a-f]+", digits) and len(digits) in lengths, f"hash: {text!r} is none")
+    return Hash(algorithm, digits)
+
+
+def _need(condition, message):
+    if not condition:
+        raise ValueError(message)
