@@ -1,7 +1,6 @@
 """A checkpoint of this repository's network as NumPy arrays, without MXNet: read, recognised, written."""
 import json
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +10,19 @@ from common.errors import InputError
 from common.files import written_atomically
 from common.params_file import checkpoint_files, load_checkpoint_params, save_checkpoint_params
 from common.preprocessing_file import Preprocessing, load_preprocessing, save_preprocessing
+from common.symbol_attributes import Attributes
 from common.symbol_json import SOFTMAX_OPS, load_symbol
 from symbols.architecture import REPEATS, STRIDES, architecture
 from symbols.mobilenetv2_json import get_graph
 
-# operator: {attribute that matters: its default}
+# operator: the attributes that matter
 ATTRIBUTES = {
-    "Convolution": {"kernel": "()", "stride": "(1, 1)", "dilate": "(1, 1)", "pad": "(0, 0)", "num_group": "1",
-                    "no_bias": "False"},
-    "Pad": {"mode": "", "pad_width": "()", "constant_value": "0"},
-    "BatchNorm": {"eps": "0.001", "fix_gamma": "True", "axis": "1"},
-    "clip": {"a_min": "", "a_max": ""},
-    "elemwise_add": {},
-    "Pooling": {"global_pool": "False", "pool_type": "max"},
-    "Flatten": {},
-    "FullyConnected": {"no_bias": "False", "flatten": "True"},
+    "Convolution": ("kernel", "stride", "dilate", "pad", "num_group", "no_bias"),
+    "Pad": ("mode", "pad_width", "constant_value"),
+    "BatchNorm": ("eps", "fix_gamma", "axis"),
+    "clip": ("a_min", "a_max"),
+    "Pooling": ("global_pool", "pool_type"),
+    "FullyConnected": ("no_bias", "flatten"),
 }
 SIZES = range(224, 256)  # SAME pads other sizes as that one of these which is the same modulo 32
 
@@ -101,7 +98,7 @@ def load(prefix, epoch: int) -> Checkpoint:
     graph = load_symbol(symbol_file)
     arg_params, aux_params = load_checkpoint_params(params_file)
     network = network_of(graph, arg_params, params_file)
-    num_classes = len(arg_params.get("fc_bias", ()))
+    num_classes = (*np.shape(arg_params.get("fc_weight")), 0)[0]
     return checked(Checkpoint(network, num_classes, arg_params, aux_params, load_preprocessing(prefix)), params_file)
 
 
@@ -142,18 +139,8 @@ def _layers(graph) -> dict:
     softmax."""
     nodes = graph["nodes"]
     return {node["name"]: (node["op"], tuple(nodes[i]["name"] for i, *_ in node["inputs"] if nodes[i]["op"] != "null"),
-                           {key: _value(node.get("attrs", {}).get(key, default))
-                            for key, default in ATTRIBUTES.get(node["op"], {}).items()})
+                           {key: Attributes(node)[key] for key in ATTRIBUTES.get(node["op"], ())})
             for node in nodes if node["op"] != "null" and node["op"] not in SOFTMAX_OPS}
-
-
-def _value(text):
-    """A number, a tuple of numbers, or the text itself."""
-    with suppress(ValueError):
-        return float(text)
-    with suppress(ValueError):
-        return tuple(float(n) for n in str(text).strip("()[] ").split(",") if n.strip())
-    return str(text)
 
 
 def _image_shapes(widths, strides, layers) -> list:

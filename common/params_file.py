@@ -25,6 +25,7 @@ from common.files import written_atomically
 FILE_MAGIC = 0x112
 VERSION_1, VERSION_2, VERSION_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 MAX_DIMENSIONS = 32
+MAX_ELEMENTS = 2 ** 59  # NumPy has no more in an array, not even where a dimension of 0 leaves it empty
 CPU = 1  # mxnet::Context::kCPU
 
 # mshadow's type flags
@@ -51,8 +52,8 @@ def load_params(path) -> dict:
     reader = _Reader(content, path)
     if reader.read("Q") != FILE_MAGIC or reader.read("Q") != 0:
         raise InputError(f"{path}: not an MXNet parameter file")
-    arrays = [_read_array(reader) for _ in range(reader.count())]
-    names = [reader.text() for _ in range(reader.count())]
+    arrays = [_read_array(reader) for _ in range(reader.count(4 + 8))]  # at least a number each, and then a name
+    names = [reader.text() for _ in range(reader.count(8))]
     if reader.left():
         raise InputError(f"{path}: {reader.left()} bytes follow the last parameter; the file is damaged")
     if len(names) != len(arrays) or len(set(names)) != len(names):
@@ -77,8 +78,8 @@ def save_checkpoint_params(path, arg_params, aux_params) -> None:
     Raises ValueError for an array of a type that the format does not have.
     """
     flags = {np.dtype(dtype): flag for flag, dtype in DTYPES.items()}
-    arrays = {f"{kind}:{name}": np.ascontiguousarray(array) for kind, group in (("arg", arg_params), ("aux", aux_params))
-              for name, array in group.items()}
+    arrays = {f"{kind}:{name}": np.ascontiguousarray(array)
+              for kind, group in (("arg", arg_params), ("aux", aux_params)) for name, array in group.items()}
     for name, array in arrays.items():
         if array.dtype not in flags:
             raise ValueError(f"{name}: .params files have no {array.dtype}")
@@ -133,10 +134,10 @@ class _Reader:
         code = f"<{code}"
         return struct.unpack(code, self.bytes(struct.calcsize(code)))[0]
 
-    def count(self):
-        """A number of things to follow, each of which takes at least four bytes."""
+    def count(self, size):
+        """A number of things to follow, each of which takes at least `size` bytes."""
         count = self.read("Q")
-        if count * 4 > self.left():
+        if count * size > self.left():
             raise InputError(f"{self.path}: ends before its last parameter; the file is truncated or damaged")
         return count
 
@@ -144,7 +145,7 @@ class _Reader:
         if not 0 <= dimensions <= MAX_DIMENSIONS:
             raise InputError(f"{self.path}: an array of {dimensions} dimensions; not an MXNet parameter file")
         shape = tuple(self.read(code) for _ in range(dimensions))
-        if any(n < 0 for n in shape):
+        if any(n < 0 for n in shape) or math.prod(n or 1 for n in shape) > MAX_ELEMENTS:
             raise InputError(f"{self.path}: an array of shape {shape}; the file is damaged")
         return shape
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from common.errors import InputError
 from common.files import written_atomically
 
-MAX_SIZE = 100_000
+MAX_SIZE = 4096  # of an image's shorter side: what takes less than a gigabyte to normalise
+MIN_STD = 1e-6  # what is smaller may be 0 in float32
 
 
 class Preprocessing(NamedTuple):
@@ -24,8 +25,15 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def resize_for(self, crop: int) -> int:
-        """Length of the shorter side before a centre crop of `crop` pixels, in the same proportion."""
-        return round(crop * self.resize / self.crop)
+        """Length of the shorter side before a centre crop of `crop` pixels, in the same proportion.
+
+        Raises InputError for more than MAX_SIZE.
+        """
+        length = round(crop * self.resize / self.crop)
+        if length > MAX_SIZE:
+            raise InputError(f"resize {self.resize} before a crop of {self.crop} pixels makes {length} before one of "
+                             f"{crop}; {MAX_SIZE} at most")
+        return length
 
 
 def preprocessing_file(prefix) -> str:
@@ -59,15 +67,15 @@ def preprocessing_from(content, source) -> Preprocessing:
         raise InputError(f"{source}: give {', '.join(Preprocessing._fields)}, and no more")
     for key in ("resize", "crop"):
         if not _is(Integral, content[key]) or not 1 <= content[key] <= MAX_SIZE:
-            raise InputError(f"{source}: {key}: give a number of pixels")
+            raise InputError(f"{source}: {key}: give a number of pixels from 1 to {MAX_SIZE}")
     if content["resize"] < content["crop"]:
         raise InputError(f"{source}: resize {content['resize']} is less than crop {content['crop']}")
     for key in ("mean", "std"):
         numbers = content[key]
         if not isinstance(numbers, list) or len(numbers) != 3 or not all(map(_is_finite, numbers)) \
-                or key == "std" and min(numbers) <= 0:
-            raise InputError(f"{source}: {key}: give three numbers{' above 0' if key == 'std' else ''}, as in "
-                             f"{list(getattr(Preprocessing(), key))}")
+                or key == "std" and min(numbers) < MIN_STD:
+            least = f" of {MIN_STD:g} or more" if key == "std" else ""
+            raise InputError(f"{source}: {key}: give three numbers{least}, as in {list(getattr(Preprocessing(), key))}")
         content[key] = tuple(map(float, numbers))
     return Preprocessing(**content)
 

@@ -4,6 +4,7 @@ import json
 import numpy as np
 
 from common.errors import InputError
+from common.symbol_attributes import Attributes
 
 INPUT = "data"
 SOFTMAX_OPS = ("SoftmaxOutput", "softmax", "SoftmaxActivation")
@@ -26,10 +27,16 @@ def load_symbol(path) -> dict:
         raise InputError(f"{path}: not a symbol JSON file, or a truncated one ({error})") from None
     try:
         graph = {"nodes": [_node(node, i) for i, node in enumerate(content["nodes"])],
-                 "heads": [list(head) for head in content["heads"]]}
+                 "heads": [_entry(head, len(content["nodes"])) for head in content["heads"]]}
+        for node in graph["nodes"]:
+            Attributes(node).check()
         head, = graph["heads"]
+        if head[1] != 0:
+            raise ValueError("not the first output")
         head_op = graph["nodes"][head[0]]["op"]
-    except (KeyError, IndexError, TypeError, ValueError):
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError):
         raise InputError(f"{path}: not the symbol of an MXNet classifier with one output") from None
     if head_op not in SOFTMAX_OPS:
         graph["nodes"].append({"op": "softmax", "name": "softmax", "attrs": {"axis": "-1"}, "inputs": [head]})
@@ -38,11 +45,19 @@ def load_symbol(path) -> dict:
 
 
 def _node(node, position):
-    inputs = [[int(i) for i in entry] for entry in node["inputs"]]
-    if any(not 0 <= source[0] < position for source in inputs):
-        raise ValueError("a node before its inputs")
-    attrs = node.get("attrs") or node.get("attr") or node.get("param") or {}
-    return {"op": str(node["op"]), "name": str(node["name"]), "attrs": dict(attrs), "inputs": inputs}
+    if not node["op"].isidentifier():
+        raise ValueError("not an operator")
+    attrs = dict(node.get("attrs") or node.get("attr") or node.get("param") or {})
+    "".join([node["op"], node["name"], *attrs, *attrs.values()]).encode()  # all have to be text, and writable as such
+    return {"op": node["op"], "name": node["name"], "attrs": attrs,
+            "inputs": [_entry(entry, position) for entry in node["inputs"]]}
+
+
+def _entry(entry, nodes):
+    """[node, output] and perhaps a version, of one of the first `nodes` nodes."""
+    if len(entry) not in (2, 3) or any(type(n) is not int or n < 0 for n in entry) or entry[0] >= nodes:
+        raise ValueError("no output of an earlier node")
+    return list(entry)
 
 
 def parameter_names(graph) -> list:
@@ -61,6 +76,8 @@ def fold_batch_norm(graph, params) -> tuple:
     ----------
     graph : dict, as `load_symbol` gives it; not changed.
     params : dict of str to numpy.ndarray, arguments and auxiliary states together; not changed.
+
+    Raises InputError for parameters that are missing or of other shapes than their layer.
     """
     nodes, params = graph["nodes"], dict(params)
     uses = [0] * len(nodes)
@@ -79,11 +96,7 @@ def fold_batch_norm(graph, params) -> tuple:
             convolution = new_nodes[convolution_at]
             weight = new_nodes[convolution["inputs"][1][0]]["name"]
             bias = f"{convolution['name']}_folded_bias"
-            scale, shift = _scale_and_shift(node, nodes, params)
-            if len(convolution["inputs"]) == 3:
-                shift = shift + scale * params[new_nodes[convolution["inputs"][2][0]]["name"]]
-            params[weight] = (params[weight] * scale.reshape(-1, 1, 1, 1)).astype(params[weight].dtype)
-            params[bias] = shift.astype(params[weight].dtype)
+            params[weight], params[bias] = _folded(nodes[node["inputs"][0][0]], node, nodes, params)
             bias_at = append({"op": "null", "name": bias, "attrs": {}, "inputs": []})
             moved[position] = append({**convolution, "attrs": {**convolution["attrs"], "no_bias": "False"},
                                       "inputs": convolution["inputs"][:2] + [[bias_at, 0, 0]]})
@@ -96,21 +109,33 @@ def fold_batch_norm(graph, params) -> tuple:
 
 
 def _folds(node, nodes, uses):
-    if node["op"] != "BatchNorm" or int(node["attrs"].get("axis", 1)) != 1:
+    if node["op"] != "BatchNorm" or Attributes(node)["axis"] != 1:
         return False
     source = node["inputs"][0][0]
     return (nodes[source]["op"] == "Convolution" and uses[source] == 1
-            and all(nodes[i]["op"] == "null" and uses[i] == 1 for i, *_ in nodes[source]["inputs"][1:]))
+            and all(nodes[i]["op"] == "null" and uses[i] == 1 for i, *_ in nodes[source]["inputs"][1:])
+            and all(nodes[i]["op"] == "null" for i, *_ in node["inputs"][1:]))
 
 
-def _scale_and_shift(batch_norm, nodes, params):
-    """y = scale * x + shift per channel, in float64 (BatchNorm's defaults as in MXNet's src/operator/nn/batch_norm)."""
-    gamma, beta, mean, var = (params[nodes[i]["name"]].astype(np.float64) for i, *_ in batch_norm["inputs"][1:])
-    attrs = batch_norm["attrs"]
-    if attrs.get("fix_gamma", "True") in ("True", "true", "1"):
-        gamma = np.ones_like(gamma)
-    scale = gamma / np.sqrt(var + float(attrs.get("eps", 1e-3)))
-    return scale, beta - mean * scale
+def _folded(convolution, batch_norm, nodes, params):
+    """Weight and bias of both together, computed in float64 (BatchNorm as in MXNet's src/operator/nn/batch_norm)."""
+    attrs = Attributes(batch_norm)
+    names = [nodes[i]["name"] for i, *_ in convolution["inputs"][1:] + batch_norm["inputs"][1:]]
+    for name in names:
+        if name not in params:
+            raise attrs.error(f"there is no parameter {name!r}")
+    weight, *bias, gamma, beta, mean, var = (params[name] for name in names)
+    for name in names[1:]:
+        if weight.ndim < 2 or params[name].shape != weight.shape[:1]:
+            raise attrs.error(f"parameter {name!r} has shape {params[name].shape}, which does not fit {names[0]!r} of "
+                              f"shape {weight.shape}")
+    with np.errstate(all="ignore"):  # a negative variance, say, which MXNet makes NaN of as well
+        scale = 1 / np.sqrt(var.astype(np.float64) + attrs["eps"])
+        if not attrs["fix_gamma"]:
+            scale *= gamma
+        shift = beta + scale * (sum(bias) - mean.astype(np.float64))
+        weight_scale = scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        return (weight * weight_scale).astype(weight.dtype), shift.astype(weight.dtype)
 
 
 def _reachable(nodes, heads):

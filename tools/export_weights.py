@@ -17,8 +17,9 @@ from common.checkpoint_arrays import load
 from common.conversion.outgoing import save_npz, save_timm, save_torchvision
 from common.errors import InputError, reported
 from common.files import written_atomically
+from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params
-from common.preprocessing_file import load_preprocessing
+from common.preprocessing_file import load_preprocessing, parse_preprocessing
 from common.symbol_json import load_symbol
 
 
@@ -44,30 +45,33 @@ SAVERS = {"torchvision": save_torchvision, "timm": save_timm, "npz": save_npz}
 def main(args):
     if Path(args.out).exists() and not args.overwrite:
         raise InputError(f"{args.out}: is there already; give another name, or --overwrite")
+    preprocessing = load_preprocessing(args.prefix)
     if args.kind == "onnx":
-        how = export_onnx(args)
+        how, preprocessing = export_onnx(args, preprocessing)
     else:
         for flag, given in (("--image-shape", args.image_shape), ("--fold", args.fold), ("--pixels", args.pixels)):
             if given:
                 raise InputError(f"{flag} is for --to onnx")
         how = SAVERS[args.kind](load(args.prefix, args.epoch), args.out)
-    preprocessing = load_preprocessing(args.prefix)
     print(f"{args.out}: {how}")
     print(f"images: shorter side to {preprocessing.resize}, crop of {preprocessing.crop}, RGB on 0..255, "
           f"x = (pixel - mean) / std; mean {preprocessing.mean}, std {preprocessing.std}")
 
 
-def export_onnx(args) -> str:
+def export_onnx(args, preprocessing) -> tuple:
+    """(what was written, the preprocessing that is left to do)."""
     from common.conversion.onnx_model import to_onnx
 
     symbol_file, params_file = checkpoint_files(args.prefix, args.epoch)
     graph, (arg_params, aux_params) = load_symbol(symbol_file), load_checkpoint_params(params_file)
-    preprocessing = load_preprocessing(args.prefix)
     shape = args.image_shape or (3, preprocessing.crop, preprocessing.crop)
+    check_image_size(graph, arg_params, (1, *shape), symbol_file)
     model = to_onnx(graph, arg_params | aux_params, (1, *shape), args.fold, preprocessing, args.pixels)
     with written_atomically(args.out) as partial:
         Path(partial).write_bytes(model.SerializeToString())
-    return f"opset {model.opset_import[0].version}, input (N, {', '.join(map(str, shape))})"
+    left, = (parse_preprocessing(entry.value, args.out) for entry in model.metadata_props
+             if entry.key == "preprocessing")
+    return f"opset {model.opset_import[0].version}, input (N, {', '.join(map(str, shape))})", left
 
 
 if __name__ == "__main__":

@@ -1,0 +1,300 @@
+"""A checkpoint as an ONNX model, without MXNet.
+
+Opset 13 (ONNX 1.8, of 2020) is the oldest in which Softmax has one axis, as MXNet's has; so the model loads in as many
+runtimes as can be. It computes in float32 throughout.
+"""
+import math
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from common.errors import InputError, last_line
+from common.preprocessing_file import Preprocessing, preprocessing_json
+from common.symbol_attributes import Attributes
+from common.symbol_json import INPUT, fold_batch_norm, parameter_names
+
+OPSET, IR_VERSION = 13, 7  # those of ONNX 1.8
+PRODUCER = "MobileNetV2 for MXNet"
+BATCH, IMAGE_SHAPE = "N", "(N, channels, height, width)"
+MAX_ELEMENTS = 2 ** 31  # of one image in one layer; MXNet cannot hold more either
+
+# MXNet's op: ONNX's
+UNARY = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+ACTIVATIONS = UNARY | {"softrelu": "Softplus", "softsign": "Softsign"}
+POOLS = {"avg": "AveragePool", "max": "MaxPool"}
+SAME_SHAPES = {f"{mxnet}{name}": onnx_op
+               for name, onnx_op in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"))
+               for mxnet in ("elemwise_", "broadcast_")}
+SAME_SHAPES |= {"_Plus": "Add", "_plus": "Add", "broadcast_plus": "Add"}
+# and whether the number comes first
+SCALARS = {"_plus_scalar": ("Add", False), "_PlusScalar": ("Add", False), "_minus_scalar": ("Sub", False),
+           "_MinusScalar": ("Sub", False), "_rminus_scalar": ("Sub", True), "_RMinusScalar": ("Sub", True),
+           "_mul_scalar": ("Mul", False), "_MulScalar": ("Mul", False), "_div_scalar": ("Div", False),
+           "_DivScalar": ("Div", False), "_rdiv_scalar": ("Div", True), "_RDivScalar": ("Div", True)}
+
+
+def to_onnx(graph, params, data_shape, fold=False, preprocessing=Preprocessing(),  # noqa: B008  a tuple
+            pixels=False) -> onnx.ModelProto:
+    """An MXNet classifier as an ONNX model that `onnx.checker` passes. What is the same gives the same bytes.
+
+    Input `data`: float32 (N, 3, H, W), for any N. Output: probabilities (N, classes). Nodes, tensors and weights have
+    the symbol's names, so that the output of this repository's networks is `softmax`. The metadata's "preprocessing",
+    JSON as in `common.preprocessing_file`, is what has to be done to an image before it is `data`.
+
+    Parameters
+    ----------
+    graph : dict, as `common.symbol_json.load_symbol` gives it.
+    params : dict of str to numpy.ndarray, arguments and auxiliary states together.
+    data_shape : (3, H, W), with or without N before it.
+    fold : whether the BatchNorms that follow a convolution become part of it.
+    preprocessing : that of the checkpoint.
+    pixels : whether the model itself subtracts the mean and divides by the standard deviation, so that `data` is RGB
+        from 0 to 255.
+
+    Raises InputError, with the node's name and operator, for what this module does not convert, or does not fit.
+    """
+    *_, channels, height, width = data_shape
+    params = {name: _float32(name, params) for name in parameter_names(graph)}
+    if fold:
+        graph, params = fold_batch_norm(graph, params)
+    build = _Build(parameter_names(graph), params, (BATCH, channels, height, width))
+    data = build.normalized(preprocessing) if pixels else INPUT
+    tensors = []  # of each node of the graph
+    for node in graph["nodes"]:
+        if node["op"] == "null":
+            tensors.append(data if node["name"] == INPUT else node["name"])
+            continue
+        attrs = Attributes(node)
+        if node["op"] not in CONVERTERS or not node["inputs"]:
+            raise attrs.error("this operator cannot be converted to ONNX")
+        attrs.check()
+        if any(output != 0 for _, output, *_ in node["inputs"]):
+            raise attrs.error("takes another than the first output of a node")
+        tensors.append(CONVERTERS[node["op"]](build, node, [tensors[i] for i, *_ in node["inputs"]], attrs))
+    size = max(height, width)
+    preprocessing = preprocessing._replace(resize=preprocessing.resize_for(size), crop=size)
+    if pixels:
+        preprocessing = preprocessing._replace(mean=(0, 0, 0), std=(1, 1, 1))
+    return build.model(tensors[graph["heads"][0][0]], preprocessing)
+
+
+def _float32(name, params):
+    if name not in params:
+        raise InputError(f"the parameters lack {name!r}, which the symbol needs")
+    if params[name].dtype.kind != "f" and params[name].dtype.name != "bfloat16":
+        raise InputError(f"parameter {name!r} is {params[name].dtype}; only floating-point numbers can be converted")
+    with np.errstate(over="ignore"):
+        return params[name].astype(np.float32)
+
+
+def _convolution(build, node, inputs, attrs):
+    _, channels, *_ = build.shape(attrs, inputs[0], rank=4)
+    filters, groups, kernel = attrs["num_filter"], attrs["num_group"], attrs["kernel"]
+    _only(attrs, "layout", "None", "NCHW")
+    if channels % groups or filters % groups:
+        raise attrs.error(f"{channels} channels in and {filters} out cannot be parted in {groups} groups")
+    build.check_parameters(attrs, inputs, (filters, channels // groups, *kernel), (filters,))
+    return build.add("Conv", node["name"], inputs, attrs, kernel_shape=kernel, strides=attrs["stride"],
+                     pads=attrs["pad"] * 2, dilations=attrs["dilate"], group=groups)
+
+
+def _batch_norm(build, node, inputs, attrs):
+    channels = build.shape(attrs, inputs[0])[1]
+    _only(attrs, "axis", 1)
+    build.check_parameters(attrs, inputs, *[(channels,)] * 4)
+    if attrs["fix_gamma"]:
+        inputs = [inputs[0], build.constant(f"{node['name']}_fixed_gamma", np.ones(channels)), *inputs[2:]]
+    return build.add("BatchNormalization", node["name"], inputs, attrs, epsilon=attrs["eps"])
+
+
+def _clip(build, node, inputs, attrs):
+    limits = [build.constant(f"{node['name']}_{end}", attrs[f"a_{end}"]) for end in ("min", "max")]
+    return build.add("Clip", node["name"], inputs + limits, attrs)
+
+
+def _activation(build, node, inputs, attrs):
+    onnx_op = UNARY.get(node["op"]) or ACTIVATIONS[_only(attrs, "act_type", *ACTIVATIONS)]
+    return build.add(onnx_op, node["name"], inputs, attrs)
+
+
+def _leaky_relu(build, node, inputs, attrs):
+    kind = _only(attrs, "act_type", "leaky", "elu", "prelu")
+    if kind == "prelu":
+        build.check_parameters(attrs, inputs, (build.shape(attrs, inputs[0], rank=4)[1],))
+        slope = build.constant(f"{node['name']}_slope", build.params[inputs[1]].reshape(-1, 1, 1))
+        return build.add("PRelu", node["name"], [inputs[0], slope], attrs)
+    return build.add("LeakyRelu" if kind == "leaky" else "Elu", node["name"], inputs, attrs, alpha=attrs["slope"])
+
+
+def _same_shapes(build, node, inputs, attrs):
+    shapes = [build.shape(attrs, tensor) for tensor in inputs]
+    if len(shapes) != 2 or shapes[0] != shapes[1]:
+        raise attrs.error(f"only two inputs of equal shapes can be converted, not {shapes}")
+    return build.add(SAME_SHAPES[node["op"]], node["name"], inputs, attrs)
+
+
+def _scalar(build, node, inputs, attrs):
+    onnx_op, first = SCALARS[node["op"]]
+    operands = [*inputs, build.constant(f"{node['name']}_scalar", attrs["scalar"])]
+    return build.add(onnx_op, node["name"], operands[::-1] if first else operands, attrs)
+
+
+def _pooling(build, node, inputs, attrs):
+    build.shape(attrs, inputs[0], rank=4)
+    onnx_op = POOLS[_only(attrs, "pool_type", *POOLS)]
+    _only(attrs, "layout", "None", "NCHW")
+    if attrs["global_pool"]:
+        return build.add(f"Global{onnx_op}", node["name"], inputs, attrs)
+    full = _only(attrs, "pooling_convention", "valid", "full") == "full"
+    kernel, stride, pad = attrs["kernel"], attrs["stride"], attrs["pad"]
+    if any(p >= k or full and p + s > k for k, s, p in zip(kernel, stride, pad)):
+        raise attrs.error("has windows that may lie outside the image, on which runtimes differ")
+    options = {}
+    if onnx_op == "AveragePool":
+        options["count_include_pad"] = attrs["count_include_pad"] and any(pad)
+        if full and options["count_include_pad"]:
+            raise attrs.error("averages over padding in incomplete windows, on which runtimes differ")
+    return build.add(onnx_op, node["name"], inputs, attrs, kernel_shape=kernel, strides=stride, pads=pad * 2,
+                     ceil_mode=full, **options)
+
+
+def _flatten(build, node, inputs, attrs):
+    return build.add("Flatten", node["name"], inputs, attrs, axis=1)
+
+
+def _fully_connected(build, node, inputs, attrs):
+    shape, hidden = build.shape(attrs, inputs[0]), attrs["num_hidden"]
+    if len(shape) > 2 and not attrs["flatten"]:
+        raise attrs.error(f"flatten is False for an input of shape {shape}, which cannot be converted")
+    build.check_parameters(attrs, inputs, (hidden, math.prod(shape[1:])), (hidden,))
+    if len(shape) > 2:
+        inputs = [build.add("Flatten", f"{node['name']}_flatten", inputs[:1], attrs, axis=1), *inputs[1:]]
+    return build.add("Gemm", node["name"], inputs, attrs, transB=1)
+
+
+def _softmax(build, node, inputs, attrs):
+    shape, axis = build.shape(attrs, inputs[0]), -1
+    if node["op"] == "softmax":
+        axis = _only(attrs, "axis", *range(-len(shape), len(shape)))
+        _only(attrs, "use_length", False)
+        _only(attrs, "temperature", "None", "1", "1.0")
+    elif len(shape) != 2:
+        raise attrs.error(f"its input has shape {shape}, not (N, classes)")
+    return build.add("Softmax", node["name"], inputs[:1], attrs, axis=axis)  # the second may be the label
+
+
+def _pad(build, node, inputs, attrs):
+    _only(attrs, "mode", "constant")
+    build.shape(attrs, inputs[0], rank=4)
+    widths = attrs["pad_width"]
+    if any(widths[:4]):
+        raise attrs.error("pads images or channels; only height and width can be converted")
+    pads = build.constant(f"{node['name']}_pads", widths[::2] + widths[1::2], np.int64)
+    value = build.constant(f"{node['name']}_value", attrs["constant_value"])
+    return build.add("Pad", node["name"], [*inputs, pads, value], attrs, mode="constant")
+
+
+def _identity(build, node, inputs, attrs):
+    if node["op"] == "Cast":
+        _only(attrs, "dtype", "float16", "bfloat16", "float32", "float64")
+    if node["op"] == "Dropout":
+        _only(attrs, "mode", "training")
+    return inputs[0]
+
+
+def _only(attrs, key, *values):
+    """The attribute, which has to be one of `values`: others cannot be converted."""
+    if attrs[key] not in values:
+        raise attrs.error(f"{key} is {attrs[key]!r}; only {', '.join(map(str, values))} can be converted")
+    return attrs[key]
+
+
+CONVERTERS = {
+    "Convolution": _convolution, "BatchNorm": _batch_norm, "clip": _clip, "Activation": _activation,
+    "LeakyReLU": _leaky_relu, "Pooling": _pooling, "Flatten": _flatten, "flatten": _flatten,
+    "FullyConnected": _fully_connected, "SoftmaxOutput": _softmax, "softmax": _softmax, "SoftmaxActivation": _softmax,
+    "Pad": _pad, "Cast": _identity, "Dropout": _identity, "_copy": _identity, "BlockGrad": _identity,
+    **dict.fromkeys(UNARY, _activation), **dict.fromkeys(SAME_SHAPES, _same_shapes), **dict.fromkeys(SCALARS, _scalar),
+}
+
+
+class _Build:
+    """A model that grows, with the type of each of its tensors."""
+
+    def __init__(self, names, params, data_shape):
+        self.params, self._initializers, self._nodes = params, {}, []
+        self._types = {INPUT: helper.make_tensor_type_proto(TensorProto.FLOAT, data_shape)}
+        for name in names:
+            self._initialize(name, params[name])
+
+    def _initialize(self, name, array):
+        self._claim(name)
+        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._types[name] = helper.make_tensor_type_proto(self._initializers[name].data_type, array.shape)
+
+    def _claim(self, name):
+        if not name or name in self._types:
+            raise InputError(f"two nodes or parameters have the name {name!r}" if name else "a node without a name")
+
+    def constant(self, name, values, dtype=np.float32) -> str:
+        self._initialize(name, np.array(values, dtype))
+        return name
+
+    def normalized(self, preprocessing) -> str:
+        """The tensor of normalised pixels, computed from `data`."""
+        mean, std = (np.reshape(values, (3, 1, 1)) for values in (preprocessing.mean, preprocessing.std))
+        attrs = Attributes({"op": "null", "name": INPUT})
+        data = self.add("Sub", f"{INPUT}_centred", [INPUT, self.constant(f"{INPUT}_mean", mean)], attrs)
+        return self.add("Div", f"{INPUT}_normalized", [data, self.constant(f"{INPUT}_std", std)], attrs)
+
+    def shape(self, attrs, tensor, rank=None) -> tuple:
+        """(N, ...) of one of a node's inputs, which must be computed from the data."""
+        dims = self._types[tensor].tensor_type.shape.dim if tensor in self._types else ()
+        shape = tuple(dim.dim_param or dim.dim_value for dim in dims)
+        if len(shape) < 2 or shape[0] != BATCH or rank not in (None, len(shape)):
+            raise attrs.error(f"its input {tensor!r} has shape {shape}, not {IMAGE_SHAPE if rank else '(N, ...)'}")
+        return shape
+
+    def check_parameters(self, attrs, inputs, *shapes) -> None:
+        """That the inputs after the first are parameters of those shapes."""
+        for name, shape in zip(inputs[1:], shapes):
+            if name not in self.params:
+                raise attrs.error(f"its input {name!r} is not a parameter")
+            if self.params[name].shape != shape:
+                raise attrs.error(f"parameter {name!r} has shape {self.params[name].shape}, not {shape}")
+
+    def add(self, onnx_op, name, inputs, attrs, **attributes) -> str:
+        """Append a node whose one output has its name, of (N, ...) as all have."""
+        self._claim(name)
+        for tensor in inputs:
+            if tensor not in self._types:
+                raise attrs.error(f"its input {tensor!r} is neither computed nor a parameter")
+        node = helper.make_node(onnx_op, inputs, [name], name, **attributes)
+        types = {tensor: self._types[tensor] for tensor in inputs}
+        known = {tensor: self._initializers[tensor] for tensor, kind in types.items()
+                 if kind.tensor_type.elem_type == TensorProto.INT64}  # on which the output's shape depends
+        try:
+            outputs = onnx.shape_inference.infer_node_outputs(onnx.defs.get_schema(onnx_op, OPSET), node, types, known,
+                                                              opset_imports=[helper.make_opsetid("", OPSET)],
+                                                              ir_version=IR_VERSION)
+        except onnx.shape_inference.InferenceError as error:
+            raise attrs.error(last_line(error)) from None
+        self._types[name] = outputs[name]
+        batch, *sizes = (dim.dim_param or dim.dim_value for dim in outputs[name].tensor_type.shape.dim)
+        if batch != BATCH or not all(isinstance(n, int) and n > 0 for n in sizes) or math.prod(sizes) > MAX_ELEMENTS:
+            raise attrs.error(f"its output has shape {(batch, *sizes)}; the image is too small or too large for it")
+        self._nodes.append(node)
+        return name
+
+    def model(self, output, preprocessing) -> onnx.ModelProto:
+        if len(self._types[output].tensor_type.shape.dim) != 2:
+            raise InputError(f"the symbol ends in {output!r}, which is not of shape (N, classes)")
+        used = {tensor for node in self._nodes for tensor in node.input}
+        graph = helper.make_graph(
+            self._nodes, "classifier", *([helper.make_value_info(name, self._types[name])] for name in (INPUT, output)),
+            [tensor for name, tensor in self._initializers.items() if name in used])
+        model = helper.make_model(graph, producer_name=PRODUCER, ir_version=IR_VERSION,
+                                  opset_imports=[helper.make_opsetid("", OPSET)])
+        helper.set_model_props(model, {"preprocessing": preprocessing_json(preprocessing).strip()})
+        return model

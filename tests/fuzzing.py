@@ -1,0 +1,244 @@
+"""Damaged files, and the readers that have to refuse or understand each: `python -m tests.fuzzing KIND COUNT FOLDER`.
+
+FOLDER/seeds/KIND holds whole files. Each case is one of them, changed as its number says, in FOLDER/KIND-NUMBER; the
+file stays where a reader did anything but return what its consumers need or raise an InputError of one line. A case
+has 20 seconds, or the signal ends this process, and the process a gigabyte of memory beside what its imports take.
+Prints how many files were read and how many refused.
+"""
+import copy
+import json
+import os
+import re
+import resource
+import signal
+import struct
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+
+SECONDS, MEMORY = 20, 2 ** 30
+MOST_FAILURES = 5
+
+HUGE = (0, 1, -1, 2, 7, 2 ** 31 - 1, -2 ** 31, 2 ** 32 - 1, 2 ** 40, 2 ** 62, 2 ** 63 - 1, -2 ** 63)
+ODD = (None, True, False, 0, 1, -1, 0.5, 5e-324, 1e29, 1e308, 4096, 50_000, 2 ** 31, 2 ** 63, -2 ** 63, 10 ** 400,
+       float("nan"), float("inf"), float("-inf"), "", "x", "data", "\ud800", "a\nb", "\0", "0", "-1", "1e999", "nan",
+       "True", "None", "()", "(3, 3)", "(0, 0)", "(1, -1)", "(3)", "(2147483648, 99999999999999999999)", "(1" * 50_000,
+       "9" * 50_000, " " * 50_000, [], {}, [[]], [0], [0, 0, 0], {"op": 0}, "@deep@", "@digits@", "@real@", "@control@")
+RAW = {'"@deep@"': "[" * 100_000 + "]" * 100_000, '"@digits@"': "9" * 5000, '"@real@"': "1e999999", "@control@": "\1"}
+
+
+def changed_bytes(rng, content: bytes, others, within=None) -> bytes:
+    """`content` cut, with bits or runs of bytes changed, numbers made huge or negative, or parts of another file.
+
+    What is changed lies mostly in the first `within` bytes.
+    """
+    def position():
+        end = within if within and rng.rand() < 0.8 else len(content)
+        return rng.randint(min(end, len(content)) + 1)
+
+    content = bytearray(content)
+    for _ in range(rng.randint(1, 4)):
+        at, length, kind = position(), int(2 ** rng.uniform(0, 8)), rng.randint(7)
+        if kind == 0:
+            del content[at:]
+        elif kind == 1 and at < len(content):
+            content[at] ^= 1 << rng.randint(8)
+        elif kind == 2:
+            content[at:at + length] = rng.choice([b"\0", b"\xff", b"[", b"9"]) * length
+        elif kind == 3:
+            code = rng.choice(["<i", "<q"])
+            bits = 8 * struct.calcsize(code)
+            value = HUGE[rng.randint(len(HUGE))] % 2 ** bits
+            at -= at % 4
+            content[at:at + bits // 8] = value.to_bytes(bits // 8, "little")
+        elif kind == 4:
+            other = others[rng.randint(len(others))]
+            start = rng.randint(len(other) + 1)
+            content[at:at + length] = other[start:start + length * rng.choice([1, 8])]
+        elif kind == 5:
+            content[at:at] = content[at:at + length]
+        else:
+            del content[at:at + length]
+    return bytes(content)
+
+
+def changed_json(rng, content: bytes, others) -> bytes:
+    """`content` with values of other types or from elsewhere in it, with keys gone or given twice, or as bytes."""
+    if rng.rand() < 0.2:
+        return changed_bytes(rng, content, others)
+    root = json.loads(content)
+    for _ in range(rng.randint(1, 4)):
+        places = _places(root, [])
+        if not places:
+            break
+        (parent, key), (other, other_key) = (places[rng.randint(len(places))] for _ in range(2))
+        kind = rng.randint(5)
+        if kind == 0:
+            del parent[key]
+        elif kind == 1:
+            parent[key] = copy.deepcopy(other[other_key])
+        elif kind == 2 and isinstance(parent, list):
+            parent.insert(key, copy.deepcopy(parent[rng.randint(len(parent))]))
+        else:
+            parent[key] = copy.deepcopy(ODD[rng.randint(len(ODD))])
+    text = json.dumps(root, indent=[None, 2][rng.randint(2)])
+    keys = list(re.finditer(r'"(\w+)": ', text))
+    if keys and rng.rand() < 0.1:
+        key = keys[rng.randint(len(keys))]
+        text = f"{text[:key.start()]}{key[0]}{json.dumps(ODD[rng.randint(len(ODD))])}, {text[key.start():]}"
+    for placeholder, raw in RAW.items():
+        text = text.replace(placeholder, raw)
+    return text.encode()
+
+
+def _places(value, found):
+    """(list or dict, key) of every value within `value`; the leaves more often than what holds them."""
+    for key in (value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
+        found += [(value, key)] * (1 if isinstance(value[key], (dict, list)) else 3)
+        _places(value[key], found)
+    return found
+
+
+def changed_safetensors(rng, content: bytes, others) -> bytes:
+    length = 8 + struct.unpack("<Q", content[:8])[0]
+    if rng.rand() < 0.4:
+        return changed_bytes(rng, content, others, within=length)
+    header = changed_json(rng, content[8:length], [content])
+    return struct.pack("<Q", len(header)) + header + content[length:]
+
+
+def changed_params(rng, content: bytes, others) -> bytes:
+    return changed_bytes(rng, content, others)
+
+
+class Readers:
+    """A method for each kind of file: what reads it, and asserts that what is read serves those who need it."""
+
+    def __init__(self, seeds: Path, kind: str):
+        from common.params_file import load_params
+        from common.symbol_json import load_symbol
+        self._graphs = [load_symbol(path) for path in sorted((seeds / "symbol").iterdir())]
+        self._params = {name.partition(":")[2]: array for name, array in load_params(seeds / "all.params").items()}
+        self._seeds = seeds
+        self.imports(kind)
+
+    @staticmethod
+    def imports(kind):
+        """All that is imported later, so that the limit of memory comes on top of it."""
+        if kind == "network":
+            import common.tvm_compile
+            return
+        import onnx
+
+        import common.conversion.convert
+        import common.conversion.onnx_model
+        import common.preprocess  # noqa: F401
+        onnx.checker.check_model(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], [])))
+
+    def params(self, path):
+        from common.checkpoint_arrays import Checkpoint, checked, network_of
+        from common.params_file import load_checkpoint_params
+        arg_params, aux_params = load_checkpoint_params(path)
+        params = arg_params | aux_params
+        assert all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in params.items())
+        graph = self._graphs[min(range(len(self._graphs)), key=lambda i: self._missing(i, params))]
+        self._to_onnx(graph, params)
+        if "first-3x3-conv-conv2d_weight" in params:
+            network = network_of(graph, arg_params, path)
+            checkpoint = checked(Checkpoint(network, len(arg_params["fc_bias"]), arg_params, aux_params), path)
+            assert all(array.dtype == np.float32 and np.isfinite(array).all()
+                       for array in (checkpoint.arg_params | checkpoint.aux_params).values())
+
+    def _missing(self, i, params):
+        from common.symbol_json import parameter_names
+        return len(set(parameter_names(self._graphs[i])) - set(params))
+
+    def symbol(self, path):
+        from common.symbol_json import load_symbol
+        self._to_onnx(load_symbol(path), self._params)
+
+    @staticmethod
+    def _to_onnx(graph, params):
+        import onnx
+
+        from common.conversion.onnx_model import to_onnx
+        for fold in (False, True):
+            model = to_onnx(graph, params, (3, 32, 32), fold)
+            onnx.checker.check_model(model, full_check=True)
+
+    def network(self, path):
+        from common.tvm_compile import load_network
+        prefix = str(path).removesuffix("-symbol.json")
+        os.symlink(self._seeds / "all.params", f"{prefix}-0000.params")
+        try:
+            network = load_network(prefix, 0, (1, 3, 32, 32))
+        finally:
+            os.unlink(f"{prefix}-0000.params")
+        assert network.num_classes > 0
+
+    def safetensors(self, path):
+        from common.conversion.convert import convert
+        checkpoint = convert(path, "torchvision")
+        arrays = checkpoint.arg_params | checkpoint.aux_params
+        assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
+        assert arrays["fc_weight"].shape == (checkpoint.num_classes, checkpoint.network["channels"][-1])
+
+    def preprocess(self, path):
+        from common.preprocess import preprocess
+        from common.preprocessing_file import load_preprocessing
+        preprocessing = load_preprocessing(str(path).removesuffix("-preprocess.json"))
+        x = preprocess(np.zeros((40, 50, 3), np.uint8), preprocessing=preprocessing)
+        assert x.shape == (1, 3, preprocessing.crop, preprocessing.crop) and np.isfinite(x).all()
+        assert preprocess(np.zeros((50, 40, 3), np.uint8), (3, 64, 96), preprocessing).shape == (1, 3, 64, 96)
+
+
+CHANGES = {"params": changed_params, "safetensors": changed_safetensors, "symbol": changed_json,
+           "network": changed_json, "preprocess": changed_json}
+SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symbol.json",
+            "network": "-symbol.json", "preprocess": "-preprocess.json"}
+
+
+def main(kind: str, count: int, folder: Path) -> int:
+    seeds = [path.read_bytes() for path in sorted((folder / "seeds" / kind).iterdir())]
+    read = getattr(Readers(folder / "seeds", kind), kind)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("error", RuntimeWarning)  # of NumPy's, which a user would see
+    answers, failures = {"read": 0, "refused": 0}, 0
+    for number in range(count):
+        rng = np.random.RandomState(number)
+        path = folder / f"{kind}-{number}{SUFFIXES[kind]}"
+        path.write_bytes(CHANGES[kind](rng, seeds[rng.randint(len(seeds))], seeds))
+        signal.alarm(SECONDS)
+        try:
+            answers["refused" if _refused(read, path) else "read"] += 1
+        except Exception:
+            print(f"{path}: {traceback.format_exc(limit=-8)}", file=sys.stderr)
+            failures += 1
+            if failures == MOST_FAILURES:
+                break
+            continue
+        finally:
+            signal.alarm(0)
+        path.unlink()
+    print(json.dumps(answers))
+    return bool(failures)
+
+
+def _refused(read, path) -> bool:
+    try:
+        read(path)
+    except InputError as error:
+        assert str(error) and "\n" not in str(error), f"not one line: {str(error)!r}"
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))
