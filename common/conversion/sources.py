@@ -74,7 +74,7 @@ def tflite_params(path) -> tuple:
     if strides is None:
         raise InputError(f"{path}: its strides are not those of MobileNetV2")
     _, height, width, _ = model.input_shape
-    description = {"strides": strides, "image_shape": (3, height, width)}
+    description = {"strides": strides, "padding": model.padding, "image_shape": (3, height, width)}
     if model.mean is not None:
         crop = max(height, width)
         description["preprocessing"] = Preprocessing(Preprocessing().resize_for(crop), crop, model.mean, model.std)

@@ -1,0 +1,47 @@
+"""From another framework's file to MXNet's answer, and what it has to equal."""
+import subprocess
+import sys
+
+import numpy as np
+
+from common.checkpoint import load_checkpoint
+from common.find_mxnet import mx
+from common.preprocessing_file import load_preprocessing
+from tests.conftest import ROOT
+
+TOLERANCE = 1e-4
+
+
+def convert(source, prefix, kind, *flags, python=sys.executable):
+    """What `tools/convert_weights.py` prints; the command has to end well."""
+    command = [python, "tools/convert_weights.py", source, prefix, "--from", kind, *flags]
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def answer(prefix, pixels) -> np.ndarray:
+    """Logits (N, classes) by MXNet, as the checkpoint PREFIX says that images, uint8 (N, 3, H, W) RGB, are prepared."""
+    preprocessing = load_preprocessing(prefix)
+    mean, std = (np.float32(numbers).reshape(3, 1, 1) for numbers in (preprocessing.mean, preprocessing.std))
+    return answer_to((pixels.astype(np.float32) - mean) / std, prefix)
+
+
+def answer_to(inputs, prefix) -> np.ndarray:
+    """The same, of inputs that are prepared already."""
+    symbol, arg_params, aux_params = load_checkpoint(prefix, 0, inputs.shape)
+    network = symbol.get_internals()["fc_output"].bind(mx.cpu(), arg_params | {"data": mx.nd.array(inputs)},
+                                                       aux_states=aux_params, grad_req="null")
+    return network.forward(is_train=False)[0].asnumpy()
+
+
+def assert_same_answer(found, expected):
+    """Probabilities to 1e-4, and logits to 1e-4 of their size."""
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(_softmax(found), _softmax(expected), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def _softmax(logits):
+    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)

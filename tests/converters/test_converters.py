@@ -1,0 +1,120 @@
+"""Each converter against its framework's own network with random weights, and the ways out into torchvision and timm:
+`make test-converters`. The frameworks run in a Python of their own, which MOBILENETV2_FRAMEWORKS names."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.converters.checks import answer, answer_to, assert_same_answer, convert
+
+FRAMEWORKS = os.environ.get("MOBILENETV2_FRAMEWORKS", "")
+pytestmark = [pytest.mark.converters,
+              pytest.mark.skipif(not FRAMEWORKS, reason="MOBILENETV2_FRAMEWORKS is not set: make test-converters")]
+SIZES = (224, 160)
+
+
+def run(python, *command):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([python, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def made(folder, kind, size, *flags):
+    """(pixels, inputs, logits) of the framework's network, whose weights are then in files in `folder`."""
+    run(FRAMEWORKS, "-m", "tests.converters.frameworks", kind, "--size", size, "--out", folder, *flags)
+    return tuple(np.load(folder / f"{name}.npy") for name in ("pixels", "input", "logits"))
+
+
+def exported(prefix, way_out, folder):
+    """What the framework's own network, which loads the exported weights strictly, answers to folder/input.npy."""
+    run(sys.executable, "tools/export_weights.py", prefix, folder / "out.safetensors", "--to", way_out)
+    run(FRAMEWORKS, "-m", "tests.converters.frameworks", "--load", folder / "out.safetensors", "--out", folder)
+    return np.load(folder / "logits.npy")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind, multiplier, variant", [
+    *(("torchvision", multiplier, None) for multiplier in (0.35, 0.5, 0.75, 1.0, 1.4)),
+    *(("timm", multiplier, None) for multiplier in (0.35, 0.5, 0.75, 1.0, 1.4)),
+    ("timm", 1.1, "mobilenetv2_110d"), ("timm", 1.2, "mobilenetv2_120d"),
+])
+def test_torchvision_and_timm(tmp_path, kind, multiplier, variant, size):
+    pixels, _, logits = made(tmp_path, kind, size, "--multiplier", multiplier,
+                             *(["--variant", variant] if variant else []))
+    convert(tmp_path / "weights.safetensors", tmp_path / "converted", kind, "--multiplier", multiplier)
+    assert_same_answer(answer(tmp_path / "converted", pixels), logits)
+
+    convert(tmp_path / "weights.pth", tmp_path / "from_pth", kind, "--multiplier", multiplier, python=FRAMEWORKS)
+    for part in ("0000.params", "symbol.json", "preprocess.json"):
+        assert (tmp_path / f"from_pth-{part}").read_bytes() == (tmp_path / f"converted-{part}").read_bytes()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("multiplier", [0.35, 0.5, 0.75, 1.0, 1.3, 1.4])
+def test_keras(tmp_path, multiplier, size):
+    pixels, _, logits = made(tmp_path, "keras", size, "--multiplier", multiplier)
+    flags = ("--multiplier", multiplier, "--image-shape", f"3,{size},{size}")
+    convert(tmp_path / "legacy.h5", tmp_path / "converted", "keras", *flags)
+    assert_same_answer(answer(tmp_path / "converted", pixels), logits)
+
+    for other in ("whole.h5", "model.weights.h5", "model.keras"):
+        convert(tmp_path / other, tmp_path / other, "keras", *flags)
+        for part in ("0000.params", "symbol.json"):
+            assert (tmp_path / f"{other}-{part}").read_bytes() == (tmp_path / f"converted-{part}").read_bytes()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("multiplier", [0.35, 0.5, 0.75, 1.0, 1.3, 1.4])
+def test_tflite(tmp_path, multiplier, size):
+    forms = ("float32", "int8")
+    pixels, _, logits = made(tmp_path, "tflite", size, "--multiplier", multiplier, "--classes", 1001,
+                             "--formats", *forms)
+    for form in forms:
+        convert(tmp_path / f"{form}.tflite", tmp_path / form, "tflite", "--multiplier", multiplier, "--keep-background")
+        assert_same_answer(answer(tmp_path / form, pixels), np.load(tmp_path / f"{form}-logits.npy"))
+    assert_same_answer(np.load(tmp_path / "float32-logits.npy"), logits)  # the interpreter's are those of Keras
+
+    convert(tmp_path / "float32.tflite", tmp_path / "foreground", "tflite")
+    assert_same_answer(answer(tmp_path / "foreground", pixels), logits[:, 1:])
+
+
+@pytest.mark.parametrize("size", [96, 97])
+def test_tflite_of_every_kind_of_number(tmp_path, size):
+    forms = ("float16", "weights8", "uint8_input")
+    pixels, inputs, _ = made(tmp_path, "tflite", size, "--multiplier", 0.5, "--classes", 10, "--formats", *forms)
+    for form in forms:
+        convert(tmp_path / f"{form}.tflite", tmp_path / form, "tflite")
+        assert_same_answer(answer_to(inputs, tmp_path / form), np.load(tmp_path / f"{form}-logits.npy"))
+
+    # the 8-bit network on the bytes of images: the same but for the rounding of its activations, which adds up here
+    ours, numbers = answer(tmp_path / "uint8_input", pixels), np.load(tmp_path / "uint8_input-numbers.npy")
+    assert np.corrcoef(ours.ravel(), numbers.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("form, padding", [("slim", "SAME padding"), ("symmetric", "symmetric padding")])
+def test_tflite_of_other_graphs(tmp_path, form, padding):
+    pixels, _, _ = made(tmp_path, "tflite", 96, "--multiplier", 0.5, "--classes", 10, "--formats", form)
+    told = convert(tmp_path / f"{form}.tflite", tmp_path / form, "tflite")
+    assert padding in told
+    assert_same_answer(answer(tmp_path / form, pixels), np.load(tmp_path / f"{form}-logits.npy"))
+
+
+@pytest.mark.parametrize("kind, flags", [
+    ("torchvision", ("--multiplier", 0.35)), ("torchvision", ("--multiplier", 1.4)),
+    ("timm", ("--multiplier", 0.5)), ("timm", ("--multiplier", 1.0)), ("timm", ("--variant", "mobilenetv2_110d")),
+])
+@pytest.mark.parametrize("way_out", ["torchvision", "timm"])
+def test_a_converted_checkpoint_goes_out_into_the_real_networks(tmp_path, kind, flags, way_out):
+    _, _, logits = made(tmp_path, kind, 160, *flags)
+    convert(tmp_path / "weights.safetensors", tmp_path / "converted", kind)
+    assert_same_answer(exported(tmp_path / "converted", way_out, tmp_path), logits)
+
+
+def test_a_checkpoint_of_the_published_network_goes_out_into_torchvision(tmp_path, checkpoint):
+    inputs = np.random.RandomState(0).normal(0, 1, (2, 3, 160, 160)).astype(np.float32)
+    np.save(tmp_path / "input.npy", inputs)
+    assert_same_answer(exported(checkpoint, "torchvision", tmp_path), answer_to(inputs, checkpoint))

@@ -1,0 +1,79 @@
+"""The converters against what the real frameworks answered, without these frameworks: weights are drawn anew from the
+seed for the names that the frameworks gave, and written as their files are. tests/converters/expected was made by
+`python -m tests.converters.frameworks --expected tests/converters/expected` under the frameworks' Python."""
+import lzma
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.converters.checks import answer, answer_to, assert_same_answer, convert
+from tests.converters.facts import read_facts
+from tests.converters.tflite_skeleton import fill
+
+EXPECTED = Path(__file__).parent / "expected"
+
+
+def write_safetensors(path, facts, weights):
+    counters = {name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64)
+                for name in weights if name.endswith("running_var")}
+    save_file(weights | counters, path)
+
+
+def write_legacy_h5(path, facts, weights):
+    """As the files that Keras publishes: written by Keras 2, from a definition that named the layers otherwise."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [published(layer).encode() for layer in facts["layers"]]
+        for layer in facts["layers"]:
+            group = file.create_group(published(layer))
+            names = {f"{published(layer)}/{'depthwise_' * ('depthwise/' in name)}{name.split('/')[1]}:0": array
+                     for name, array in weights.items() if name.split("/")[0] == layer}
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, array in names.items():
+                group[name] = array
+
+
+def published(layer):
+    """block_3_expand -> mobl3_conv_3_expand, block_3_expand_BN -> bn3_conv_3_bn_expand."""
+    if layer == "predictions":
+        return "Logits"
+    match = re.fullmatch("(?:block_(\\d+)|expanded_conv)_([a-z]+)(_BN)?", layer)
+    if not match:
+        return layer
+    block = match[1] or 0
+    return f"bn{block}_conv_{block}_bn_{match[2]}" if match[3] else f"mobl{block}_conv_{block}_{match[2]}"
+
+
+def write_keras_3(path, facts, weights):
+    with h5py.File(path, "w") as file:
+        for group, layer in facts["groups"].items():
+            variables = file.create_group(f"layers/{group}/vars")
+            variables.attrs["name"] = layer
+            for number, name in enumerate(name for name in weights if name.split("/")[0] == layer):
+                variables[str(number)] = weights[name]
+
+
+@pytest.mark.parametrize("expected, kind, file, write", [
+    ("torchvision", "torchvision", "weights.safetensors", write_safetensors),
+    ("timm", "timm", "weights.safetensors", write_safetensors),
+    ("timm-110d", "timm", "weights.safetensors", write_safetensors),
+    ("keras", "keras", "legacy.h5", write_legacy_h5),
+    ("keras", "keras", "model.weights.h5", write_keras_3),
+])
+def test_a_file_written_anew_answers_as_the_framework_did(tmp_path, expected, kind, file, write):
+    facts, weights, pixels, logits = read_facts(EXPECTED / f"{expected}.json")
+    write(tmp_path / file, facts, weights)
+    convert(tmp_path / file, tmp_path / "converted", kind, "--image-shape", "3,{0},{0}".format(facts["size"]))
+    assert_same_answer(answer(tmp_path / "converted", pixels), logits)
+
+
+@pytest.mark.parametrize("form", ["float32", "uint8_input"])
+def test_tensorflow_lites_own_file_answers_as_its_interpreter_or_its_dequantised_weights_did(tmp_path, form):
+    facts, _, pixels, logits = read_facts(EXPECTED / f"{form}.tflite.json")
+    skeleton = lzma.decompress((EXPECTED / f"{form}.tflite.xz").read_bytes())
+    (tmp_path / "network.tflite").write_bytes(fill(skeleton, facts["seed"]))
+    convert(tmp_path / "network.tflite", tmp_path / "converted", "tflite")
+    assert_same_answer(answer_to(pixels.astype(np.float32) / 127.5 - 1, tmp_path / "converted"), logits)
