@@ -66,7 +66,7 @@ def fitting(symbol, loaded, path, data_shape) -> tuple:
     return tuple({name: mx.nd.array(array.astype(np.float32)) for name, array in params.items()} for params in loaded)
 
 
-def load_pretrained(symbol, path, data_shape) -> tuple:
+def load_start_params(symbol, path, data_shape) -> tuple:
     """(arg_params, aux_params) to start from, of a file whose fc layer may be for other classes: it is then left out.
 
     Raises InputError for any other difference from what `symbol` needs.

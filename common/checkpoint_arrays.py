@@ -9,7 +9,7 @@ import numpy as np
 from common.errors import InputError
 from common.files import written_atomically
 from common.params_file import checkpoint_files, load_checkpoint_params, save_checkpoint_params
-from common.preprocessing_file import Preprocessing, load_preprocessing, save_preprocessing
+from common.preprocessing_file import Preprocessing, load_preprocessing, preprocessing_file, preprocessing_json
 from common.symbol_attributes import Attributes
 from common.symbol_json import SOFTMAX_OPS, load_symbol
 from symbols.architecture import REPEATS, STRIDES, architecture
@@ -42,15 +42,14 @@ class Checkpoint(NamedTuple):
 
 def unit_names(repeats=REPEATS) -> list:
     """The published names of the units, in the network's order."""
-    plan = architecture(repeats=repeats)
-    return [unit.name for unit in (plan.first, *(unit for block in plan.blocks for unit in block.units), plan.last)]
+    return [unit.name for unit in architecture(repeats=repeats).units]
 
 
 def parameter_shapes(network: dict, num_classes: int) -> tuple:
     """({argument: shape}, {auxiliary state: shape}) of the network, in its order."""
     plan = architecture(**network)
     arguments, states = {}, {}
-    for unit in (plan.first, *(unit for block in plan.blocks for unit in block.units), plan.last):
+    for unit in plan.units:
         arguments[f"{unit.name}-conv2d_weight"] = (unit.channels, unit.in_channels // unit.groups, unit.kernel,
                                                    unit.kernel)
         for name in ("gamma", "beta"):
@@ -83,13 +82,15 @@ def checked(checkpoint: Checkpoint, source) -> Checkpoint:
 
 
 def save(checkpoint: Checkpoint, prefix, epoch: int = 0) -> None:
-    """Write PREFIX-symbol.json, PREFIX-preprocess.json and PREFIX-%04d.params, each whole or not at all."""
+    """Write PREFIX-%04d.params, PREFIX-preprocess.json and PREFIX-symbol.json: all are written before the first is
+    renamed, and the symbol, without which no checkpoint loads, is renamed last."""
     symbol_file, params_file = checkpoint_files(prefix, epoch)
     Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(symbol_file) as partial:
-        Path(partial).write_text(json.dumps(checkpoint.graph(), indent=2) + "\n", encoding="utf-8")
-    save_preprocessing(prefix, checkpoint.preprocessing)
-    save_checkpoint_params(params_file, checkpoint.arg_params, checkpoint.aux_params)
+    with (written_atomically(symbol_file) as symbol, written_atomically(preprocessing_file(prefix)) as preprocessing,
+          written_atomically(params_file) as params):
+        Path(symbol).write_text(json.dumps(checkpoint.graph(), indent=2) + "\n", encoding="utf-8")
+        save_checkpoint_params(params, checkpoint.arg_params, checkpoint.aux_params)
+        Path(preprocessing).write_text(preprocessing_json(checkpoint.preprocessing), encoding="utf-8")
 
 
 def load(prefix, epoch: int) -> Checkpoint:
@@ -97,9 +98,10 @@ def load(prefix, epoch: int) -> Checkpoint:
     symbol_file, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(symbol_file)
     arg_params, aux_params = load_checkpoint_params(params_file)
-    network = network_of(graph, arg_params, params_file)
+    preprocessing = load_preprocessing(prefix)
+    network = network_of(graph, arg_params, params_file, preprocessing.crop)
     num_classes = (*np.shape(arg_params.get("fc_weight")), 0)[0]
-    return checked(Checkpoint(network, num_classes, arg_params, aux_params, load_preprocessing(prefix)), params_file)
+    return checked(Checkpoint(network, num_classes, arg_params, aux_params, preprocessing), params_file)
 
 
 def widths_of(arg_params: dict, source) -> dict:
@@ -116,9 +118,10 @@ def widths_of(arg_params: dict, source) -> dict:
     return {"channels": channels, "repeats": repeats}
 
 
-def network_of(graph: dict, arg_params: dict, source) -> dict:
+def network_of(graph: dict, arg_params: dict, source, crop: int = 224) -> dict:
     """Keywords of `architecture` for which the symbol JSON `graph` is this network with parameters of those shapes.
 
+    SAME padding tells the image's shape but for multiples of 32; it is said to be `crop` high and wide if it can be.
     An InputError names `source` where there are none: it is another network.
     """
     widths = widths_of(arg_params, source)
@@ -127,7 +130,7 @@ def network_of(graph: dict, arg_params: dict, source) -> dict:
         network = {**widths, "strides": strides, "padding": "symmetric"}
         if _layers(get_graph(1, **network)) == layers:
             return network
-        for image_shape in _image_shapes(widths, strides, layers):
+        for image_shape in _image_shapes(widths, strides, layers, crop):
             network |= {"padding": "same", "image_shape": image_shape}
             if _layers(get_graph(1, **network)) == layers:
                 return network
@@ -143,22 +146,15 @@ def _layers(graph) -> dict:
             for node in nodes if node["op"] != "null" and node["op"] not in SOFTMAX_OPS}
 
 
-def _image_shapes(widths, strides, layers) -> list:
-    """The image shape for which TensorFlow's SAME pads as `layers` do; none where there is none."""
-    found = []
-    for axis in (0, 1):
-        for size in SIZES:
-            plan = architecture(**widths, strides=strides, padding="same", image_shape=(3, size, size))
-            depthwise = [block.units[1] for block in plan.blocks]
-            if all(unit.padding[axis] == _padding(layers, unit.name, axis) for unit in (plan.first, *depthwise)):
-                found.append(size)
-                break
-    return [(3, *found)] if len(found) == 2 else []
+def _image_shapes(widths, strides, layers, crop) -> list:
+    """The image shape for which TensorFlow's SAME pads as `layers` do, `crop` high and wide if it can be; none where
+    there is none."""
+    pads = {name.removesuffix("-pad"): attributes["pad_width"][4:]
+            for name, (op, _, attributes) in layers.items() if op == "Pad"}
 
-
-def _padding(layers, unit: str, axis: int):
-    """(before, after) of a unit's convolution and the Pad that may stand before it."""
-    if f"{unit}-pad" in layers:
-        return layers[f"{unit}-pad"][2].get("pad_width", ())[4 + 2 * axis:6 + 2 * axis]
-    pad = layers.get(f"{unit}-conv2d", ("", (), {}))[2].get("pad", ())
-    return pad[axis:axis + 1] * 2
+    def fits(axis, size):
+        units = architecture(**widths, strides=strides, padding="same", image_shape=(3, size, size)).units
+        return all(unit.padding[axis] == pads.get(unit.name, ())[2 * axis:2 * axis + 2]
+                   for unit in units if unit.pad_layer)
+    sizes = [next((size for size in (crop, *SIZES) if fits(axis, size)), None) for axis in (0, 1)]
+    return [] if None in sizes else [(3, *sizes)]

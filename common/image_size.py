@@ -1,7 +1,7 @@
 """Whether a checkpoint can be used for images of a size."""
 from common.checkpoint_arrays import network_of
 from common.errors import InputError
-from symbols.architecture import architecture
+from symbols.architecture import MIN_SIZE, architecture
 
 
 def check_image_size(graph, arg_params, data_shape, source) -> None:
@@ -18,16 +18,15 @@ def check_image_size(graph, arg_params, data_shape, source) -> None:
         return
     if network["padding"] != "same":
         return
-    _, height, width = network["image_shape"]
     try:
         fits = _paddings(network) == _paddings({**network, "image_shape": tuple(data_shape[1:])})
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
     if not fits:
-        raise InputError(f"{source}: its SAME padding is not that of images of 3,{data_shape[2]},{data_shape[3]}; give "
-                         f"an image shape of 3,{height},{width}, or one that differs by multiples of 32")
+        laid_out = ",".join(str(MIN_SIZE + size % 32) for size in network["image_shape"][1:])
+        raise InputError(f"{source}: its SAME padding is not that of images of 3,{data_shape[2]},{data_shape[3]}; it is "
+                         f"for 3,{laid_out} and for what differs from it by multiples of 32")
 
 
 def _paddings(network):
-    plan = architecture(**network)
-    return [unit.padding for unit in (plan.first, *(unit for block in plan.blocks for unit in block.units), plan.last)]
+    return [unit.padding for unit in architecture(**network).units]

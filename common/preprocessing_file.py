@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from common.errors import InputError
 from common.files import written_atomically
+from symbols.architecture import MIN_SIZE
 
 MAX_SIZE = 4096  # of an image's shorter side: what takes less than a gigabyte to normalise
 MIN_STD = 1e-6  # what is smaller may be 0 in float32
@@ -66,8 +67,8 @@ def preprocessing_from(content, source) -> Preprocessing:
     if not isinstance(content, dict) or set(content) != set(Preprocessing._fields):
         raise InputError(f"{source}: give {', '.join(Preprocessing._fields)}, and no more")
     for key in ("resize", "crop"):
-        if not _is(Integral, content[key]) or not 1 <= content[key] <= MAX_SIZE:
-            raise InputError(f"{source}: {key}: give a number of pixels from 1 to {MAX_SIZE}")
+        if not _is(Integral, content[key]) or not MIN_SIZE <= content[key] <= MAX_SIZE:
+            raise InputError(f"{source}: {key}: give a number of pixels from {MIN_SIZE} to {MAX_SIZE}")
     if content["resize"] < content["crop"]:
         raise InputError(f"{source}: resize {content['resize']} is less than crop {content['crop']}")
     for key in ("mean", "std"):

@@ -2,9 +2,7 @@
 import argparse
 
 from common.arguments import image_shape, numbers, ratio
-from common.errors import InputError
-from common.preprocessing_file import Preprocessing, load_preprocessing, preprocessing_file, preprocessing_from
-from symbols.architecture import check_image_shape
+from common.preprocessing_file import Preprocessing, load_preprocessing, preprocessing_from
 
 PREPROCESSING = (
     ("image-shape", image_shape, "input of the network"),
@@ -15,10 +13,9 @@ PREPROCESSING = (
 
 
 def options_of(preprocessing: Preprocessing) -> dict:
-    """{destination: value} of these flags. Raises ValueError for a crop that is too small."""
-    shape = (3, preprocessing.crop, preprocessing.crop)
-    check_image_shape(shape)
-    return {"image_shape": shape, "crop_ratio": preprocessing.crop / preprocessing.resize,
+    """{destination: value} of these flags."""
+    return {"image_shape": (3, preprocessing.crop, preprocessing.crop),
+            "crop_ratio": preprocessing.crop / preprocessing.resize,
             "rgb_mean": preprocessing.mean, "rgb_std": preprocessing.std}
 
 
@@ -35,12 +32,7 @@ def add_preprocessing_args(group, owner: str) -> None:
 
 def saved_options(prefix) -> dict:
     """As `options_of`, of PREFIX-preprocess.json; the usual ones where there is no such file."""
-    try:
-        return options_of(load_preprocessing(prefix))
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{preprocessing_file(prefix)}: crop: {error}") from None
+    return options_of(load_preprocessing(prefix))
 
 
 def completed(args, prefix) -> argparse.Namespace:

@@ -1,21 +1,19 @@
 """Where a run begins: from nothing, from weights, or from the checkpoint that it was interrupted after."""
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint import fitting, load_params_for, load_pretrained
+from common.checkpoint import fitting, load_params_for, load_start_params
 from common.errors import InputError
 from common.learning_rate import quiet
 from common.optimizer import NOT_EXACT
+from common.prefix import check_prefix, files_under
 from common.preprocessing_file import load_preprocessing, preprocessing_file
 from common.preprocessing_options import preprocessing_of
 from common.pretrained import listed
 from common.training_state import TrainingState, plain_checkpoints, positions, stem
 from common.training_symbol import params_before
-
-MAX_NAME = 190  # bytes; what is put before and behind it is less than the 65 that most file systems then leave
 
 
 def check_model_prefix(args) -> None:
@@ -26,17 +24,7 @@ def check_model_prefix(args) -> None:
             if given:
                 raise InputError(f"{flag} needs --model-prefix")
         return
-    if prefix.endswith("/") or Path(prefix).name in ("", "..") or "\0" in prefix:
-        raise InputError(f"--model-prefix {prefix}: give the beginning of the files' names too")
-    folder = Path(prefix).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--model-prefix {prefix}: {error.strerror}: {error.filename}") from None
-    if len(os.fsencode(Path(prefix).name)) > MAX_NAME:
-        raise InputError(f"--model-prefix {prefix}: the name is too long; give {MAX_NAME} bytes at most")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"--model-prefix {prefix}: {folder} cannot be written to")
+    check_prefix(prefix, "--model-prefix")
 
 
 def begin(args, plan, network) -> TrainingState:
@@ -66,7 +54,10 @@ def begin(args, plan, network) -> TrainingState:
         state.arg_params, state.aux_params = load_params_for(network, prefix, args.load_epoch, data_shape)
         compare_preprocessing(prefix, settings)
     elif settings.pretrained_model:
-        state.arg_params, state.aux_params = load_pretrained(network, settings.pretrained_model, data_shape)
+        if prefix and Path(settings.pretrained_model).resolve() in [path.resolve() for path in files_under(prefix)]:
+            raise InputError(f"--model-prefix {prefix}: --pretrained-model is a checkpoint of that prefix, whose "
+                             "symbol would be written over; give another prefix")
+        state.arg_params, state.aux_params = load_start_params(network, settings.pretrained_model, data_shape)
         frozen = params_before(network, settings.train_from) if settings.train_from else ()
         check_statistics(state.arg_params, state.aux_params, frozen, settings.pretrained_model)
     return state

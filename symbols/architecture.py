@@ -46,6 +46,7 @@ class Unit(NamedTuple):
     stride: int
     groups: int
     padding: Padding
+    pad_layer: bool  # the padding is a layer of its own: that of SAME at stride 2, which depends on the image's size
     relu6: bool
 
 
@@ -66,6 +67,10 @@ class Architecture(NamedTuple):
     blocks: tuple[Block, ...]
     last: Unit
     features: dict[int, str]  # stride of the feature map -> name of the symbol output that is its deepest map
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return (self.first, *(unit for block in self.blocks for unit in block.units), self.last)
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -128,7 +133,7 @@ def architecture(multiplier=1.0, strides="published", padding="symmetric", image
             size = tuple(-(-n // stride) for n in size)
         else:
             pads = ((kernel // 2, kernel // 2),) * 2
-        return Unit(name, in_channels, channels, kernel, stride, groups, pads, relu6)
+        return Unit(name, in_channels, channels, kernel, stride, groups, pads, padding == "same" and stride > 1, relu6)
 
     (first_channels, *stage_channels, last_channels) = channels
     first = unit("first-3x3-conv", 3, first_channels, kernel=3, stride=2)

@@ -54,13 +54,12 @@ def _last_map(plan):
 
 
 def _unit(data, unit: Unit):
-    (top, bottom), (left, right) = pad = unit.padding
-    if top != bottom or left != right:  # Convolution pads both sides alike: the rest needs a layer of its own
+    (top, bottom), (left, right) = unit.padding
+    if unit.pad_layer:  # Convolution pads both sides alike
         data = mx.sym.pad(data, mode="constant", constant_value=0, name=f"{unit.name}-pad",
                           pad_width=(0, 0, 0, 0, top, bottom, left, right))
-        pad = ((0, 0), (0, 0))
     data = mx.sym.Convolution(data, num_filter=unit.channels, kernel=(unit.kernel,) * 2, stride=(unit.stride,) * 2,
-                              pad=(pad[0][0], pad[1][0]), num_group=unit.groups, no_bias=True,
+                              pad=(0, 0) if unit.pad_layer else (top, left), num_group=unit.groups, no_bias=True,
                               name=f"{unit.name}-conv2d")
     data = mx.sym.BatchNorm(data, fix_gamma=False, eps=1e-5, name=f"{unit.name}-batchnorm")
     return mx.sym.clip(data, 0, 6, name=f"{unit.name}-relu6") if unit.relu6 else data

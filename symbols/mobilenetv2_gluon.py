@@ -28,12 +28,11 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
     def hybrid_forward(self, F, x, weight, gamma, beta, moving_mean, moving_var):
         unit = self._unit
         (top, bottom), (left, right) = unit.padding
-        symmetric = top == bottom and left == right
-        if not symmetric:
+        if unit.pad_layer:
             x = F.pad(x, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, top, bottom, left, right),
                       name="pad")
         x = F.Convolution(x, weight, num_filter=unit.channels, kernel=(unit.kernel,) * 2, stride=(unit.stride,) * 2,
-                          pad=(top, left) if symmetric else (0, 0), num_group=unit.groups, no_bias=True,
+                          pad=(0, 0) if unit.pad_layer else (top, left), num_group=unit.groups, no_bias=True,
                           name="conv2d")
         x = F.BatchNorm(x, gamma, beta, moving_mean, moving_var, fix_gamma=False, eps=1e-5, name="batchnorm")
         return F.clip(x, 0, 6, name="relu6") if unit.relu6 else x

@@ -27,15 +27,14 @@ def get_graph(num_classes=1000, multiplier=1.0, strides="published", padding="sy
 
 def _unit(nodes, at, unit: Unit):
     """As `symbols.mobilenetv2` lays it out; returns the position of the last node."""
-    (top, bottom), (left, right) = pad = unit.padding
-    if top != bottom or left != right:
+    (top, bottom), (left, right) = unit.padding
+    if unit.pad_layer:
         at = nodes.add("Pad", f"{unit.name}-pad", {"constant_value": 0, "mode": "constant", "pad_width":
                                                    (0, 0, 0, 0, top, bottom, left, right)}, (at,))
-        pad = ((0, 0), (0, 0))
     at = nodes.layer("Convolution", f"{unit.name}-conv2d",
                      {"kernel": (unit.kernel,) * 2, "no_bias": True, "num_filter": unit.channels,
-                      "num_group": unit.groups, "pad": (pad[0][0], pad[1][0]), "stride": (unit.stride,) * 2},
-                     at, ("weight",))
+                      "num_group": unit.groups, "pad": (0, 0) if unit.pad_layer else (top, left),
+                      "stride": (unit.stride,) * 2}, at, ("weight",))
     at = nodes.layer("BatchNorm", f"{unit.name}-batchnorm", {"eps": 1e-5, "fix_gamma": False}, at,
                      ("gamma", "beta"), {"moving_mean": '["zero", {}]', "moving_var": '["one", {}]'})
     return nodes.add("clip", f"{unit.name}-relu6", {"a_max": 6, "a_min": 0}, (at,)) if unit.relu6 else at

@@ -131,8 +131,8 @@ def test_same_padding_for_another_size_is_refused(converted):
         load_checkpoint(converted, 0, (1, 3, size, size))
     for load in (load_checkpoint, load_network):
         for shape in ((1, 3, 65, 64), (1, 3, 64, 80)):
-            with pytest.raises(InputError, match=f"x-symbol.json: its SAME padding .* 3,{shape[2]},{shape[3]}; give an "
-                               "image shape of 3,224,224, or one that differs by multiples of 32"):
+            with pytest.raises(InputError, match=f"x-symbol.json: its SAME padding .* 3,{shape[2]},{shape[3]}; it "
+                               "is for 3,32,32 and for what differs from it by multiples of 32"):
                 load(converted, 0, shape)
 
 
@@ -245,6 +245,28 @@ def test_weights_alone_tell_their_widths(converted, tmp_path):
     recipe = resolved("--recipe", "finetune", "--pretrained-model", f"{tmp_path}/x.params")
     assert recipe.inherited == {name: NETWORK[name] for name in ("channels", "repeats")}
     assert recipe.common["padding"] == "symmetric" and recipe.common["rgb_std"] == (1, 1, 1)
+
+
+def test_what_weights_alone_do_not_tell_is_said(converted, tmp_path, caplog):
+    """In one line, and no more than flags and files leave open."""
+    shutil.copy(f"{converted}-0000.params", tmp_path / "x-0000.params")
+    path = f"{tmp_path}/x-0000.params"
+
+    def told(*arguments):
+        caplog.clear()
+        resolved("--pretrained-model", path, *arguments)
+        return [record.getMessage() for record in caplog.records]
+    unknown = f"{path}: no PREFIX-symbol.json beside it tells its strides and padding; assuming "
+    network = "--strides published, --padding symmetric"
+    images = "--rgb-mean 123.68,116.78,103.94, --rgb-std 1,1,1"
+    assert told() == [f"{unknown}{network}, {images}"]
+    assert told("--strides", "first") == [f"{unknown}--padding symmetric, {images}"]
+    shutil.copy(f"{converted}-preprocess.json", tmp_path / "x-preprocess.json")
+    assert told() == [unknown + network]
+    assert told("--strides", "first", "--padding", "same") == []
+    shutil.copy(f"{converted}-symbol.json", tmp_path / "x-symbol.json")
+    (tmp_path / "x-preprocess.json").unlink()
+    assert told() == []
 
 
 def test_what_the_flags_say_anyway_is_not_taken(tmp_path):

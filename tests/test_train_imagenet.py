@@ -84,6 +84,15 @@ def test_fine_tuning_starts_from_weights_for_other_classes(packed, checkpoint, t
     assert "use_global_stats" not in (tmp_path / "x-symbol.json").read_text()
 
 
+def test_fine_tuning_does_not_write_over_what_it_starts_from(packed, checkpoint, tmp_path):
+    for end in ("-symbol.json", "-0000.params"):
+        (tmp_path / f"small{end}").write_bytes((checkpoint.parent / f"small{end}").read_bytes())
+    with pytest.raises(InputError, match="--pretrained-model is a checkpoint of that prefix"):
+        train(packed, tmp_path / "small", "--multiplier", "0.35", "--pretrained-model", f"{tmp_path}/small-0000.params")
+    assert sorted(os.listdir(tmp_path)) == ["small-0000.params", "small-symbol.json"]
+    assert (tmp_path / "small-symbol.json").read_bytes() == (checkpoint.parent / "small-symbol.json").read_bytes()
+
+
 def test_folded_weights_are_trained_in_the_last_layer_only(packed, checkpoint, tmp_path):
     symbol, arg_params, aux_params = mx.model.load_checkpoint(str(checkpoint), 0)
     folded = {name: array.zeros_like() if name.endswith("mean") else array.ones_like()

@@ -20,7 +20,7 @@ from common.arguments import ArgumentParser, image_shape, positive, positive_amo
 from common.checkpoint_arrays import save
 from common.conversion.convert import BACKGROUND, KINDS, convert
 from common.errors import InputError, reported
-from common.params_file import checkpoint_files
+from common.prefix import check_prefix, files_under
 from symbols.architecture import PADDINGS, STRIDES
 
 
@@ -36,8 +36,8 @@ def get_args_parser():
                         "is laid out for (default: what SOURCE says, else 3,224,224)")
     parser.add_argument("--resize", type=positive, help="length of an image's shorter side before the crop (default: "
                         "what SOURCE says, else 256 for 224, in that proportion)")
-    parser.add_argument("--strides", choices=STRIDES, help="stride table (default: what SOURCE says, else published)")
-    parser.add_argument("--padding", choices=PADDINGS, help="of 3x3 convolutions (default: that of SOURCE's framework)")
+    parser.add_argument("--strides", choices=STRIDES, help="of an .npz file that does not tell (default: published)")
+    parser.add_argument("--padding", choices=PADDINGS, help="of an .npz file that does not tell (default: symmetric)")
     parser.add_argument("--keep-background", action="store_true", help=f"keep class 0 of the {BACKGROUND:,} of a "
                         ".tflite file, which stands for none of the others")
     parser.add_argument("--overwrite", action="store_true", help="write over a checkpoint that is there")
@@ -45,9 +45,8 @@ def get_args_parser():
 
 
 def main(args):
-    symbol_file, params_file = checkpoint_files(args.prefix, 0)
-    there = [path for path in (symbol_file, params_file) if Path(path).exists()]
-    if there and not args.overwrite:
+    check_prefix(args.prefix, "OUT_PREFIX")
+    if not args.overwrite and (there := files_under(args.prefix)):
         raise InputError(f"{there[0]}: is there already; give another OUT_PREFIX, or --overwrite")
     checkpoint = convert(args.source, args.kind, args.multiplier, args.strides, args.padding, args.image_shape,
                          args.resize, args.keep_background, tell=print)
@@ -56,7 +55,8 @@ def main(args):
     padding = "symmetric padding"
     if checkpoint.network["padding"] == "same":
         padding = "SAME padding for {1}x{2}".format(*checkpoint.network["image_shape"])
-    print(f"{params_file}: {checkpoint.num_classes} classes, widths {checkpoint.network['channels']}, {padding}")
+    print(f"{args.prefix}-0000.params: {checkpoint.num_classes} classes, widths {checkpoint.network['channels']}, "
+          f"{padding}")
     print(f"images: shorter side to {preprocessing.resize}, crop of {preprocessing.crop}, mean {preprocessing.mean}, "
           f"std {preprocessing.std}")
 

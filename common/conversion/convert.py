@@ -21,8 +21,8 @@ from common.conversion.sources import (
     torchvision_params,
 )
 from common.errors import InputError
-from common.preprocessing_file import Preprocessing
-from symbols.architecture import TABLE
+from common.preprocessing_file import Preprocessing, preprocessing_from
+from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, TABLE
 
 IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # 255 x (0.485, 0.456, ...)
 TENSORFLOW = Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3)  # -1 to 1
@@ -58,34 +58,48 @@ def convert(path, kind: str, multiplier=None, strides=None, padding=None, image_
             keep_background=False, tell=lambda line: None) -> Checkpoint:
     """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
 
-    `multiplier`: what the file's width multiplier is expected to be. `strides`, `padding`: where they are not the
-    kind's own, and the file does not tell. `image_shape` (3, H, W): for which SAME padding is laid out, and what images
-    are cropped to; `resize`: length of their shorter side before that; both go into the checkpoint's preprocessing.
-    `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `tell` is called with a line on what is
-    not as in the file.
+    `multiplier`: what the file's width multiplier is expected to be. `strides`, `padding`: those of an .npz file that
+    does not tell them. `image_shape` (3, H, W): for which SAME padding is laid out, and what images are cropped to;
+    `resize`: length of their shorter side before that; both go into the checkpoint's preprocessing. `keep_background`:
+    keep class 0 of the 1,001 that a .tflite file may have. `tell` is called with a line on what is not as in the file.
 
     Raises InputError for a file that is damaged, of another network, or not to be represented exactly.
     """
     how = KINDS[kind]
+    if multiplier is not None and not MIN_MULTIPLIER <= multiplier <= MAX_MULTIPLIER:
+        raise InputError(f"--multiplier {multiplier:g}: give one from {MIN_MULTIPLIER} to {MAX_MULTIPLIER}")
     params, description = how.params(path)
+    for flag, value in (("strides", strides), ("padding", padding)):
+        if value is not None and (kind != "npz" or description.get(flag, value) != value):
+            raise InputError(f"--{flag} {value}: {path} is of a network whose {flag} is known")
+    if keep_background and kind != "tflite":
+        raise InputError("--keep-background is for .tflite files")
     params = with_batchnorms(params)
     check_units(params, path)
     params = with_expansion(with_eps(params, how.eps))
-    if kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background:
+    background = kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background
+    if background:
         params = without_background(params)
-        tell(f"class 0 of the {BACKGROUND:,}, the background, is left out")
-    base = description.get("preprocessing", how.preprocessing)
-    shape = image_shape or description.get("image_shape", (3, base.crop, base.crop))
-    crop = max(shape[1:])
-    resize = resize or base.resize_for(crop)
-    if resize < crop:
-        raise InputError(f"--resize {resize}: is less than the crop of {crop} pixels")
+    preprocessing = _preprocessing(description.get("preprocessing", how.preprocessing), image_shape, resize)
+    shape = image_shape or description.get("image_shape", (3, preprocessing.crop, preprocessing.crop))
     checkpoint = assembled(params, strides or description.get("strides", "published"),
-                           padding or description.get("padding", how.padding), shape,
-                           base._replace(resize=resize, crop=crop), how.shortcut_rule, path)
+                           padding or description.get("padding", how.padding), shape, preprocessing, how.shortcut_rule,
+                           path)
     if multiplier is not None:
         _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
+    if background:
+        tell(f"class 0 of the {BACKGROUND:,}, the background, is left out")
+    if image_shape and len(set(image_shape[1:])) > 1:
+        tell(f"the crop recorded is {preprocessing.crop} pixels high and wide: give --image-shape "
+             f"{','.join(map(str, image_shape))} wherever the checkpoint is used")
     return checkpoint
+
+
+def _preprocessing(base, image_shape, resize):
+    crop = max(image_shape[1:]) if image_shape else base.crop
+    content = {**base._asdict(), "crop": crop, "resize": resize or base.resize_for(crop),
+               "mean": list(base.mean), "std": list(base.std)}
+    return preprocessing_from(content, "--image-shape, --resize")
 
 
 def _check_multiplier(multiplier, rounding, channels, path):

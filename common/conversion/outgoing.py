@@ -1,10 +1,10 @@
 """A checkpoint under the names of torchvision or timm, or as NumPy's .npz."""
+import io
 import json
 import math
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 
 from common.checkpoint_arrays import Checkpoint
 from common.conversion.assemble import IDENTITY, first_shortcut, without_expansion
@@ -25,8 +25,10 @@ TIMM_MODELS = (  # name, width and depth multiplier
 
 def save_npz(checkpoint: Checkpoint, path) -> str:
     """Write {published name: array}; returns how it is loaded."""
-    with written_atomically(path) as partial, open(partial, "wb") as file:
-        np.savez(file, **checkpoint.arg_params, **checkpoint.aux_params, **{ENTRY: description_of(checkpoint)})
+    content = io.BytesIO()  # what fails in a zip file fails again when it is closed
+    np.savez(content, **checkpoint.arg_params, **checkpoint.aux_params, **{ENTRY: description_of(checkpoint)})
+    with written_atomically(path) as partial:
+        Path(partial).write_bytes(content.getbuffer())
     return f"numpy.load({str(path)!r})"
 
 
@@ -107,6 +109,7 @@ def _timm_widths(multiplier, depth):
 
 
 def _save_state_dict(checkpoint, params, names: Names, model, path):
+    import safetensors.numpy  # .npz does not need it
     table = source_names(names, checkpoint.network["repeats"], _is_expanded(params))
     arrays = {name: np.ascontiguousarray(params[published]) for published, name in table.items()}
     counters = {name.replace(".running_var", ".num_batches_tracked"): np.zeros((), np.int64)

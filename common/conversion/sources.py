@@ -3,12 +3,12 @@ import re
 
 import numpy as np
 
-from common.checkpoint_arrays import REPEATS, unit_names
+from common.checkpoint_arrays import unit_names
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
-from common.conversion.readers import read_gluon, read_keras, read_npz, read_torch
+from common.conversion.readers import read_gluon, read_npz
 from common.errors import InputError
 from common.preprocessing_file import Preprocessing
-from symbols.architecture import STRIDES, architecture
+from symbols.architecture import REPEATS, STRIDES, architecture
 
 IGNORED = ".num_batches_tracked"  # PyTorch's counters
 FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name in a first block with an expansion
@@ -20,12 +20,14 @@ KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 
 
 def torchvision_params(path) -> tuple:
     """({published name: array}, description), as each of these functions: of a state_dict of torchvision's."""
-    arrays, description = read_torch(path)
+    from common.conversion.state_dict import read_state_dict  # what reads the others is not needed for this
+    arrays, description = read_state_dict(path)
     return _renamed(arrays, TORCHVISION, description.get("repeats", REPEATS), "torchvision", path), description
 
 
 def timm_params(path) -> tuple:
-    arrays, description = read_torch(path)
+    from common.conversion.state_dict import read_state_dict
+    arrays, description = read_state_dict(path)
     blocks = [int(match[1]) for match in (re.fullmatch(r"blocks\.([0-6])\.\d{1,3}\.conv_dw\.weight", name)
                                           for name in arrays) if match]
     repeats = tuple(map(blocks.count, range(len(REPEATS))))
@@ -41,6 +43,7 @@ def gluon_params(path) -> tuple:
 
 
 def keras_params(path) -> tuple:
+    from common.conversion.keras_file import read_keras
     arrays = read_keras(path)
     if isinstance(arrays, list):
         arrays = _keras_named(arrays, path)
@@ -82,9 +85,7 @@ def tflite_params(path) -> tuple:
 
 
 def _strides(table, units):
-    plan = architecture(strides=table)
-    stride_of = {unit.name: unit.stride for unit in (plan.first, *(u for block in plan.blocks for u in block.units))}
-    return [stride_of.get(unit, 1) for unit in units]
+    return [unit.stride for unit in architecture(strides=table).units if unit.name in units]
 
 
 def _renamed(arrays, names: Names, repeats, framework, path):
@@ -99,7 +100,7 @@ def _renamed(arrays, names: Names, repeats, framework, path):
                              "another depth")
     unknown = [name for name in arrays if name not in table.values() and not name.endswith(IGNORED)]
     if unknown:
-        raise InputError(f"{path}: holds {unknown[0]}, which {framework}'s MobileNetV2 does not have")
+        raise InputError(f"{path}: holds {unknown[0]!r}, which {framework}'s MobileNetV2 does not have")
     params.setdefault("fc_bias", np.zeros(len(params["fc_weight"]), np.float32))
     return params
 

@@ -1,4 +1,5 @@
-"""What conversion makes good, and what it refuses; each framework's own answers are in test_convert.py."""
+"""What conversion makes good, and what it refuses; each framework's own answers are in tests/converters/."""
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -147,7 +148,7 @@ def torchvision_file(path, change=None, channels=rounded(0.35)):  # noqa: B008
 @pytest.mark.parametrize(("change", "message"), [
     (lambda arrays: arrays.pop("features.7.conv.1.0.weight"), "has no features.7.conv.1.0.weight"),
     (lambda arrays: arrays.pop("classifier.1.bias"), "has no classifier.1.bias"),
-    (lambda arrays: arrays.update({"features.19.0.weight": np.zeros(3)}), "holds features.19.0.weight"),
+    (lambda arrays: arrays.update({"features.19.0.weight": np.zeros(3)}), "holds .features.19.0.weight., which"),
     (lambda arrays: arrays.update({"features.0.1.bias": np.zeros(7, np.float32)}), "expected .16,."),
     (lambda arrays: arrays.update({"features.0.0.weight": np.zeros((16, 27), np.float32)}), "of four dimensions"),
     (lambda arrays: arrays.update({"features.18.0.weight": arrays["features.18.0.weight"][:, :-8]}), "has shape"),
@@ -159,6 +160,18 @@ def test_files_that_are_not_the_networks_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message) as error:
         convert(path, "torchvision")
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_names_and_types_that_training_scripts_leave(tmp_path):
+    """DataParallel's prefix, float16 and bfloat16, and any file name."""
+    path = torchvision_file(tmp_path / "x.safetensors")
+    plain, arrays = convert(path, "torchvision"), safetensors.numpy.load_file(path)
+    for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
+        safetensors.numpy.save_file({f"module.{name}": array.astype(dtype) if array.dtype == np.float32 else array
+                                     for name, array in arrays.items()}, tmp_path / "weights")
+        arg_params = convert(tmp_path / "weights", "torchvision").arg_params
+        assert all(array.dtype == np.float32 for array in arg_params.values())
+        assert np.array_equal(arg_params["fc_weight"], plain.arg_params["fc_weight"].astype(dtype).astype(np.float32))
 
 
 def test_a_width_that_gives_others_a_shortcut_more_is_refused(tmp_path):
@@ -185,8 +198,32 @@ def test_what_is_asked_for_is_checked_or_recorded(tmp_path):
         convert(path, "torchvision", 0.5)
     assert convert(path, "torchvision", image_shape=(3, 160, 160)).preprocessing[:2] == (183, 160)
     assert convert(path, "torchvision", resize=232).preprocessing[:2] == (232, 224)
-    with pytest.raises(InputError, match="--resize 200: is less than the crop of 224 pixels"):
+    with pytest.raises(InputError, match="--resize: resize 200 is less than crop 224"):
         convert(path, "torchvision", resize=200)
-    assert convert(path, "torchvision", strides="first").network["strides"] == "first"
-    same = convert(path, "torchvision", padding="same", image_shape=(3, 97, 97)).network
-    assert (same["padding"], same["image_shape"]) == ("same", (3, 97, 97))
+    with pytest.raises(InputError, match="resize: give a number of pixels from 32 to 4096"):
+        convert(path, "torchvision", resize=10 ** 9)
+    with pytest.raises(InputError, match="--multiplier 1e.308: give one from 0.1 to 2"):
+        convert(path, "torchvision", 1e308)
+    with pytest.raises(InputError, match="--strides first: .* is of a network whose strides is known"):
+        convert(path, "torchvision", strides="first")
+    with pytest.raises(InputError, match="--keep-background is for .tflite files"):
+        convert(path, "torchvision", keep_background=True)
+
+
+def test_an_npz_file_that_does_not_tell_is_told(tmp_path):
+    checkpoint = random_checkpoint(network_for(widths(0.35)))
+    np.savez(tmp_path / "x.npz", **checkpoint.arg_params, **checkpoint.aux_params)
+    network = convert(tmp_path / "x.npz", "npz", strides="first", padding="same", image_shape=(3, 97, 97)).network
+    assert (network["strides"], network["padding"], network["image_shape"]) == ("first", "same", (3, 97, 97))
+    save_npz(checkpoint, tmp_path / "x.npz")
+    assert convert(tmp_path / "x.npz", "npz", strides="published").network == checkpoint.network
+    with pytest.raises(InputError, match="--padding same: .* is of a network whose padding is known"):
+        convert(tmp_path / "x.npz", "npz", padding="same")
+
+
+def test_a_crop_that_is_not_square_is_told(tmp_path):
+    lines = []
+    checkpoint = convert(torchvision_file(tmp_path / "x.safetensors"), "torchvision", image_shape=(3, 96, 160),
+                         tell=lines.append)
+    assert checkpoint.preprocessing[:2] == (183, 160)
+    assert len(lines) == 1 and "give --image-shape 3,96,160" in lines[0]

@@ -1,25 +1,33 @@
 """tools/convert_weights.py and tools/export_weights.py, as commands."""
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 
+from common.checkpoint import load_checkpoint
+from common.checkpoint_arrays import Checkpoint, save
+from common.errors import InputError
 from common.find_mxnet import mx
 from common.labels import read_synset
 from common.mxnet_predict import predict
 from common.preprocess import preprocess, read_image
-from common.preprocessing_file import Preprocessing, load_preprocessing, save_preprocessing
+from common.preprocessing_file import Preprocessing, load_preprocessing
+from symbols.architecture import REPEATS, widths
+from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT
+from tests.networks import random_params
 
-NO_MXNET = "import sys; sys.modules['mxnet'] = None; import runpy; sys.argv = sys.argv[1:]; " \
-           "runpy.run_path(sys.argv[0], run_name='__main__')"
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({})); import runpy; sys.argv = sys.argv[1:]; " \
+          "runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
-def tool(name, *arguments, status=0):
-    """The tool's output, where MXNet cannot be imported; standard error where `status` is not 0."""
-    done = subprocess.run([sys.executable, "-c", NO_MXNET, f"tools/{name}_weights.py", *map(str, arguments)], cwd=ROOT,
-                          capture_output=True, text=True)
+def tool(name, *arguments, status=0, without=()):
+    """The tool's output, where neither MXNet nor the packages `without` can be imported; standard error where `status`
+    is not 0."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT.format(("mxnet", *without)), f"tools/{name}_weights.py",
+                           *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     if status == 0:
         assert done.stderr == ""
@@ -28,22 +36,51 @@ def tool(name, *arguments, status=0):
     return done.stderr
 
 
-def content(prefix):
-    return [open(f"{prefix}{end}", "rb").read() for end in ("-0000.params", "-preprocess.json")]
+@pytest.mark.parametrize(("kind", "padding", "size"), [
+    ("torchvision", "symmetric", 64), ("npz", "symmetric", 64), ("npz", "same", 160), ("npz", "same", 97)])
+def test_a_checkpoint_goes_out_and_comes_back(tmp_path, kind, padding, size):
+    network = {"channels": widths(0.35), "repeats": REPEATS, "strides": "published", "padding": padding,
+               "image_shape": (3, size, size) if padding == "same" else None}
+    params = random_params(get_symbol(10, **network), (1, 3, size, size))
+    preprocessing = Preprocessing(size + 9, size, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    save(Checkpoint(network, 10, *params, preprocessing), tmp_path / "x")
+    unneeded = {"npz": ("safetensors", "h5py", "onnx", "tflite"), "torchvision": ("h5py", "onnx", "tflite")}[kind]
+    out = tool("export", tmp_path / "x", tmp_path / "out", "--to", kind, without=unneeded)
+    assert f"{tmp_path}/out: " in out and f"shorter side to {size + 9}, crop of {size}" in out
+    assert (tmp_path / "out").stat().st_mode & 0o777 == (tmp_path / "x-0000.params").stat().st_mode & 0o777
+    out = tool("convert", tmp_path / "out", tmp_path / "back", "--from", kind, without=unneeded)
+    assert "10 classes, widths (11, 6, 8, 11, 22, 34, 56, 112, 1280)" in out
+    for end in ("-symbol.json", "-0000.params", "-preprocess.json"):
+        assert (tmp_path / f"back{end}").read_bytes() == (tmp_path / f"x{end}").read_bytes(), end
+    x = np.random.RandomState(0).normal(0, 1, (1, 3, size, size)).astype(np.float32)
+    np.testing.assert_array_equal(predict(tmp_path / "back", 0, x), predict(tmp_path / "x", 0, x))
 
 
-@pytest.mark.parametrize(("kind", "ending"), [("torchvision", "safetensors"), ("npz", "npz")])
-def test_a_checkpoint_goes_out_and_comes_back(checkpoint, tmp_path, kind, ending):
-    save_preprocessing(tmp_path / "x", Preprocessing(73, 64, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
-    for end in ("-symbol.json", "-0000.params"):
-        (tmp_path / f"x{end}").symlink_to(f"{checkpoint}{end}")
-    out = tool("export", tmp_path / "x", tmp_path / f"out.{ending}", "--to", kind)
-    assert f"{tmp_path}/out.{ending}: " in out and "shorter side to 73, crop of 64" in out
-    out = tool("convert", tmp_path / f"out.{ending}", tmp_path / "back", "--from", kind)
-    assert "10 classes, widths (11, 6, 8, 11, 22, 34, 56, 112, 1280), symmetric padding" in out
-    assert content(tmp_path / "back") == content(tmp_path / "x")
-    x = np.random.RandomState(0).normal(0, 1, (1, 3, 64, 64)).astype(np.float32)
-    np.testing.assert_array_equal(predict(tmp_path / "back", 0, x), predict(checkpoint, 0, x))
+@pytest.mark.parametrize(("laid_out", "other"), [(161, 160), (160, 161), (97, 224)])
+def test_same_padding_is_not_used_for_images_that_it_is_not_of(tmp_path, laid_out, other):
+    """At 161 and 97 SAME pads as symmetric padding does, which must not be forgotten."""
+    network = {"channels": widths(0.35), "repeats": REPEATS, "strides": "published", "padding": "same",
+               "image_shape": (3, laid_out, laid_out)}
+    save(Checkpoint(network, 10, *random_params(get_symbol(10, **network), (1, 3, laid_out, laid_out))), tmp_path / "x")
+    shape = f"3,{other},{other}"
+    message = tool("export", tmp_path / "x", tmp_path / "x.onnx", "--to", "onnx", "--image-shape", shape, status=1)
+    assert f"its SAME padding is not that of images of {shape}" in message
+    with pytest.raises(InputError, match=f"its SAME padding is not that of images of {shape}"):
+        load_checkpoint(tmp_path / "x", 0, (1, 3, other, other))
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_is_not_written(checkpoint, tmp_path):
+    tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
+    (tmp_path / "out-0000.params").mkdir()
+    for overwrite in ((), ("--overwrite",)):
+        message = tool("convert", tmp_path / "x.npz", tmp_path / "out", "--from", "npz", *overwrite, status=1)
+        assert "out-0000.params: is " in message.lower()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-0000.params", "x.npz"]
+    (tmp_path / "other-0003.params").touch()
+    message = tool("convert", tmp_path / "x.npz", tmp_path / "other", "--from", "npz", status=1)
+    assert "other-0003.params: is there already" in message
+    for prefix in ("", f"{tmp_path}/", "/proc/x/y"):
+        assert "OUT_PREFIX" in tool("convert", tmp_path / "x.npz", prefix, "--from", "npz", status=1)
 
 
 def test_real_weights_go_out_and_come_back_and_know_a_beagle(testdata, tmp_path):
@@ -93,25 +130,23 @@ def test_errors_of_both(checkpoint, tmp_path):
     text.write_text("hello " * 100)
     for kind in ("torchvision", "timm", "keras", "gluon", "tflite", "npz"):
         for path in (empty, text, tmp_path, tmp_path / "nothing", f"{checkpoint}-0000.params"):
-            names = [path]
-            if kind in ("torchvision", "timm"):
-                names = [tmp_path / "y.safetensors"]
-                names[0].unlink(missing_ok=True)
-                names[0].symlink_to(path)
-            message = tool("convert", names[0], tmp_path / "out", "--from", kind, status=1)
-            assert str(names[0]) in message
+            assert str(path) in tool("convert", path, tmp_path / "out", "--from", kind, status=1)
     assert not list(tmp_path.glob("out*"))
-    assert "pip install torch" in tool("convert", text, tmp_path / "out", "--from", "timm", status=1)
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("data", "")
+    message = tool("convert", tmp_path / "x.pth", tmp_path / "out", "--from", "timm", status=1)
+    assert "pip install torch" in message or "save model.state_dict()" in message
     assert "x-symbol.json: No such file" in tool("export", tmp_path / "x", tmp_path / "out", "--to", "npz", status=1)
     assert "--fold is for --to onnx" in tool("export", checkpoint, tmp_path / "out", "--to", "npz", "--fold", status=1)
     assert "is there already" in tool("export", checkpoint, text, "--to", "npz", status=1)
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz")
-    assert "x-symbol.json: is there already" in tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz",
-                                                     status=1)
+    message = tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", status=1)
+    assert "x-0000.params: is there already" in message
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", "--overwrite", "--image-shape", "3,97,97")
     assert load_preprocessing(tmp_path / "x")[:2] == (111, 97)
     message = tool("convert", tmp_path / "x.npz", tmp_path / "y", "--from", "npz", "--resize", "9", status=1)
-    assert "is less than the crop" in message
-    message = tool("export", checkpoint, "no/folder/x.npz", "--to", "npz", status=1)
-    assert "no/folder/x.npz: No such file or directory" in message
+    assert "resize 9 " in message or "resize: give" in message
+    for kind in ("npz", "torchvision", "onnx"):
+        message = tool("export", checkpoint, "no/folder/x", "--to", kind, status=1)
+        assert "no/folder/x: No such file or directory" in message
