@@ -24,8 +24,8 @@ def check_image_size(graph, arg_params, data_shape, source) -> None:
         raise InputError(f"{source}: {error}") from None
     if not fits:
         laid_out = ",".join(str(MIN_SIZE + size % 32) for size in network["image_shape"][1:])
-        raise InputError(f"{source}: its SAME padding is not that of images of 3,{data_shape[2]},{data_shape[3]}; it is "
-                         f"for 3,{laid_out} and for what differs from it by multiples of 32")
+        raise InputError(f"{source}: its SAME padding is not that of images of 3,{data_shape[2]},{data_shape[3]}; it "
+                         f"is for 3,{laid_out} and for what differs from it by multiples of 32")
 
 
 def _paddings(network):

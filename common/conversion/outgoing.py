@@ -28,7 +28,7 @@ def save_npz(checkpoint: Checkpoint, path) -> str:
     content = io.BytesIO()  # what fails in a zip file fails again when it is closed
     np.savez(content, **checkpoint.arg_params, **checkpoint.aux_params, **{ENTRY: description_of(checkpoint)})
     with written_atomically(path) as partial:
-        Path(partial).write_bytes(content.getbuffer())
+        Path(partial).write_bytes(content.getvalue())
     return f"numpy.load({str(path)!r})"
 
 
