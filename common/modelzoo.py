@@ -1,42 +1,51 @@
 """Get published weights by name: found in models/ or in the cache folder and verified, else downloaded.
 
     python -m common.modelzoo list                          what there is, and what is here
-    python -m common.modelzoo fetch published-1_0           into models/, or into the cache folder
+    python -m common.modelzoo fetch published-1_0           into models/, or another of the folders below
     python -m common.modelzoo fetch keras-1_0 --from FILE   a file that was brought by hand
     python -m common.modelzoo verify FILE                   which of them a file is
 
-models/zoo.toml tells of each of them. The cache folder is ~/.cache/mxnet-mobilenet-v2 (XDG_CACHE_HOME in place of
-~/.cache), or the one that the environment variable MOBILENETV2_MODELS names.
+models/zoo.toml tells of each of them. They are looked for in models/, then in ~/.cache/mxnet-mobilenet-v2
+(XDG_CACHE_HOME in place of ~/.cache); where the environment variable MOBILENETV2_MODELS names a folder, there, then in
+models/. They are downloaded to the first of these that can be written. Beside weights in MXNet's layout
+PREFIX-symbol.json and PREFIX-preprocess.json are written, where they are not there: a checkpoint like any other.
 """
+import importlib.util
 import json
 import sys
-from pathlib import Path
 
 from common.arguments import ArgumentParser
 from common.checkpoint_arrays import Checkpoint, checked
 from common.errors import InputError, reported
-from common.files import written_atomically
-from common.params_file import checkpoint_files, load_checkpoint_params
-from common.zoo.files import fault_of, fetch, find, take, verify
-from common.zoo.manifest import MANIFEST, entries, entry_of
+from common.params_file import load_checkpoint_params
+from common.zoo.files import fetch, find, locate, take, verify
+from common.zoo.manifest import FIRST_EPOCH, MANIFEST, Entry, entries, entry_of
 from symbols.architecture import REPEATS, widths
-from symbols.mobilenetv2_json import get_graph
 
+PROGRAM = "python -m common.modelzoo"
 CLASSIFIER = ("fc_weight", "fc_bias")
+# layout: packages that reading it takes beside those of from_mxnet.py
+PACKAGES = {"torchvision": ("torch", "safetensors"), "timm": ("safetensors",), "keras": ("h5py",)}
 
 
 def load_pretrained_arrays(name: str, folder=None, manifest=MANIFEST, **options) -> Checkpoint:
     """The weights as NumPy arrays under the published names, whatever layout they come in. MXNet is not needed.
 
-    Arguments and errors are those of `fetch`; InputError also for a file that cannot be read or converted.
+    Arguments and errors are those of `common.zoo.files.locate`; InputError also for a file that cannot be read or
+    converted, before it is downloaded where a package is missing for that.
     """
-    entry, path = entry_of(name, manifest), fetch(name, folder, manifest, **options)
+    entry = entry_of(name, manifest)
+    _check_packages(entry)
+    path = locate(name, folder, manifest, **options)
     if entry.layout == "mxnet":
         network = {"strides": "published", "padding": "symmetric", "repeats": REPEATS, **entry.network}
         network["channels"] = widths(network.pop("multiplier"))
         return checked(Checkpoint(network, entry.classes, *load_checkpoint_params(path), entry.preprocessing), path)
     from common.conversion.convert import convert  # with h5py and safetensors, which the others do not need
-    return convert(path, entry.layout, entry.network["multiplier"])._replace(preprocessing=entry.preprocessing)
+    checkpoint = convert(path, entry.layout, entry.network["multiplier"])
+    if checkpoint.num_classes != entry.classes:
+        raise InputError(f"{path}: has {checkpoint.num_classes} classes; {name} has {entry.classes}")
+    return checkpoint._replace(preprocessing=entry.preprocessing)
 
 
 def load_pretrained(name: str, num_classes: int | None = None, folder=None, manifest=MANIFEST, **options) -> tuple:
@@ -70,16 +79,18 @@ def load_pretrained_gluon(name: str, num_classes: int | None = None, folder=None
 
 
 def prefix_of(name: str, folder=None, manifest=MANIFEST, **options) -> str:
-    """PREFIX of an entry in MXNet's layout, as epoch 0: its file, and PREFIX-symbol.json made where it is not there."""
-    entry = entry_of(name, manifest)
-    if entry.layout != "mxnet":
+    """PREFIX of an entry in MXNet's layout, of which there is epoch 0. The rest is as in `fetch`."""
+    if entry_of(name, manifest).layout != "mxnet":
         raise InputError(f"{name} is no MXNet checkpoint: fetch it, and convert it with tools/convert_weights.py")
-    prefix = str(fetch(name, folder, manifest, **options)).removesuffix("-0000.params")
-    symbol_file, _ = checkpoint_files(prefix, 0)
-    if not Path(symbol_file).exists():
-        with written_atomically(symbol_file) as partial:
-            Path(partial).write_text(json.dumps(get_graph(entry.classes, **entry.network), indent=2) + "\n")
-    return prefix
+    return str(fetch(name, folder, manifest, **options)).removesuffix(FIRST_EPOCH)
+
+
+def _check_packages(entry: Entry) -> None:
+    """Raise InputError where a package is missing that reading the entry's file takes."""
+    missing = [package for package in PACKAGES.get(entry.layout, ()) if importlib.util.find_spec(package) is None
+               and (package != "torch" or entry.file.endswith(".pth"))]
+    if missing:
+        raise InputError(f"{entry.name}: needs {' and '.join(missing)} to be read: pip install {' '.join(missing)}")
 
 
 def _with_classes(checkpoint, num_classes) -> tuple:
@@ -97,8 +108,8 @@ def table(manifest=MANIFEST, folder=None) -> list:
     for entry in entries(manifest).values():
         size = entry.size / 1e6 if entry.size else entry.megabytes
         licence = entry.licence + ("?" if "licence" in entry.unverified else "")
-        path = find(entry, folder)
-        here = "-" if path is None else str(path) if not fault_of(path, entry) else f"{path} (another file)"
+        path, reason = find(entry, folder)
+        here = f"{path} (another file)" if reason else str(path or "-")
         rows.append((entry.name, f"{size:.1f}" if size else "?", f"{entry.accuracy.top1:.2f}",
                      f"{entry.accuracy.top5:.2f}", entry.accuracy.kind, licence,
                      entry.hash.algorithm if entry.hash else "unknown", here))
@@ -106,14 +117,29 @@ def table(manifest=MANIFEST, folder=None) -> list:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
+def verify_all(files) -> None:
+    """Print which weights each of the files holds; those that hold none end the program, all of them named."""
+    errors = []
+    for file in files:
+        try:
+            entry, certain = verify(file)
+        except InputError as error:
+            errors.append(f"{PROGRAM}: error: {error}")
+        else:
+            print(f"{file}: {entry.name}, by " + (str(entry.hash) if certain else
+                                                  "name and format alone: no hash of it is known"))
+    if errors:
+        sys.exit("\n".join(errors))
+
+
 def get_args_parser():
-    parser = ArgumentParser(prog="python -m common.modelzoo", description=__doc__)
+    parser = ArgumentParser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | fetch | verify")
     commands.add_parser("list", help="the weights that there are")
     fetching = commands.add_parser("fetch", help="download weights, or take those of a file")
     fetching.add_argument("names", nargs="+", metavar="NAME")
     fetching.add_argument("--from", dest="file", metavar="FILE", help="a file that was brought by hand")
-    fetching.add_argument("--folder", help="where to, in place of models/ or the cache folder")
+    fetching.add_argument("--folder", help="where to, and no other folder is looked in")
     verifying = commands.add_parser("verify", help="tell which weights a file holds")
     verifying.add_argument("files", nargs="+", metavar="FILE")
     return parser
@@ -123,10 +149,7 @@ def main(args):
     if args.command == "list":
         print("\n".join(table()))
     elif args.command == "verify":
-        for file in args.files:
-            entry, certain = verify(file)
-            print(f"{file}: {entry.name}, by " + (str(entry.hash) if certain else
-                                                  "name and format alone: no hash of it is known"))
+        verify_all(args.files)
     else:
         if args.file and len(args.names) > 1:
             raise InputError(f"--from {args.file}: is for one NAME, not {len(args.names)}")
@@ -139,5 +162,5 @@ def main(args):
 
 if __name__ == "__main__":
     arguments = get_args_parser().parse_args()
-    with reported("python -m common.modelzoo"):
+    with reported(PROGRAM):
         main(arguments)

@@ -1,10 +1,12 @@
 """What the checkpoint of --pretrained-model says of its network and its images, where no flag and no recipe does."""
+import logging
 import re
 from pathlib import Path
 
 from common.checkpoint_arrays import network_of, widths_of
 from common.errors import InputError
 from common.params_file import load_checkpoint_params
+from common.preprocessing_file import preprocessing_file
 from common.preprocessing_options import USUAL, saved_options
 from common.symbol_json import load_symbol
 from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, REPEATS, widths
@@ -17,8 +19,9 @@ def inherited(path: str, known: dict) -> dict:
     """{destination: value} of what the weights in `path`, and the files of their PREFIX, say of network and images; of
     that only what is not `known`, nor what it would be without them.
 
-    Widths and repeats are seen in the weights, strides and padding in PREFIX-symbol.json, where that is. Raises
-    InputError for files that cannot be used, and where the weights are of another network than what is `known`.
+    Widths and repeats are seen in the weights, strides and padding in PREFIX-symbol.json; where that is not there, a
+    warning tells what is assumed. Raises InputError for files that cannot be used, and where the weights are of another
+    network than what is `known`.
     """
     match = re.fullmatch(r"(.*)-\d{4,}(-b\d{5,})?\.params", path, re.DOTALL)
     symbol = Path(f"{match[1]}-symbol.json") if match else None
@@ -28,6 +31,7 @@ def inherited(path: str, known: dict) -> dict:
         network.pop("image_shape", None)  # SAME padding is laid out anew
     else:
         network = widths_of(arg_params, path)
+        _warn_of_guesses(path, match and match[1], known)
     wanted = {name: (name, known[name]) for name in network if known.get(name) is not None}
     if "channels" not in wanted and MIN_MULTIPLIER <= known.get("multiplier", 0) <= MAX_MULTIPLIER:
         wanted["channels"] = ("multiplier", widths(known["multiplier"]))
@@ -38,6 +42,18 @@ def inherited(path: str, known: dict) -> dict:
     found = {**network, **(saved_options(match[1]) if match else {})}
     return {name: value for name, value in found.items()
             if name not in {*wanted, *known} and value != {**NETWORK, **USUAL}[name]}
+
+
+def _warn_of_guesses(path, prefix, known) -> None:
+    """Log what is assumed of weights without a symbol, which tell neither strides nor padding nor images."""
+    unseen = {name: NETWORK[name] for name in ("strides", "padding")}
+    if not prefix or not Path(preprocessing_file(prefix)).exists():
+        unseen |= {name: USUAL[name] for name in ("rgb_mean", "rgb_std")}
+    guesses = [f"--{name.replace('_', '-')} {listed(value)}" for name, value in unseen.items()
+               if known.get(name) is None]
+    if guesses:
+        logging.warning("%s: no PREFIX-symbol.json beside it tells its strides and padding; assuming %s", path,
+                        ", ".join(guesses))
 
 
 def listed(value) -> str:

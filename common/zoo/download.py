@@ -2,6 +2,7 @@
 import os
 import shutil
 import sys
+import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -19,36 +20,46 @@ class DownloadError(InputError):
     """No URL gave the file. The message says for each of them why."""
 
 
-def download(urls, path, expected: Hash | None = None, size: int | None = None, member: str | None = None, check=None,
-             pauses=PAUSES, timeout=TIMEOUT) -> Path:
+def download(urls, path, expected: Hash | None = None, size: int | None = None, member: str | None = None,
+             start: tuple | None = None, pauses=PAUSES, timeout=TIMEOUT) -> Path:
     """`path`, once it holds the file that `urls` (tried in turn) lead to; at once where it does already.
 
-    `expected` and `size` (bytes) are those of the file, where they are known; `member` is its name in the zip archive
-    that the URLs then lead to; `check(path)` raises InputError for what cannot be the file all the same. What has come
-    of a broken download stays beside `path`, and the next one goes on with it if `expected` can tell that the whole is
-    right. One process at a time downloads; the next one waits and finds the file. `pauses`, `timeout`: see `transfer`.
+    `expected`, `size` and `start` are those of the file, as `common.zoo.hashes.fault` takes them; `member` is its name
+    in the zip archive that the URLs then lead to. What has come of a broken download stays beside `path`, and the next
+    one goes on with it if `expected` can tell that the whole is right. One process at a time downloads; the next one
+    waits and finds the file. `pauses`, `timeout`: see `transfer`.
 
-    Raises DownloadError where no URL gives the file, InputError where `path` is another file or a URL is not of http
-    or https, and OSError where the folder cannot be written.
+    Raises DownloadError where no URL gives the file, InputError where `path` is another file, its folder cannot be
+    written or a URL is not of http or https, and OSError where the disk is full.
     """
     path = Path(path)
     for url in urls:
         if urlsplit(url).scheme not in ("http", "https"):
             raise InputError(f"{url}: only http and https are downloaded")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with _lock(path):
         if path.exists():
-            if reason := fault(path, expected, size):
+            if reason := fault(path, expected, size, start):
                 raise InputError(f"{path}: is not the file to be downloaded: {reason}")
             return path
         reasons = []
         for url in urls:
             try:
-                _download(url, path, expected, size, member, check, pauses, timeout)
+                _download(url, path, expected, size, member, start, pauses, timeout)
                 return path
             except Refused as error:
                 reasons.append(f"{url}: {error}")
     raise DownloadError("; ".join(reasons))
+
+
+def make_folder(folder) -> None:
+    """Make the folder where it is not there. Raises InputError where files cannot be made in it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permissions do not tell: root has them in /proc
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error.strerror})") from None
 
 
 def extract_member(archive, member: str, path, max_size: int = MAX_SIZE) -> None:
@@ -64,7 +75,7 @@ def extract_member(archive, member: str, path, max_size: int = MAX_SIZE) -> None
         raise InputError(f"not a usable zip archive: {error}") from None
 
 
-def _download(url, path, expected, size, member, check, pauses, timeout) -> None:
+def _download(url, path, expected, size, member, start, pauses, timeout) -> None:
     """Raises Refused. What was put together of several answers and is wrong is fetched once more, from the start."""
     partial, extracted = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "extracted"))
     for last in (False, True):
@@ -73,7 +84,10 @@ def _download(url, path, expected, size, member, check, pauses, timeout) -> None
                               path.name)
             if member is not None:
                 extract_member(partial, member, extracted, size or MAX_SIZE)
-            _place(extracted if member else partial, path, expected, size, check)
+            file = extracted if member else partial
+            if reason := fault(file, expected, size, start):
+                raise InputError(reason)
+            _place(file, path)
             partial.unlink(missing_ok=True)
             return
         except InputError as error:
@@ -88,11 +102,7 @@ def _download(url, path, expected, size, member, check, pauses, timeout) -> None
             extracted.unlink(missing_ok=True)
 
 
-def _place(file, path, expected, size, check) -> None:
-    if reason := fault(file, expected, size):
-        raise InputError(reason)
-    if check is not None:
-        check(file)
+def _place(file, path) -> None:
     with open(file, "rb") as content:
         os.fsync(content.fileno())
     os.replace(file, path)

@@ -6,37 +6,38 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import written_atomically
-from common.zoo.download import DownloadError, download, extract_member
+from common.zoo.companions import complete
+from common.zoo.download import DownloadError, download, extract_member, make_folder
 from common.zoo.hashes import HEX_DIGITS, fault, file_hash
 from common.zoo.manifest import MANIFEST, MODELS, Entry, entries, entry_of
 
-# how the files begin whose hash may be unknown: (offset, bytes)
-SIGNATURES = {"timm": (8, b'{"'), "keras": (0, b"\x89HDF\r\n\x1a\n")}
+
+def folders() -> list:
+    """Where files are looked for, and downloaded to the first that can be written: models/ and the cache folder, or the
+    folder that MOBILENETV2_MODELS names and models/."""
+    if named := os.environ.get("MOBILENETV2_MODELS"):
+        return [Path(named), MODELS]
+    return [MODELS, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mxnet-mobilenet-v2"]
 
 
-def cache_folder() -> Path:
-    if folder := os.environ.get("MOBILENETV2_MODELS"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mxnet-mobilenet-v2"
+def find(entry: Entry, folder=None) -> tuple:
+    """(path, None) of the first file in `folder`, else in `folders()`, that is the entry's; where none is, (path, why
+    not) of the first that has its name; (None, None) where there is no such file."""
+    first = (None, None)
+    for path in _paths(entry, folder):
+        try:
+            reason = fault(path, **entry.known)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            reason = error.strerror
+        if reason is None:
+            return path, None
+        first = first if first[0] else (path, reason)
+    return first
 
 
-def fault_of(path, entry: Entry) -> str | None:
-    """Why a file is not that of an entry; None where nothing speaks against it."""
-    reason = fault(path, entry.hash, entry.size)
-    if reason or entry.hash or entry.layout not in SIGNATURES:
-        return reason
-    offset, signature = SIGNATURES[entry.layout]
-    with open(path, "rb") as file:
-        start = file.read(offset + len(signature))
-    return None if start[offset:] == signature else f"it is not in the format of {Path(entry.file).suffix} files"
-
-
-def find(entry: Entry, folder=None) -> Path | None:
-    """Where the file of an entry is: in `folder`, else in models/ or the cache folder. It is not verified."""
-    return next((path for path in _paths(entry, folder) if path.exists()), None)
-
-
-def fetch(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
+def locate(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
     """The file of an entry, verified: the one that `find` finds, else downloaded to the first folder of those that can
     be written. `options` are those of `common.zoo.download.download`.
 
@@ -44,28 +45,45 @@ def fetch(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
     the hash and the place for a file that is brought by hand.
     """
     entry = entry_of(name, manifest)
-    if path := find(entry, folder):
-        _refuse_another(path, entry)
+    path, reason = find(entry, folder)
+    if reason:
+        raise _another(path, entry, reason)
+    if path:
         return path
     path = _target(entry, folder)
     try:
-        return download(entry.urls, path, entry.hash, entry.size, entry.member, lambda file: _check(file, entry),
-                        **options)
+        download(entry.urls, path, member=entry.member, **entry.known, **options)
     except DownloadError as error:
         raise InputError(f"{name} cannot be downloaded: {error}. Where you have the file ({_expected(entry)}), put it "
                          f"at {path}, or run: python -m common.modelzoo fetch {name} --from FILE") from None
+    complete(entry, path)
+    return path
+
+
+def fetch(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
+    """As `locate`; a checkpoint of MXNet's has its PREFIX-symbol.json and PREFIX-preprocess.json beside it. Where they
+    are not there and cannot be written, its file is copied to the first folder in which they can be."""
+    entry, path = entry_of(name, manifest), locate(name, folder, manifest, **options)
+    try:
+        complete(entry, path)
+    except OSError:
+        copy = _target(entry, folder)
+        if copy.parent == path.parent:
+            raise
+        return fetch(name, copy.parent, manifest) if copy.exists() else take(name, path, copy.parent, manifest)
+    return path
 
 
 def take(name: str, file, folder=None, manifest=MANIFEST) -> Path:
-    """Put a file that was brought by hand where `fetch` finds it, if it is the entry's or the archive that holds it.
+    """Put a file that was brought by hand where `fetch` finds it, if it is the entry's or the archive that holds it,
+    with the files that `fetch` puts beside it.
 
     Raises InputError where it is not, or where there is another file in its place.
     """
     entry = entry_of(name, manifest)
-    path = find(entry, folder) or _target(entry, folder)
-    if path.exists():
-        _refuse_another(path, entry)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _target(entry, folder)
+    if path.exists() and (reason := fault(path, **entry.known)):
+        raise _another(path, entry, reason)
     with written_atomically(path) as partial:
         if entry.member and zipfile.is_zipfile(file):
             try:
@@ -74,46 +92,51 @@ def take(name: str, file, folder=None, manifest=MANIFEST) -> Path:
                 raise InputError(f"{file}: {error}") from None
         else:
             shutil.copyfile(file, partial)
-        if reason := fault_of(partial, entry):
+        if reason := fault(partial, **entry.known):
             raise InputError(f"{file}: is not the file of {name}: {reason}")
+    complete(entry, path)
     return path
 
 
 def verify(path, manifest=MANIFEST) -> tuple:
     """(the entry whose file this is, True); False where its hash is not known, and name and format are the entry's.
 
-    Raises InputError for any other file.
+    Raises InputError for any other file, and for one that cannot be read.
     """
-    hashes = {algorithm: file_hash(path, algorithm) for algorithm in HEX_DIGITS}
+    try:
+        hashes = {algorithm: file_hash(path, algorithm) for algorithm in HEX_DIGITS}
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
     found = entries(manifest).values()
     for entry in found:
         if entry.hash and hashes[entry.hash.algorithm.removesuffix("-prefix")].startswith(entry.hash.value):
             return entry, True
     for entry in found:
-        if not entry.hash and entry.file == Path(path).name and not fault_of(path, entry):
+        if not entry.hash and entry.file == Path(path).name and not fault(path, **entry.known):
             return entry, False
     raise InputError(f"{path}: is none of the files in {manifest} "
                      f"({', '.join(f'{algorithm} {digits}' for algorithm, digits in hashes.items())})")
 
 
 def _paths(entry, folder):
-    return [Path(place) / entry.file for place in ([MODELS, cache_folder()] if folder is None else [folder])]
+    return [Path(place) / entry.file for place in (folders() if folder is None else [folder])]
 
 
 def _target(entry, folder) -> Path:
-    paths = _paths(entry, folder)
-    return next((path for path in paths if os.access(path.parent, os.W_OK)), paths[-1])
+    """The place of an entry's file in the first folder that can be written, which is made where it is not there."""
+    reasons = []
+    for path in _paths(entry, folder):
+        try:
+            make_folder(path.parent)
+            return path
+        except InputError as error:
+            reasons.append(str(error))
+    raise InputError("; ".join(reasons))
 
 
-def _refuse_another(path, entry):
-    if reason := fault_of(path, entry):
-        raise InputError(f"{path}: is not the file of {entry.name} ({reason}); move it away (or, where it is a "
-                         "checkpoint of your own, give it as --model-prefix)")
-
-
-def _check(file, entry):
-    if reason := fault_of(file, entry):
-        raise InputError(reason)
+def _another(path, entry, reason) -> InputError:
+    return InputError(f"{path}: is not the file of {entry.name} ({reason}); move it away (or, where it is a checkpoint "
+                      "of your own, give it as --model-prefix)")
 
 
 def _expected(entry):

@@ -1,4 +1,4 @@
-"""What is the hash of a file, and is it the one that was published?"""
+"""Is a file the one that was published? By its size, its hash and how it begins, as far as they are known."""
 import hashlib
 import os
 from typing import NamedTuple
@@ -6,11 +6,10 @@ from typing import NamedTuple
 BLOCK = 1 << 20
 HEX_DIGITS = {"git-blob": 40, "sha1": 40, "sha256": 64}
 PREFIX = "sha256-prefix"  # the first digits of a SHA-256, which torchvision and timm put in file names
-ALGORITHMS = (*HEX_DIGITS, PREFIX)
 
 
 class Hash(NamedTuple):
-    """A published hash: one of ALGORITHMS, and its digits."""
+    """A published hash: one of HEX_DIGITS or PREFIX, and its digits."""
     algorithm: str
     value: str
 
@@ -35,13 +34,20 @@ def git_blob_id(path) -> str:
     return _hash(path, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
 
 
-def fault(path, expected: Hash | None, size: int | None) -> str | None:
-    """Why a file is not the one of that hash and size (each only where it is known); None where it is."""
+def fault(path, expected: Hash | None = None, size: int | None = None, start: tuple | None = None) -> str | None:
+    """Why a file is not the one of that hash, size in bytes and `start` (offset, bytes), each only where it is known;
+    None where nothing speaks against it."""
     actual = os.path.getsize(path)
     if size is not None and actual != size:
         return f"{actual:,} bytes, expected {size:,}"
     if expected is not None and (found := expected.of(path)) != expected:
         return f"{found}, expected {expected.value}"
+    if start is not None:
+        offset, signature = start
+        with open(path, "rb") as file:
+            file.seek(offset)
+            if file.read(len(signature)) != signature:
+                return "it does not begin as such a file does"
     return None
 
 

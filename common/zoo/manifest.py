@@ -21,6 +21,9 @@ KINDS = ("author", "project", "withdrawn")
 REQUIRED = ("file", "urls", "layout", "network", "preprocessing", "licence", "accuracy", "sources", "unverified")
 OPTIONAL = ("hash", "size", "megabytes", "member", "note", "classes")
 SHORTEST_PREFIX = 8  # digits of a hash
+FIRST_EPOCH = "-0000.params"  # behind the PREFIX of a checkpoint of MXNet's
+# how the files begin whose hash may be unknown: (offset, bytes)
+SIGNATURES = {"timm": (8, b'{"'), "keras": (0, b"\x89HDF\r\n\x1a\n")}
 
 
 class Accuracy(NamedTuple):
@@ -47,6 +50,11 @@ class Entry(NamedTuple):
     member: str | None = None
     note: str = ""
     classes: int = 1000
+
+    @property
+    def known(self) -> dict:
+        """What there is to tell its file by: keywords of `common.zoo.hashes.fault`."""
+        return {"expected": self.hash, "size": self.size, "start": SIGNATURES.get(self.layout)}
 
 
 def entries(manifest=MANIFEST) -> dict:
@@ -82,6 +90,7 @@ def _entry(name, table, preprocessing):
               f"{field}: not a file's plain name")
     _need(table["urls"] and all(url.startswith(("http://", "https://")) for url in table["urls"]), "urls: give some")
     _need(table["layout"] in LAYOUTS, f"layout: give one of {', '.join(LAYOUTS)}")
+    _need(table["layout"] != "mxnet" or table["file"].endswith(FIRST_EPOCH), f"file: give PREFIX{FIRST_EPOCH}")
     _need(set(table["unverified"]) <= set(REQUIRED + OPTIONAL), "unverified: names of fields")
     architecture(**table["network"])
     accuracy = Accuracy(**table["accuracy"])

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -24,12 +25,13 @@ from common.modelzoo import (
     load_pretrained_arrays,
     load_pretrained_gluon,
     prefix_of,
+    table,
     take,
     verify,
 )
 from common.params_file import load_params, save_checkpoint_params
-from common.preprocessing_file import Preprocessing
-from common.zoo import files as zoo_files
+from common.preprocessing_file import Preprocessing, load_preprocessing
+from common.zoo import files
 from symbols.architecture import REPEATS, TABLE
 from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT
@@ -46,7 +48,7 @@ def away_from_home(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(zoo_files, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(files, "MODELS", tmp_path / "models")
     monkeypatch.setenv("MOBILENETV2_MODELS", str(tmp_path / "cache"))
 
 
@@ -103,6 +105,7 @@ GOOD = (ROOT / "models" / "zoo.toml").read_text()
     ('preprocessing = "published"', 'preprocessing = "x"', "'x'"), ("top1 = 71.75", "top1 = 99.9", "accuracy"),
     ('strides = "first"', 'strides = "last"', "strides must be"), ('"https://raw', '"file:///raw', "urls"),
     ("[weights.published-1_0]", "[weights.published-1_0", "not TOML"), ("crop = 224", "crop = 0", "crop"),
+    ("1_0-0000.params\"", "1_0.params\"", "file: give PREFIX-0000.params"),
 ])
 def test_a_manifest_with_a_slip_is_refused(tmp_path, old, new, message):
     (tmp_path / "zoo.toml").write_text(GOOD.replace(old, new, 1))
@@ -151,24 +154,105 @@ def manifest(tmp_path, server):
     return manifest_of(tmp_path, server.url, "x-0000.params", hash=f"sha1 {hashlib.sha1(CONTENT).hexdigest()}")
 
 
-def test_it_is_downloaded_once_to_the_first_folder_that_can_be_written(tmp_path, manifest, server):
+def test_it_is_downloaded_once_to_the_folder_that_is_named(tmp_path, manifest, server):
+    files.MODELS.mkdir()
     for _ in range(2):
-        assert fetch("x", manifest=manifest) == tmp_path / "cache" / "x-0000.params"  # there is no models/
+        assert fetch("x", manifest=manifest) == tmp_path / "cache" / "x-0000.params"
     assert (tmp_path / "cache" / "x-0000.params").read_bytes() == CONTENT and len(server.requests) == 1
-    zoo_files.MODELS.mkdir()
-    assert fetch("x", manifest=manifest).parent == tmp_path / "cache"
-    (tmp_path / "cache" / "x-0000.params").unlink()
-    assert fetch("x", manifest=manifest).parent == zoo_files.MODELS
+    (tmp_path / "cache" / "x-0000.params").rename(files.MODELS / "x-0000.params")
+    assert fetch("x", manifest=manifest).parent == files.MODELS and len(server.requests) == 1
     assert fetch("x", tmp_path / "other", manifest).parent == tmp_path / "other"
 
 
-def test_the_cache_folder(monkeypatch, tmp_path):
+@pytest.mark.parametrize("named", ["/proc", "file/folder"])
+def test_it_is_downloaded_to_the_first_folder_that_can_be_written(tmp_path, monkeypatch, manifest, named):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MOBILENETV2_MODELS", str(tmp_path / named))
+    assert fetch("x", manifest=manifest).parent == files.MODELS
+
+
+def test_without_a_named_folder_it_is_models_then_the_cache_of_the_home(tmp_path, monkeypatch, manifest):
     monkeypatch.delenv("MOBILENETV2_MODELS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert zoo_files.cache_folder() == tmp_path / "mxnet-mobilenet-v2"
+    assert fetch("x", manifest=manifest).parent == files.MODELS
+    monkeypatch.setattr(files, "MODELS", Path("/proc"))
+    assert fetch("x", manifest=manifest).parent == tmp_path / "mxnet-mobilenet-v2"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert str(zoo_files.cache_folder()) == "/home/someone/.cache/mxnet-mobilenet-v2"
+    monkeypatch.setenv("HOME", str(tmp_path / "someone"))
+    assert fetch("x", manifest=manifest).parent == tmp_path / "someone" / ".cache" / "mxnet-mobilenet-v2"
+
+
+@pytest.mark.parametrize("wrong", [[], ["cache"], ["models"], ["cache", "models"]], ids=str)
+def test_another_file_does_not_hide_the_right_one(tmp_path, manifest, server, wrong):
+    for folder in ("cache", "models"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x-0000.params").write_bytes(b"mine" if folder in wrong else CONTENT)
+    if len(wrong) < 2:
+        right = "models" if "cache" in wrong else "cache"
+        assert fetch("x", manifest=manifest) == tmp_path / right / "x-0000.params"
+        assert any(line.endswith(f"{right}/x-0000.params") for line in table(manifest))
+    else:
+        with pytest.raises(InputError, match="cache/x-0000.params: is not the file of x"):
+            fetch("x", manifest=manifest)
+    assert server.requests == []
+    for folder in wrong:
+        assert (tmp_path / folder / "x-0000.params").read_bytes() == b"mine"
+
+
+def test_what_is_no_file_at_all_does_not_hide_it_either(tmp_path, manifest):
+    (tmp_path / "cache" / "x-0000.params").mkdir(parents=True)
+    with pytest.raises(InputError, match="cache/x-0000.params: is not the file of x .*(directory|bytes)"):
+        fetch("x", manifest=manifest)
+    assert fetch("x", files.MODELS, manifest) == fetch("x", manifest=manifest) == files.MODELS / "x-0000.params"
+
+
+def test_a_checkpoint_of_mxnets_is_whole(tmp_path, manifest):
+    """However it comes; and what is beside it already is left alone."""
+    (tmp_path / "right").write_bytes(CONTENT)
+    takes = {"fetched": lambda folder: fetch("x", folder, manifest),
+             "taken": lambda folder: take("x", tmp_path / "right", folder, manifest)}
+    for name, put in takes.items():
+        prefix = tmp_path / name / "x"
+        for _ in range(2):
+            assert put(tmp_path / name) == Path(f"{prefix}-0000.params")
+            symbol = mx.sym.load(f"{prefix}-symbol.json")
+            assert symbol.infer_shape(data=(1, 3, 64, 64))[1] == [(1, CLASSES)]
+            assert load_preprocessing(prefix) == Preprocessing(72, 64, (1, 2, 3), (4, 5, 6))
+            for companion in ("x-symbol.json", "x-preprocess.json"):  # for weights that were there before
+                (tmp_path / name / companion).unlink()
+        for companion in ("x-symbol.json", "x-preprocess.json"):
+            (tmp_path / name / companion).write_text("mine")
+        put(tmp_path / name)
+        assert [Path(f"{prefix}-{end}.json").read_text() for end in ("symbol", "preprocess")] == ["mine"] * 2
+
+
+READ_ONLY = """
+import sys
+from pathlib import Path
+from common.modelzoo import fetch, locate, prefix_of
+from common.zoo import files
+from common.errors import reported
+files.MODELS = Path(sys.argv[1])
+with reported("x"):
+    print(locate("x", manifest=sys.argv[2]))
+    print(prefix_of("x", manifest=sys.argv[2]), prefix_of("x", manifest=sys.argv[2]))
+    fetch("x", files.MODELS, sys.argv[2])
+"""
+
+
+def test_weights_in_a_folder_that_cannot_be_written_are_copied(tmp_path, manifest, server):
+    files.MODELS.mkdir()
+    (files.MODELS / "x-0000.params").write_bytes(CONTENT)
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 77; shift; exec "$@"'
+    process = subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", files.MODELS, sys.executable, "-c", READ_ONLY,
+                              files.MODELS, manifest], cwd=ROOT, capture_output=True, text=True, check=False)
+    if process.returncode == 77 or process.stderr.startswith("unshare:"):
+        pytest.skip("needs unshare and a mount of its own")
+    assert process.stdout.split() == [f"{files.MODELS}/x-0000.params", *[f"{tmp_path}/cache/x"] * 2], process.stderr
+    assert process.stderr == f"x: error: {files.MODELS}: cannot be written to (Read-only file system)\n"
+    assert sorted(os.listdir(tmp_path / "cache")) == ["x-0000.params", "x-preprocess.json", "x-symbol.json"]
+    assert (tmp_path / "cache" / "x-0000.params").read_bytes() == CONTENT
+    assert os.listdir(files.MODELS) == ["x-0000.params"] and server.requests == []
 
 
 def test_a_file_that_is_there_is_verified_and_left_alone(tmp_path, manifest, server):
@@ -196,13 +280,14 @@ def test_a_file_brought_by_hand_is_verified_and_put_in_place(tmp_path, manifest,
         take("x", tmp_path / "wrong", manifest=manifest)
     (tmp_path / "right").write_bytes(CONTENT)
     assert take("x", tmp_path / "right", manifest=manifest) == fetch("x", manifest=manifest)
-    assert server.requests == [] and os.listdir(tmp_path / "cache") == ["x-0000.params"]
+    assert server.requests == []
+    assert sorted(os.listdir(tmp_path / "cache")) == ["x-0000.params", "x-preprocess.json", "x-symbol.json"]
 
 
 def test_the_archive_brought_by_hand_will_do(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("net.params", CONTENT)
-    manifest = manifest_of(tmp_path, "https://weights.invalid/x", "x.params", member="net.params",
+    manifest = manifest_of(tmp_path, "https://weights.invalid/x", "x.params", "gluon", member="net.params",
                            hash=f"sha1 {hashlib.sha1(CONTENT).hexdigest()}")
     assert take("x", tmp_path / "x.zip", manifest=manifest).read_bytes() == CONTENT
 
@@ -213,7 +298,8 @@ def test_a_file_is_recognised_by_its_hash(tmp_path, manifest):
     assert entry.name == "x" and certain
     for prefix in (8, 20):
         digits = hashlib.sha256(CONTENT).hexdigest()[:prefix]
-        assert verify(tmp_path / "y", manifest_of(tmp_path, "http://x", "z", hash=f"sha256-prefix {digits}"))[1]
+        known = manifest_of(tmp_path, "http://x", "z", "gluon", hash=f"sha256-prefix {digits}")
+        assert verify(tmp_path / "y", known)[1]
     with pytest.raises(InputError, match=f"none of the files .*sha1 {hashlib.sha1(CONTENT).hexdigest()}"):
         verify(tmp_path / "y", ROOT / "models" / "zoo.toml")
 
@@ -226,7 +312,7 @@ def test_without_a_hash_name_and_format_have_to_do(tmp_path, server):
     with pytest.raises(InputError, match="none of the files"):
         verify(tmp_path / "y", manifest)
     server.content = b"<html>Log in to this network</html>"
-    with pytest.raises(InputError, match="not in the format of .safetensors files"):
+    with pytest.raises(InputError, match="it does not begin as such a file does"):
         fetch("x", manifest=manifest)
     assert not path.exists()
 
@@ -322,6 +408,24 @@ def test_weights_of_the_gluon_zoo_in_an_archive(tmp_path, image):
             prefix_of("x", manifest=manifest)
 
 
+def test_a_package_that_is_missing_is_told_before_anything_is_downloaded(tmp_path, server):
+    code = "import sys; sys.modules |= dict.fromkeys(sys.argv[2:]); from common.errors import reported\n" \
+           "with reported('x'):\n    from common.modelzoo import load_pretrained_arrays as load\n" \
+           "    load('x', manifest=sys.argv[1])"
+    for layout, file, absent, message in [
+        ("torchvision", "x.pth", ["torch"], "needs torch to be read: pip install torch"),
+        ("keras", "x.h5", ["h5py"], "needs h5py to be read: pip install h5py"),
+        ("timm", "x.safetensors", ["safetensors"], "needs safetensors to be read: pip install safetensors"),
+        ("torchvision", "x.pth", ["torch", "safetensors"], "needs torch and safetensors to be read: pip install torch "
+         "safetensors"),
+    ]:
+        manifest = manifest_of(tmp_path, server.url, file, layout)
+        process = subprocess.run([sys.executable, "-c", code, manifest, *absent], cwd=ROOT, text=True,
+                                 capture_output=True, check=False)
+        assert process.stderr == f"x: error: x: {message}\n" and process.returncode == 1
+    assert server.requests == []
+
+
 def rounded_params():
     """A checkpoint of multiplier 0.35 with widths rounded to 8, and without an expansion in the first block."""
     channels = (16, *(eight(c * 0.35) for _, c, _, _ in TABLE), 1280)
@@ -344,6 +448,9 @@ def test_weights_of_other_frameworks(tmp_path, layout):
         with pytest.raises(InputError, match="multiplier 0.5 would be"):
             load_pretrained_arrays("x", manifest=manifest_of(tmp_path, server.url, f"fetched{path.suffix}", layout,
                                                              network={"multiplier": 0.5}))
+        with pytest.raises(InputError, match=f"fetched.*: has {CLASSES} classes; x has 7"):
+            load_pretrained_arrays("x", manifest=manifest_of(tmp_path, server.url, f"fetched{path.suffix}", layout,
+                                                             classes=7))
     for name, array in (original.arg_params | original.aux_params).items():
         if not name.startswith("seq-0-block0-exp"):
             shift = 1e-3 - 1e-5 if layout == "keras" and name.endswith("moving_var") else 0
@@ -407,9 +514,21 @@ def test_the_command_answers_slips_in_one_line(tmp_path):
         (["verify", tmp_path / "file"], "is none of the files"),
         (["verify", tmp_path / "none"], "none: No such file"),
         (["verify", tmp_path], "Is a directory"),
+        (["fetch", "published-1_0", "--folder", "/proc"], "/proc: cannot be written to"),
         ([], "required"), (["bring"], "invalid choice"),
     ]:
         process = command(*arguments)
         line, = process.stderr.splitlines()
         assert process.returncode in (1, 2) and line.startswith("python -m common.modelzoo") and word in line, line
     assert not (tmp_path / "cache" / "imagenet1k-mnetv2-1_0-0000.params").exists()
+
+
+def test_verify_tells_of_each_file(tmp_path):
+    (tmp_path / "bad").write_bytes(b"x")
+    keras = tmp_path / ENTRIES["keras-0_35"].file
+    keras.write_bytes(b"\x89HDF\r\n\x1a\n")
+    process = command("verify", tmp_path / "bad", keras, tmp_path / "none", tmp_path / "bad")
+    assert process.stdout == f"{keras}: keras-0_35, by name and format alone: no hash of it is known\n"
+    told = [line.removeprefix(f"python -m common.modelzoo: error: {tmp_path}/") for line in process.stderr.splitlines()]
+    assert [line[:10] for line in told] == ["bad: is no", "none: No s", "bad: is no"] and process.returncode == 1
+    assert command("verify", keras).returncode == 0

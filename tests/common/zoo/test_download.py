@@ -274,6 +274,8 @@ def test_another_file_in_its_place_is_left_alone(server, path):
     with pytest.raises(InputError, match="is not the file to be downloaded"):
         download([server.url], path, SHA1, **AT_ONCE)
     assert path.read_bytes() == b"mine" and server.requests == []
+    with pytest.raises(InputError, match="does not begin as such a file does"):
+        download([server.url], path, start=(0, CONTENT[:4]), **AT_ONCE)
 
 
 DOWNLOAD = """
@@ -365,7 +367,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(server, tmp_path):
     (tmp_path / "file").touch()
     process = downloading(server, tmp_path / "file" / "weights")
     line, = process.communicate()[1].splitlines()
-    assert line.startswith(f"download: error: {tmp_path}/file") and server.requests == []
+    assert line == f"download: error: {tmp_path}/file: cannot be written to (File exists)" and server.requests == []
+    line, = downloading(server, "/proc/weights").communicate()[1].splitlines()
+    assert line.startswith("download: error: /proc: cannot be written to") and server.requests == []
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -443,5 +447,6 @@ def test_hashes_tell_the_file(tmp_path):
     digits = hashlib.sha256(CONTENT).hexdigest()
     for right in (SHA1, Hash("sha256", digits), Hash(PREFIX, digits[:8]), None):
         assert fault(file, right, len(CONTENT)) is None
+    assert fault(file, start=(3, CONTENT[3:9])) is None and fault(file, SHA1, start=(3, b"other")) is not None
     assert fault(file, SHA1, 7) == "300,000 bytes, expected 7"
     assert fault(file, Hash(PREFIX, "00000000"), None) == f"{PREFIX} {digits[:8]}, expected 00000000"
