@@ -64,7 +64,7 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 	@python=$$(tools/find_python.sh) && \
 	echo "Making $(VENV) with $$("$$python" --version)" && \
 	"$$python" -m venv --clear $(VENV) && \
-	echo "Installing the packages of requirements-dev.txt (about 420 MB to download, 1.5 GB on disk)" && \
+	echo "Installing the packages of requirements-dev.txt (about 450 MB to download, 1.6 GB on disk)" && \
 	$(VPY) -m pip install --disable-pip-version-check -r requirements-dev.txt && \
 	if [ -n "$(BUILD)" ]; then \
 	  $(VPY) -m pip uninstall -q -y mxnet && \
