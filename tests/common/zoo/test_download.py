@@ -20,7 +20,7 @@ import pytest
 
 from common.errors import InputError
 from common.zoo.download import DownloadError, download, extract_member
-from common.zoo.hashes import PREFIX, Hash, fault, git_blob_id
+from common.zoo.hashes import Hash
 from tests.conftest import ROOT
 from tests.http_server import Answer, Server, serving
 
@@ -431,22 +431,3 @@ def test_an_archive_that_unpacks_to_too_much(tmp_path):
     with pytest.raises(InputError, match="more than 1,000,000 bytes"):
         extract_member(tmp_path / "bomb.zip", "net.params", tmp_path / "out", 1_000_000)
     assert not (tmp_path / "out").exists() or not (tmp_path / "out").stat().st_size
-
-
-@pytest.mark.parametrize("size", [0, 1, 12, 4096, (1 << 20) - 1, (1 << 20) + 7, 3_000_000])
-def test_git_blob_id_is_that_of_git(tmp_path, size):
-    file = tmp_path / "file"
-    file.write_bytes(random.Random(size).randbytes(size))
-    told = subprocess.run(["git", "hash-object", "--no-filters", str(file)], capture_output=True, text=True, check=True)
-    assert git_blob_id(file) == told.stdout.strip()
-
-
-def test_hashes_tell_the_file(tmp_path):
-    file = tmp_path / "file"
-    file.write_bytes(CONTENT)
-    digits = hashlib.sha256(CONTENT).hexdigest()
-    for right in (SHA1, Hash("sha256", digits), Hash(PREFIX, digits[:8]), None):
-        assert fault(file, right, len(CONTENT)) is None
-    assert fault(file, start=(3, CONTENT[3:9])) is None and fault(file, SHA1, start=(3, b"other")) is not None
-    assert fault(file, SHA1, 7) == "300,000 bytes, expected 7"
-    assert fault(file, Hash(PREFIX, "00000000"), None) == f"{PREFIX} {digits[:8]}, expected 00000000"
