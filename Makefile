@@ -15,6 +15,10 @@ PRETRAINED ?= published-1_0
 NEEDS_CXX := command -v $(firstword $(CXX)) >/dev/null || \
   { echo "make: no C++ compiler: install g++ (apt-get install g++)" >&2; exit 1; }
 
+# (python, folder); --clear would empty what a link leads to
+MAKE_VENV = { [ ! -L $(2) ] || { echo "make: $(2) is a link: remove it first" >&2; exit 1; }; } && \
+  $(1) -m venv --clear $(2)
+
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses, MXNET=mxnet-cu117==1.9.1 a build of"
@@ -63,7 +67,7 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 	@$(NEEDS_CXX)
 	@python=$$(tools/find_python.sh) && \
 	echo "Making $(VENV) with $$("$$python" --version)" && \
-	"$$python" -m venv --clear $(VENV) && \
+	$(call MAKE_VENV,"$$python",$(VENV)) && \
 	echo "Installing the packages of requirements-dev.txt (about 450 MB to download, 1.6 GB on disk)" && \
 	$(VPY) -m pip install --disable-pip-version-check -r requirements-dev.txt && \
 	if [ -n "$(BUILD)" ]; then \
@@ -74,7 +78,7 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 
 $(CONVERTERS)/.ready: requirements-converters.txt | $(READY)
 	@echo "Installing the packages of requirements-converters.txt (about 560 MB to download, 2.5 GB on disk)" && \
-	$(VPY) -m venv --clear $(CONVERTERS) && \
+	$(call MAKE_VENV,$(VPY),$(CONVERTERS)) && \
 	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 -r requirements-converters.txt && touch $@
 
 $(NATIVE): $(READY) native/Makefile native/include/tvm/support/span.h

@@ -1,7 +1,10 @@
-"""Write files so that a reader never sees half of one."""
+"""Folders that can be written, and files of which a reader never sees half."""
 import os
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from common.errors import InputError
 
 
 @contextmanager
@@ -21,3 +24,13 @@ def written_atomically(path):
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def make_folder(folder) -> None:
+    """Make the folder where it is not there. Raises InputError where files cannot be made in it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permissions do not tell: root has them in /proc
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error.strerror})") from None

@@ -48,7 +48,8 @@ def _stage_scheduler(stage, batches):
     total, lr = stage["epochs"] * batches, stage["lr"]
     warmup = round(stage["warmup_epochs"] * batches)
     if warmup >= total and warmup:
-        raise InputError(f"--warmup-epochs {stage['warmup_epochs']:g}: the stage has {stage['epochs']} epochs")
+        raise InputError(f"--warmup-epochs {stage['warmup_epochs']:g}: leaves nothing of a stage of {stage['epochs']} "
+                         "epochs; give less, or 0 for none")
     if warmup and stage["warmup_lr"] > lr:
         raise InputError(f"--warmup-lr {stage['warmup_lr']:g} is more than the rate {lr:g} to which it rises")
     options = dict(base_lr=lr, warmup_steps=warmup, warmup_begin_lr=stage["warmup_lr"] if warmup else 0)

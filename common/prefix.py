@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 from common.errors import InputError
+from common.files import make_folder
 
 MAX_NAME = 190  # bytes; what is put before and behind it is less than the 65 that most file systems then leave
+PARAMS = r"-\d{4,}(-b\d{5,})?\.params"  # what follows the prefix: of whole epochs, and inside one
 
 
 def check_prefix(prefix: str, what: str) -> None:
@@ -13,18 +15,22 @@ def check_prefix(prefix: str, what: str) -> None:
     made."""
     if prefix.endswith("/") or Path(prefix).name in ("", "..") or "\0" in prefix:
         raise InputError(f"{what} {prefix}: give the beginning of the files' names too")
-    folder = Path(prefix).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{what} {prefix}: {error.strerror}: {error.filename}") from None
+    check_no_file_name(prefix, what)
     if len(os.fsencode(Path(prefix).name)) > MAX_NAME:
         raise InputError(f"{what} {prefix}: the name is too long; give {MAX_NAME} bytes at most")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{what} {prefix}: {folder} cannot be written to")
+    try:
+        make_folder(Path(prefix).parent)
+    except InputError as error:
+        raise InputError(f"{what} {prefix}: {error}") from None
+
+
+def check_no_file_name(prefix: str, what: str) -> None:
+    """Raise InputError for the name of one of a checkpoint's files in place of their prefix."""
+    if match := re.search(rf"({PARAMS}|-symbol\.json|-preprocess\.json)$", prefix):
+        raise InputError(f"{what} {prefix}: give the prefix alone, without {match[0]}")
 
 
 def files_under(prefix: str) -> list:
     """The files of checkpoints with that prefix, of whatever epochs."""
-    pattern = re.compile(re.escape(Path(prefix).name) + r"-(symbol\.json|preprocess\.json|\d{4,}\.params)")
+    pattern = re.compile(rf"{re.escape(Path(prefix).name)}({PARAMS}|-symbol\.json|-preprocess\.json)")
     return sorted(path for path in Path(prefix).parent.iterdir() if pattern.fullmatch(path.name))

@@ -6,6 +6,7 @@ from pathlib import Path
 from common.checkpoint_arrays import network_of, widths_of
 from common.errors import InputError
 from common.params_file import load_checkpoint_params
+from common.prefix import PARAMS
 from common.preprocessing_file import preprocessing_file
 from common.preprocessing_options import USUAL, saved_options
 from common.symbol_json import load_symbol
@@ -23,7 +24,7 @@ def inherited(path: str, known: dict) -> dict:
     warning tells what is assumed. Raises InputError for files that cannot be used, and where the weights are of another
     network than what is `known`.
     """
-    match = re.fullmatch(r"(.*)-\d{4,}(-b\d{5,})?\.params", path, re.DOTALL)
+    match = re.fullmatch(rf"(.*){PARAMS}", path, re.DOTALL)
     symbol = Path(f"{match[1]}-symbol.json") if match else None
     arg_params, _ = load_checkpoint_params(path)
     if symbol and symbol.is_file():

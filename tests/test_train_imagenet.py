@@ -85,11 +85,13 @@ def test_fine_tuning_starts_from_weights_for_other_classes(packed, checkpoint, t
 
 
 def test_fine_tuning_does_not_write_over_what_it_starts_from(packed, checkpoint, tmp_path):
-    for end in ("-symbol.json", "-0000.params"):
-        (tmp_path / f"small{end}").write_bytes((checkpoint.parent / f"small{end}").read_bytes())
-    with pytest.raises(InputError, match="--pretrained-model is a checkpoint of that prefix"):
-        train(packed, tmp_path / "small", "--multiplier", "0.35", "--pretrained-model", f"{tmp_path}/small-0000.params")
-    assert sorted(os.listdir(tmp_path)) == ["small-0000.params", "small-symbol.json"]
+    for end in ("0000.params", "0001-b00003.params"):
+        (tmp_path / f"small-{end}").write_bytes((checkpoint.parent / "small-0000.params").read_bytes())
+        (tmp_path / "small-symbol.json").write_bytes((checkpoint.parent / "small-symbol.json").read_bytes())
+        with pytest.raises(InputError, match="--pretrained-model is a checkpoint of that prefix"):
+            train(packed, tmp_path / "small", "--multiplier", "0.35", "--pretrained-model", f"{tmp_path}/small-{end}")
+        assert sorted(os.listdir(tmp_path)) == [f"small-{end}", "small-symbol.json"]
+        (tmp_path / f"small-{end}").unlink()
     assert (tmp_path / "small-symbol.json").read_bytes() == (checkpoint.parent / "small-symbol.json").read_bytes()
 
 

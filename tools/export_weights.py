@@ -19,6 +19,7 @@ from common.errors import InputError, reported
 from common.files import written_atomically
 from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params
+from common.prefix import check_no_file_name
 from common.preprocessing_file import load_preprocessing, parse_preprocessing
 from common.symbol_json import load_symbol
 
@@ -39,10 +40,14 @@ def get_args_parser():
     return parser
 
 
+ENDINGS = {".onnx": ("onnx",), ".npz": ("npz",), ".safetensors": ("torchvision", "timm")}
 SAVERS = {"torchvision": save_torchvision, "timm": save_timm, "npz": save_npz}
 
 
 def main(args):
+    check_no_file_name(args.prefix, "MODEL_PREFIX")
+    if args.kind not in (kinds := ENDINGS.get(Path(args.out).suffix, (args.kind,))):
+        raise InputError(f"{args.out}: is the name of a file for --to {' or '.join(kinds)}, not {args.kind}")
     if Path(args.out).exists() and not args.overwrite:
         raise InputError(f"{args.out}: is there already; give another name, or --overwrite")
     preprocessing = load_preprocessing(args.prefix)

@@ -80,8 +80,7 @@ def with_expansion(params: dict) -> dict:
 
 
 def without_expansion(params: dict) -> dict:
-    """The reverse of `with_expansion`: `params` without the first block's expansion where that is an identity, else all
-    of them."""
+    """`params` without the first block's expansion where that is an identity, else all of them."""
     weight, gamma, beta, mean, var = (params[f"{IDENTITY}-{part}"] for part in (
         "conv2d_weight", "batchnorm_gamma", "batchnorm_beta", "batchnorm_moving_mean", "batchnorm_moving_var"))
     identity = (np.array_equal(weight[:, :, 0, 0], np.eye(len(weight))) and np.array_equal(beta, mean)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.checkpoint_arrays import Checkpoint
-from common.conversion.assemble import IDENTITY, first_shortcut, without_expansion
+from common.conversion.assemble import IDENTITY, first_shortcut, with_expansion, without_expansion
 from common.conversion.convert import eight
 from common.conversion.description import ENTRY, description_of
 from common.conversion.names import TIMM, TORCHVISION, Names, source_names
@@ -37,13 +37,16 @@ def save_torchvision(checkpoint: Checkpoint, path) -> str:
 
     Raises InputError where no such model computes the same.
     """
-    params = _portable(checkpoint, "torchvision")
+    whole = _portable(checkpoint, "torchvision")
+    params, again = without_expansion(whole), with_expansion(without_expansion(whole))
+    if any(not np.array_equal(again[name], array) for name, array in whole.items()):
+        params = whole  # an expansion that would not come back as it is
     return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)
 
 
 def save_timm(checkpoint: Checkpoint, path) -> str:
     """As `save_torchvision`, of timm's mobilenetv2."""
-    params = _portable(checkpoint, "timm")
+    params = without_expansion(_portable(checkpoint, "timm"))
     if _is_expanded(params):
         raise InputError("--to timm: its mobilenetv2 has no expansion in the first block, and that of this checkpoint "
                          "is not an identity; --to torchvision can hold it")
@@ -84,7 +87,7 @@ def torchvision_model(checkpoint: Checkpoint, expanded: bool) -> str:
 
 
 def _portable(checkpoint, framework):
-    """The parameters, without an expansion that is an identity; InputError where the framework computes otherwise."""
+    """All parameters; InputError where the framework computes otherwise."""
     network = checkpoint.network
     if network["padding"] == "same":
         raise InputError(f"--to {framework}: its MobileNetV2 pads all sides alike, this checkpoint as TensorFlow does; "
@@ -92,7 +95,7 @@ def _portable(checkpoint, framework):
     if stage := first_shortcut(network):
         raise InputError(f"--to {framework}: its MobileNetV2 would have a shortcut in the first block of {stage}; --to "
                          "onnx and npz keep this network as it is")
-    return without_expansion(checkpoint.arg_params | checkpoint.aux_params)
+    return checkpoint.arg_params | checkpoint.aux_params
 
 
 def _is_expanded(params):

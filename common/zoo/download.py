@@ -2,7 +2,6 @@
 import os
 import shutil
 import sys
-import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from common.errors import InputError
+from common.files import make_folder
 from common.zoo.hashes import Hash, fault
 from common.zoo.transfer import MAX_SIZE, PAUSES, TIMEOUT, Refused, transfer
 
@@ -50,16 +50,6 @@ def download(urls, path, expected: Hash | None = None, size: int | None = None, 
             except Refused as error:
                 reasons.append(f"{url}: {error}")
     raise DownloadError("; ".join(reasons))
-
-
-def make_folder(folder) -> None:
-    """Make the folder where it is not there. Raises InputError where files cannot be made in it."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permissions do not tell: root has them in /proc
-            pass
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written to ({error.strerror})") from None
 
 
 def extract_member(archive, member: str, path, max_size: int = MAX_SIZE) -> None:

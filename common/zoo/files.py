@@ -5,9 +5,9 @@ import zipfile
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import written_atomically
+from common.files import make_folder, written_atomically
 from common.zoo.companions import complete
-from common.zoo.download import DownloadError, download, extract_member, make_folder
+from common.zoo.download import DownloadError, download, extract_member
 from common.zoo.hashes import HEX_DIGITS, fault, file_hash
 from common.zoo.manifest import MANIFEST, MODELS, Entry, entries, entry_of
 

@@ -108,6 +108,25 @@ def test_out_and_in_again_is_the_identity(tmp_path, save, kind, checkpoint):
             np.testing.assert_array_equal(group[name], wanted[name], err_msg=name)
 
 
+def test_another_identity_goes_out_as_it_is(tmp_path):
+    """Which conversion would not make again; timm, which has no place for it, gets the same function."""
+    checkpoint = random_checkpoint(network_for(rounded(0.35)), expansion=False)
+    channels = checkpoint.network["channels"][0]
+    eye = np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1)
+    plain = with_batchnorms({f"{IDENTITY}-conv2d_weight": eye,
+                             f"{IDENTITY}-conv2d_bias": np.zeros(channels, np.float32)})
+    params = checkpoint.arg_params | checkpoint.aux_params | plain
+    groups = [{name: params[name] for name in group} for group in checkpoint[2:4]]
+    checkpoint = checkpoint._replace(arg_params=groups[0], aux_params=groups[1])
+    assert "1.000001" in save_torchvision(checkpoint, tmp_path / "x")
+    again = convert(tmp_path / "x", "torchvision")
+    assert all(np.array_equal(array, params[name]) for name, array in (again.arg_params | again.aux_params).items())
+    save_timm(checkpoint, tmp_path / "y")
+    again = convert(tmp_path / "y", "timm")
+    x = np.random.RandomState(1).normal(0, 1, (1, 3, SIZE, SIZE)).astype(np.float32)
+    np.testing.assert_allclose(forward(again.arg_params | again.aux_params, x), forward(params, x), atol=1e-6)
+
+
 @pytest.mark.parametrize(("kind", "network", "model"), [
     ("torchvision", network_for(rounded(0.35)), "torchvision.models.mobilenet_v2(width_mult=0.35, num_classes=10)"),
     ("torchvision", network_for(rounded(1.4)), "torchvision.models.mobilenet_v2(width_mult=1.4, num_classes=10)"),

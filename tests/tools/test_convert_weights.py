@@ -79,7 +79,7 @@ def test_a_checkpoint_that_cannot_be_written_whole_is_not_written(checkpoint, tm
     (tmp_path / "other-0003.params").touch()
     message = tool("convert", tmp_path / "x.npz", tmp_path / "other", "--from", "npz", status=1)
     assert "other-0003.params: is there already" in message
-    for prefix in ("", f"{tmp_path}/", "/proc/x/y"):
+    for prefix in ("", f"{tmp_path}/", "/proc/x", f"{tmp_path}/y-0000.params", f"{tmp_path}/y-symbol.json"):
         assert "OUT_PREFIX" in tool("convert", tmp_path / "x.npz", prefix, "--from", "npz", status=1)
 
 
@@ -89,8 +89,8 @@ def test_real_weights_go_out_and_come_back_and_know_a_beagle(testdata, tmp_path)
     expected = {name: predict(published, 0, data) for name, data in images.items()}
     names = read_synset(testdata / "images" / "imagenet1k-synset.txt", 1000)
     for kind in ("torchvision", "timm", "npz"):
-        tool("export", published, tmp_path / f"{kind}.safetensors", "--to", kind)
-        tool("convert", tmp_path / f"{kind}.safetensors", tmp_path / kind, "--from", kind, "--multiplier", "1.0")
+        tool("export", published, tmp_path / f"{kind}-weights", "--to", kind)
+        tool("convert", tmp_path / f"{kind}-weights", tmp_path / kind, "--from", kind, "--multiplier", "1.0")
         for name, data in images.items():
             again = predict(tmp_path / kind, 0, data)
             np.testing.assert_allclose(again, expected[name], atol=1e-4, rtol=0)
@@ -139,6 +139,10 @@ def test_errors_of_both(checkpoint, tmp_path):
     assert "x-symbol.json: No such file" in tool("export", tmp_path / "x", tmp_path / "out", "--to", "npz", status=1)
     assert "--fold is for --to onnx" in tool("export", checkpoint, tmp_path / "out", "--to", "npz", "--fold", status=1)
     assert "is there already" in tool("export", checkpoint, text, "--to", "npz", status=1)
+    message = tool("export", checkpoint, tmp_path / "out.safetensors", "--to", "npz", status=1)
+    assert "out.safetensors: is the name of a file for --to torchvision or timm, not npz" in message
+    message = tool("export", f"{checkpoint}-0000.params", tmp_path / "out", "--to", "npz", status=1)
+    assert "give the prefix alone, without -0000.params" in message
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz")
     message = tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", status=1)

@@ -56,6 +56,7 @@ GOOD = (ROOT / "models" / "zoo.toml").read_text()
 
 
 @pytest.mark.parametrize("old, new, message", [
+    ("network = {multiplier = 1.4}", "network = {}", "network: give a multiplier"),
     ('file = "seed', 'file = "../seed', "file: not a file's plain name"),
     ('file = "seed-1_0-0000.params"\n', "", "has no file"),
     ('layout = "mxnet"', 'layout = "caffe"', "layout: give one of mxnet"),
