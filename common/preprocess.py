@@ -16,7 +16,6 @@ from common.errors import InputError, last_line
 from common.preprocessing_file import Preprocessing
 
 USUAL = Preprocessing()
-RGB_MEAN, RGB_STD = USUAL.mean, USUAL.std
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow opens EPS with Ghostscript, say
 
 

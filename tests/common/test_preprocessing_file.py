@@ -3,14 +3,13 @@ import json
 import pytest
 
 from common.errors import InputError
-from common.preprocess import RGB_MEAN, RGB_STD
 from common.preprocessing_file import Preprocessing, load_preprocessing, preprocessing_file, save_preprocessing
 
 GOOD = {"resize": 232, "crop": 224, "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 
 
 def test_absent_means_the_default(tmp_path):
-    assert load_preprocessing(tmp_path / "x") == (256, 224, RGB_MEAN, RGB_STD)
+    assert load_preprocessing(tmp_path / "x") == (256, 224, (123.68, 116.78, 103.94), (1, 1, 1))
 
 
 def test_what_is_saved_is_the_documented_json(tmp_path):
