@@ -41,7 +41,7 @@ def load_pretrained_arrays(name: str, folder=None, manifest=MANIFEST, **options)
         network = {"strides": "published", "padding": "symmetric", "repeats": REPEATS, **entry.network}
         network["channels"] = widths(network.pop("multiplier"))
         return checked(Checkpoint(network, entry.classes, *load_checkpoint_params(path), entry.preprocessing), path)
-    from common.conversion.convert import convert  # with h5py and safetensors, which the others do not need
+    from common.conversion.convert import convert  # MXNet's layout needs nothing of it
     checkpoint = convert(path, entry.layout, entry.network["multiplier"])
     if checkpoint.num_classes != entry.classes:
         raise InputError(f"{path}: has {checkpoint.num_classes} classes; {name} has {entry.classes}")

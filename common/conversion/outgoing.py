@@ -38,7 +38,8 @@ def save_torchvision(checkpoint: Checkpoint, path) -> str:
     Raises InputError where no such model computes the same.
     """
     whole = _portable(checkpoint, "torchvision")
-    params, again = without_expansion(whole), with_expansion(without_expansion(whole))
+    params = without_expansion(whole)
+    again = with_expansion(params)
     if any(not np.array_equal(again[name], array) for name, array in whole.items()):
         params = whole  # an expansion that would not come back as it is
     return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)

@@ -4,6 +4,7 @@ import re
 import numpy as np
 
 from common.checkpoint_arrays import unit_names
+from common.conversion.assemble import IDENTITY
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
 from common.conversion.readers import read_gluon, read_npz
 from common.errors import InputError
@@ -12,7 +13,6 @@ from symbols.architecture import REPEATS, STRIDES, architecture
 
 IGNORED = ".num_batches_tracked"  # PyTorch's counters
 FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name in a first block with an expansion
-STANDARD = sum(REPEATS)
 
 # how the axes of Keras's weights are put in MXNet's order: (out, in, height, width), (channels, 1, ...), (out, in)
 KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 0)}
@@ -67,7 +67,7 @@ def tflite_params(path) -> tuple:
     """Here, BatchNorm is folded: UNIT-conv2d_bias stands for it."""
     from common.conversion.tflite import read_tflite
     model = read_tflite(path)
-    units = [name for name in unit_names() if name != "seq-0-block0-exp"]
+    units = [name for name in unit_names() if name != IDENTITY]
     if len(model.layers) != len(units) + 1:
         raise InputError(f"{path}: has {len(model.layers)} layers with weights; MobileNetV2 has {len(units) + 1}")
     params = {}

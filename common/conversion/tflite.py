@@ -11,6 +11,7 @@ import numpy as np
 import tflite
 from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 
+from common.conversion.assemble import IDENTITY
 from common.conversion.tflite_graph import OPTIONS, Graph
 from common.errors import InputError, last_line
 from symbols.architecture import PADDINGS, REPEATS, STRIDES, architecture
@@ -244,8 +245,7 @@ def _stages(steps, blocks) -> tuple:
 
 def _units(plan) -> list:
     """The network's convolutions without the first block's expansion, which TensorFlow's has not."""
-    first_block, *others = plan.blocks
-    return [plan.first, *first_block.units[1:], *(unit for block in others for unit in block.units), plan.last]
+    return [unit for unit in plan.units if unit.name != IDENTITY]
 
 
 def _pixels(graph) -> tuple:
