@@ -100,11 +100,28 @@ def preprocess(image: np.ndarray, data_shape=None, preprocessing=USUAL) -> np.nd
     """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB.
 
     `data_shape`: (3, height, width), by default that of the crop. For another one the shorter side is resized in
-    proportion to its longer side.
+    proportion to its longer side. Raises InputError as `resized_crop`.
     """
-    _, crop_height, crop_width = data_shape or (3, preprocessing.crop, preprocessing.crop)
-    image = resize_shorter_side(image, preprocessing.resize_for(max(crop_height, crop_width)))
-    top, left = (image.shape[0] - crop_height) // 2, (image.shape[1] - crop_width) // 2
-    rgb = image[top:top + crop_height, left:left + crop_width, ::-1].astype(np.float32)
-    rgb = (rgb - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1)[np.newaxis])
+    _, height, width = data_shape or (3, preprocessing.crop, preprocessing.crop)
+    cropped = resized_crop(image, preprocessing.resize_for(max(height, width)), height, width)
+    data = np.empty((1, 3, height, width), np.float32)
+    for channel, plane in enumerate(reversed(cv2.split(cropped))):
+        np.subtract(plane, np.float32(preprocessing.mean[channel]), out=data[0, channel])
+        data[0, channel] /= np.float32(preprocessing.std[channel])
+    return data
+
+
+def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.ndarray:
+    """The centre, of `height` and `width` pixels, of `resize_shorter_side(image, length)`, to the bit.
+
+    What is right of it and below it is not computed. Raises InputError for a strip that would need gigabytes.
+    """
+    resized_width, resized_height = size_for_shorter_side(*image.shape[:2], length)
+    if resized_width * resized_height > Image.MAX_IMAGE_PIXELS:
+        raise InputError(f"{image.shape[1]}x{image.shape[0]} pixels are too many when the shorter side has {length}")
+    top, left = (resized_height - height) // 2, (resized_width - width) // 2
+    scale_y, scale_x = resized_height / image.shape[0], resized_width / image.shape[1]
+    # a little more than the crop covers; what OpenCV makes of it has the size that the scale gives, rounded
+    seen = image[:int((top + height) / scale_y) + 3, :int((left + width) / scale_x) + 3]
+    resized = cv2.resize(seen, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_AREA)
+    return resized[top:top + height, left:left + width]

@@ -1,0 +1,100 @@
+"""Widen a network's layers by channels of zeros, so that their number is a multiple of a vector's."""
+from typing import NamedTuple
+
+import numpy as np
+
+from common.symbol_attributes import SCALARS, Attributes
+from common.symbol_json import INPUT, SOFTMAX_OPS
+
+# operators of which a channel of the output depends on the same channel of the inputs alone
+CHANNELWISE = {"Activation", "clip", "elemwise_add", "broadcast_add", "Pooling", "Pad", "Dropout", "Flatten", *SCALARS}
+
+
+class Width(NamedTuple):
+    """Channels of a node's output: those of the network as it was, and those added after them."""
+    channels: int
+    added: int
+
+
+def pad_channels(graph, params, multiple: int) -> tuple:
+    """(graph, params) of a network that computes the same, whose convolutions have a `multiple` of channels.
+
+    What the added channels hold reaches no output: the weights that read them are zero. A network with a layer that
+    this does not know how to widen is returned as it is.
+
+    Parameters
+    ----------
+    graph : dict of `common.symbol_json`, without BatchNorm (`fold_batch_norm`); not changed.
+    params : dict of str to numpy.ndarray; not changed.
+    """
+    nodes, new_params, widths = [], dict(params), {}
+    outputs = _of_output(graph)
+    for position, node in enumerate(graph["nodes"]):
+        if node["op"] == "null":
+            nodes.append(node)
+            if node["name"] == INPUT:
+                widths[position] = Width(3, 0)
+            continue
+        before = {widths[i] for i, *_ in node["inputs"] if i in widths}
+        if len(before) != 1:
+            return graph, params
+        arrays = [graph["nodes"][i]["name"] for i, *_ in node["inputs"][1:]]
+        change = LAYERS.get(node["op"])
+        if change is None:
+            return graph, params
+        changed = change(node, arrays, before.pop(), new_params, 1 if position in outputs else multiple)
+        if changed is None:
+            return graph, params
+        nodes.append(changed[0])
+        widths[position] = changed[1]
+    return {**graph, "nodes": nodes}, new_params
+
+
+def _of_output(graph):
+    """Positions of the nodes whose channels are the output's."""
+    found, pending = set(), [i for i, *_ in graph["heads"]]
+    while pending:
+        i = pending.pop()
+        found.add(i)
+        if graph["nodes"][i]["op"] in CHANNELWISE | set(SOFTMAX_OPS):
+            pending += [source for source, *_ in graph["nodes"][i]["inputs"] if source not in found]
+    return found
+
+
+def _convolution(node, arrays, before, params, multiple):
+    attrs = Attributes(node)
+    filters, groups = attrs["num_filter"], attrs["num_group"]
+    new_attrs = dict(node["attrs"])
+    if groups == 1:
+        after = Width(filters, -filters % multiple)
+        _append(params, arrays[0], 1, before.added)
+    elif groups == filters == before.channels and multiple > 1:
+        after = before
+        new_attrs["num_group"] = str(groups + after.added)
+    else:
+        return None
+    for name in arrays:
+        _append(params, name, 0, after.added)
+    new_attrs["num_filter"] = str(filters + after.added)
+    return {**node, "attrs": new_attrs}, after
+
+
+def _fully_connected(node, arrays, before, params, multiple):
+    width = params[arrays[0]].shape[1]  # of all pixels, a channel after the other
+    _append(params, arrays[0], 1, before.added * (width // before.channels))
+    return node, Width(Attributes(node)["num_hidden"], 0)
+
+
+def _channelwise(node, arrays, before, params, multiple):
+    return node, before
+
+
+def _append(params, name, axis, count):
+    if count:
+        shape = list(params[name].shape)
+        shape[axis] = count
+        params[name] = np.concatenate([params[name], np.zeros(shape, params[name].dtype)], axis)
+
+
+LAYERS = {"Convolution": _convolution, "FullyConnected": _fully_connected,
+          **dict.fromkeys([*CHANNELWISE, *SOFTMAX_OPS], _channelwise)}
