@@ -6,7 +6,6 @@ PREFIX-preprocess.json beside the checkpoint says, where it is there and no flag
     python eval_imagenet.py ... --backend tvm --target llvm       the network as TVM compiles it for this processor
     python eval_imagenet.py ... --predictions images.csv --per-class classes.csv --synset data/imagenet1k-synset.txt
 """
-import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -86,19 +85,16 @@ def with_mxnet(args):
 
 def with_tvm(args):
     """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
-    from common.tvm_compile import compile_network, load_network, resolve_target
-    from common.tvm_runtime import device_name
+    from common.inference.network import open_network
+    from common.inference.runtime import device_name
 
-    network = load_network(args.model_prefix, args.epoch, (args.batch_size, *args.image_shape))
-    name = args.target or "opencl"
-    target, device = resolve_target(name)
+    data_shape = (args.batch_size, *args.image_shape)
+    compiled = open_network(args.model_prefix, args.epoch, data_shape, args.target or "opencl")
 
     def build():
-        print(f"compiling for {name}, half a minute or so", file=sys.stderr)
-        compiled = compile_network(network, target, device)
         print(f"device: {device_name(compiled.device)}", flush=True)
         return lambda data: compiled.predict(data.asnumpy())
-    return network.num_classes, build
+    return compiled.num_classes, build
 
 
 BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}

@@ -1,14 +1,19 @@
 #!/usr/bin/env python
-"""Compile an MXNet checkpoint with TVM for an OpenCL device, and print the top-5 of photographs.
+"""Compile an MXNet checkpoint with TVM for an OpenCL device, and classify photographs with it.
 
-MXNet is not needed (only for --verify). Examples:
+Prints the time and the top-5 of each photograph; of a folder, or with --output, a table of all of them, computed in
+batches. The compiled network is kept: the next run starts at once. MXNet is not needed (only for --verify). Examples:
 
     python from_mxnet.py                                   data/cat.jpg with the published 1.0 weights
     python from_mxnet.py dog.jpg --target llvm             on this processor instead of an OpenCL device
     python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 32 --synset demo/synset.txt
+    python from_mxnet.py photographs --output top5.csv     all images in a folder and the folders in it
+    python from_mxnet.py --export bundle --target llvm     a folder that runs without this repository
 """
 import importlib
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,19 +21,25 @@ import numpy as np
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
+from common.inference.classify import images_in
+from common.inference.tables import answers_table, table_file
+from common.inference.tabulate import best, tabulate
 from common.labels import read_synset
 from common.preprocess import preprocess, read_image
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED = "published-1_0"  # of models/zoo.toml
+PHOTOGRAPH = str(HERE / "data" / "cat.jpg")
+PRECISIONS = ("float32", "float16", "int8")
 TOLERANCE = 1e-4
+REPEAT, BATCH_SIZE = 3, 16
 
 
 def get_args_parser():
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("images", nargs="*", metavar="IMAGE", default=[str(HERE / "data" / "cat.jpg")],
-                        help="photographs to classify")
+    parser.add_argument("images", nargs="*", metavar="FILE|DIR",
+                        help="photographs to classify, or folders of them (default: data/cat.jpg)")
     model = parser.add_argument_group("checkpoint")
     model.add_argument("--model-prefix", help="PREFIX of PREFIX-symbol.json (default: the published 1.0 weights, from "
                                               "models/ or downloaded)")
@@ -38,37 +49,83 @@ def get_args_parser():
     add_preprocessing_args(model, "--model-prefix")
     device = parser.add_argument_group("device")
     device.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
-    device.add_argument("--repeat", type=positive, default=3, help="runs of each image; the first builds the kernels")
+    device.add_argument("--precision", choices=PRECISIONS, default="float32", help="what the network computes in")
+    device.add_argument("--records", metavar="FILE", default="auto", help="tuning records of tools/tune.py; auto: "
+                        "those in tuning/ that fit the device best; none: untuned")
     device.add_argument("--list-devices", action="store_true", help="list OpenCL platforms and devices, and end")
-    device.add_argument("--verify", action="store_true",
-                        help=f"compare with MXNet's output; fail above {TOLERANCE:g}")
+    one = parser.add_argument_group("one photograph after the other")
+    one.add_argument("--repeat", type=positive, help=f"runs of each (default: {REPEAT})")
+    many = parser.add_argument_group("a folder, or many photographs")
+    many.add_argument("--output", type=table_file, metavar="FILE", help="table to write, .csv or .json (default, of a "
+                                                                        "folder: CSV on standard output)")
+    many.add_argument("--batch-size", type=positive, help=f"images that the network takes at a time (default: "
+                                                          f"{BATCH_SIZE})")
+    many.add_argument("--data-nthreads", type=positive, help="threads that decode images (default: one for each core "
+                                                             "that may be used)")
+    more = parser.add_argument_group("compiled networks")
+    more.add_argument("--export", metavar="DIR", help="write the compiled network to a folder, with programs that run "
+                      "it without this repository; without FILE or DIR, end then")
+    more.add_argument("--no-cache", action="store_true", help="compile anew, and do not keep it")
+    more.add_argument("--clear-cache", action="store_true", help="remove the compiled networks that are kept, and end")
+    more.add_argument("--verify", action="store_true", help=f"compare with MXNet's output, of many images that of the "
+                      f"first batch; fail above {TOLERANCE:g} in float32")
     return parser
 
 
 def main(args):
-    if args.verify:
-        mxnet_predict = import_mxnet_predict()  # before TVM
-    from common import tvm_runtime
+    mxnet_predict = import_mxnet_predict() if args.verify else None  # before TVM
     if args.list_devices:
-        for line in tvm_runtime.list_devices():
+        from common.inference.runtime import list_devices
+        for line in list_devices():
             print(line, flush=True)
         return
+    if args.clear_cache:
+        from common.inference.cache import clear_cache
+        if left := clear_cache():
+            print(f"{left} compiled networks are in use and were left", file=sys.stderr)
+        return
 
+    many = args.output is not None or any(map(os.path.isdir, args.images))
+    only_export = bool(args.export) and not args.images and not many
+    check_arguments(args, many, only_export)
     check_published_weights(args)
     args = completed(args, args.model_prefix)
-    inputs = [preprocess(read_image(path), args.image_shape, preprocessing_of(args)) for path in args.images]
-    from common.tvm_compile import compile_network, load_network, resolve_target
-    network = load_network(args.model_prefix, args.epoch, (1, *args.image_shape))
-    synset = read_synset(args.synset, network.num_classes)
-    target, device = resolve_target(args.target)
-    print(f"compiling for {args.target}, half a minute or so", file=sys.stderr)
-    compiled = compile_network(network, target, device)
+    from common.inference.export import is_for_another_machine
+    if args.export and is_for_another_machine(args.target):
+        if not only_export:
+            raise InputError(f"--target {args.target!r} cannot run here: give --export without photographs")
+        export_elsewhere(args, args.batch_size or 1)
+    elif only_export:
+        open_compiled(args, args.batch_size or 1)
+    elif many:
+        table(args, mxnet_predict)
+    else:
+        print_out(args, mxnet_predict)
 
-    print(f"device: {tvm_runtime.device_name(compiled.device)}")
+
+def check_arguments(args, many, only_export):
+    """Refuse what would be ignored."""
+    if args.repeat and (many or only_export):
+        raise InputError("--repeat is for photographs that are printed one by one: leave it out")
+    if args.batch_size and not (many or only_export):
+        raise InputError("--batch-size is for a folder, --output or --export: photographs are printed one by one")
+    if args.data_nthreads and not many:
+        raise InputError("--data-nthreads is for a folder or --output: photographs are printed one by one")
+    if args.verify and only_export:
+        raise InputError("--verify: with what photographs? give FILE or DIR beside --export")
+
+
+def print_out(args, mxnet_predict):
+    """The time and the top-5 of each photograph, one at a time."""
+    paths = args.images or [PHOTOGRAPH]
+    inputs = [preprocess(read_image(path), args.image_shape, preprocessing_of(args)) for path in paths]
+    compiled = open_compiled(args, 1)
+    synset = read_synset(args.synset, compiled.num_classes)
+    print(device_line(compiled))
     outputs = []
-    for path, data in zip(args.images, inputs):
+    for path, data in zip(paths, inputs):
         print(path)
-        for _ in range(args.repeat):
+        for _ in range(args.repeat or REPEAT):
             probabilities = classify(compiled, data, synset)
         outputs.append(probabilities)
     if args.verify:
@@ -80,7 +137,7 @@ def classify(compiled, data, synset):
     start = time.perf_counter()
     probabilities = compiled.predict(data)
     ran = time.perf_counter()
-    top = np.argsort(-probabilities[0], kind="stable")[:5]
+    top = best(probabilities[0])
     end = time.perf_counter()
     print(f"elapsed: {(end - start) * 1e3:.1f}ms ({(ran - start) * 1e3:.1f}ms)")
     for rank, label in enumerate(top, start=1):
@@ -88,13 +145,88 @@ def classify(compiled, data, synset):
     return probabilities
 
 
-def verify(args, mxnet_predict, inputs, outputs):
+def table(args, mxnet_predict):
+    """A table of all photographs; what cannot be read is told, noted in the table, and passed over."""
+    paths = args.images or [PHOTOGRAPH]
+    total = sum(1 for _ in images_in(paths))
+    if not total:
+        raise InputError(f"{', '.join(args.images)}: no images there")
+    with answers_table(args.output) as write:  # opened before anything is compiled: a slip shows at once
+        compiled = open_compiled(args, args.batch_size or BATCH_SIZE)
+        synset = read_synset(args.synset, compiled.num_classes)
+        print(device_line(compiled), file=sys.stderr)
+        compiled.predict(np.zeros(compiled.data_shape, np.float32))  # the first run builds OpenCL's kernels
+        done = tabulate(images_in(paths), total, write, synset, bar=bool(args.output) or not sys.stdout.isatty(),
+                        predict=verified(args, mxnet_predict, compiled.predict) if args.verify else compiled.predict,
+                        data_shape=compiled.data_shape, preprocessing=preprocessing_of(args),
+                        threads=args.data_nthreads)
+    print(done, file=sys.stderr)
+    if not done.classified:
+        raise InputError("none of the images could be read")
+
+
+def open_compiled(args, batch_size):
+    """The compiled network, which is also exported where that is asked for."""
+    from common.inference.network import open_network
+    if args.export:
+        from common.inference.export import check_destination, export
+        check_destination(args.export)
+    compiled = open_network(args.model_prefix, args.epoch, (batch_size, *args.image_shape), args.target,
+                            precision=args.precision, records=None if args.records == "none" else args.records,
+                            cache=not args.no_cache)
+    print(tuning_line(compiled), file=sys.stderr)
+    if args.export:
+        export(compiled.folder, args.export, args.synset, preprocessing_of(args), args.target)
+        print(f"exported to {args.export}", file=sys.stderr)
+    return compiled
+
+
+def export_elsewhere(args, batch_size):
+    """A bundle for another machine, whose code cannot run here."""
+    from common.inference.export import check_destination, export
+    from common.inference.network import compile_elsewhere
+    check_destination(args.export)
+    with tempfile.TemporaryDirectory(prefix="mobilenetv2-") as folder:
+        compile_elsewhere(folder, args.model_prefix, args.epoch, (batch_size, *args.image_shape), args.target,
+                          args.precision, None if args.records in ("auto", "none") else args.records)
+        export(folder, args.export, args.synset, preprocessing_of(args), args.target)
+    print(f"exported to {args.export}", file=sys.stderr)
+
+
+def tuning_line(compiled):
+    if not compiled.tuned:
+        return "untuned: no tuning records fit this device and network (tools/tune.py makes some)"
+    return f"tuned: {compiled.tuned} of {compiled.tuned + compiled.untuned} kinds of layers, by {compiled.records}"
+
+
+def device_line(compiled):
+    from common.inference.runtime import device_name
+    return f"device: {device_name(compiled.device)}"
+
+
+def verified(args, mxnet_predict, predict):
+    """`predict`, whose first batch is compared with MXNet's answers."""
+    seen = []
+
+    def compared(data):
+        probabilities = predict(data)
+        if not seen:
+            seen.append(verify(args, mxnet_predict, [data], [probabilities], sys.stderr))
+        return probabilities
+    return compared
+
+
+def verify(args, mxnet_predict, inputs, outputs, file=None):
+    """Fails above TOLERANCE in float32; of the other precisions the difference is told."""
     expected = [mxnet_predict(args.model_prefix, args.epoch, data) for data in inputs]
     difference = float(np.abs(np.subtract(expected, outputs)).max())
     name = "OpenCL" if args.target.split()[0] == "opencl" else args.target.split()[0]
-    if not difference <= TOLERANCE:
+    if args.precision != "float32":
+        print(f"{name} in {args.precision} and MXNet differ by {difference:.1e} at most", file=file)
+    elif difference <= TOLERANCE:
+        print(f"{name} and MXNet agree (max difference {difference:.1e})", file=file)
+    else:
         raise InputError(f"{name} and MXNet disagree (max difference {difference:.1e}, allowed {TOLERANCE:g})")
-    print(f"{name} and MXNet agree (max difference {difference:.1e})")
 
 
 def import_mxnet_predict():

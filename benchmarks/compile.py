@@ -16,12 +16,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from common.find_mxnet import mx  # noqa: F401  (before TVM)
+
+# isort: split
 from benchmarks.results import machine, write_csv
 from common.arguments import ArgumentParser
-from common.find_mxnet import mx  # noqa: F401  (before TVM)
+from common.compiler.build import build, save
+from common.compiler.checkpoint import to_relay
+from common.compiler.targets import host_cpu, resolve_target
 from common.symbol_json import fold_batch_norm, load_symbol, parameter_names
-from common.tvm_compile import compile_network, resolve_target, to_relay
-from common.tvm_runtime import host_cpu
 from symbols.mobilenetv2 import get_symbol
 
 SHAPE = (1, 3, 224, 224)
@@ -38,17 +41,23 @@ def network():
     return graph, {name: np.ones(shapes[name], np.float32) for name in parameter_names(graph)}
 
 
+def compile_network(graph, params, target):
+    """As `python -m common.compiler` does: built, and written to files."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(build(to_relay(graph, params, SHAPE), resolve_target(target)), folder, {})
+
+
 def main(args):
     graph, params = network()
     ways = {"folded by fold_batch_norm": lambda: fold_batch_norm(graph, params), "left to TVM": lambda: (graph, params)}
     rows = []
     for target in args.targets:
         seconds = {way: [] for way in ways}
-        compile_network(to_relay(*fold_batch_norm(graph, params), SHAPE), *resolve_target(target))
+        compile_network(*fold_batch_norm(graph, params), target)
         for _ in range(args.rounds):
             for way, prepare in ways.items():
                 start = time.perf_counter()
-                compile_network(to_relay(*prepare(), SHAPE), *resolve_target(target))
+                compile_network(*prepare(), target)
                 seconds[way].append(time.perf_counter() - start)
         base = statistics.median(seconds["left to TVM"])
         for way, times in seconds.items():

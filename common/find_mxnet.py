@@ -3,7 +3,7 @@
     from common.find_mxnet import mx
 
 Everything that needs MXNet imports it from here. MXNet has to come before TVM in one process: TVM loads its LLVM for
-everyone, and MXNet then crashes on it. (`common.tvm_runtime` owns what comes after: pyopencl, then TVM.)
+everyone, and MXNet then crashes on it. (`common.inference.runtime` owns what comes after: pyopencl, then TVM.)
 """
 import os
 import sys

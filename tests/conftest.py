@@ -1,4 +1,4 @@
-"""What the tests share. MXNet is imported here, before anything brings TVM in."""
+"""What the tests share. MXNet is imported here, then all of TVM: both come before what imports TVM's runtime alone."""
 import os
 from pathlib import Path
 
@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from common.find_mxnet import mx
+
+# isort: split
+import common.compiler  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +21,15 @@ def testdata():
     if not folder:
         pytest.skip("MOBILENETV2_TESTDATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_networks(tmp_path_factory):
+    """The folder of compiled networks, of this run of the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("compiled")
+        patch.setenv("MOBILENETV2_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -55,4 +67,18 @@ def checkpoint(tmp_path_factory):
     arg_params, aux_params = random_params(symbol, (1, 3, 64, 64))
     save_checkpoint(prefix, 0, symbol, *({name: mx.nd.array(array) for name, array in params.items()}
                                          for params in (arg_params, aux_params)))
+    return prefix
+
+
+@pytest.fixture(scope="session")
+def one_convolution(tmp_path_factory):
+    """PREFIX of a checkpoint (epoch 0) that TVM compiles in a second: a convolution for 8x8 images, 3 classes."""
+    from common.checkpoint import save_checkpoint
+    from tests.networks import random_params
+    prefix = tmp_path_factory.mktemp("one_convolution") / "one"
+    net = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=4, name="conv")
+    net = mx.sym.flatten(mx.sym.Pooling(mx.sym.clip(net, 0, 6), global_pool=True, pool_type="avg", kernel=(1, 1)))
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=3, name="fc"), name="softmax")
+    save_checkpoint(prefix, 0, net, *({name: mx.nd.array(array) for name, array in part.items()}
+                                      for part in random_params(net, (1, 3, 8, 8))))
     return prefix

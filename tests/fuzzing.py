@@ -131,7 +131,7 @@ class Readers:
     def imports(kind):
         """All that is imported later, so that the limit of memory comes on top of it."""
         if kind == "network":
-            import common.tvm_compile
+            import common.compiler.checkpoint
             return
         import onnx
 
@@ -172,7 +172,7 @@ class Readers:
             onnx.checker.check_model(model, full_check=True)
 
     def network(self, path):
-        from common.tvm_compile import load_network
+        from common.compiler.checkpoint import load_network
         prefix = str(path).removesuffix("-symbol.json")
         os.symlink(self._seeds / "all.params", f"{prefix}-0000.params")
         try:

@@ -27,7 +27,7 @@ def demo(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("block", [
-    pytest.param(block, id=f"block{i}", marks=[pytest.mark.long] if "compile_network" in block else [])
+    pytest.param(block, id=f"block{i}", marks=[pytest.mark.long] if "open_network" in block else [])
     for i, block in enumerate(BLOCKS)])
 def test_code_runs_as_pasted(block, demo, capsys):
     exec(block, {})

@@ -1,23 +1,18 @@
 """Networks compiled with TVM against MXNet. A build takes seconds to tens of seconds: few and small ones here."""
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from common.errors import InputError
 from common.find_mxnet import mx
+from common.inference.network import open_network
 from common.mxnet_predict import predict
-from common.tvm_compile import compile_network, load_network, resolve_target
 from symbols import mobilenetv2_gluon
-from tests.conftest import ROOT
 from tests.networks import random_params
 
 TOLERANCE = 1e-4
 
 
 def check_agreement(prefix, shape, target, epoch=0):
-    network = compile_network(load_network(prefix, epoch, shape), *resolve_target(target))
+    network = open_network(prefix, epoch, shape, target, cache=False)
     rng = np.random.RandomState(5)
     for _ in range(3):
         data = rng.normal(0, 1, shape).astype(np.float32)
@@ -61,44 +56,3 @@ def test_llvm_agrees_with_mxnet_on_gluons_export_with_same_padding(tmp_path):
 def test_targets_agree_with_mxnet_everywhere(tmp_path, target, multiplier, strides, padding, size):
     export(tmp_path / "exported", (3, size, size), multiplier=multiplier, strides=strides, padding=padding)
     check_agreement(tmp_path / "exported", (1, 3, size, size), target, epoch=3)
-
-
-@pytest.mark.parametrize("target", ["fpga", "", "opencl -foo=1", "opencl -max_num_threads=many", "{}"])
-def test_unknown_targets_are_refused(target):
-    with pytest.raises(InputError, match="unknown target"):
-        resolve_target(target)
-
-
-@pytest.mark.parametrize("target", ["hexagon", "c", "llvm -mtriple=riscv64-unknown-linux-gnu"])
-def test_targets_that_cannot_run_here_are_refused(target):
-    with pytest.raises(InputError, match="cannot run here"):
-        resolve_target(target)
-
-
-@pytest.mark.parametrize("mcpu", ["native", "pentium9"])
-def test_unknown_processors_are_refused(mcpu):
-    with pytest.raises(InputError, match=f"no processor '{mcpu}'"):
-        resolve_target(f"llvm -mcpu={mcpu}")
-
-
-def test_mxnet_after_tvm_is_refused_before_it_crashes():
-    process = subprocess.run([sys.executable, "-c", "import common.tvm_runtime, common.find_mxnet"], cwd=ROOT,
-                             capture_output=True, text=True, check=False)
-    assert process.returncode == 1
-    assert "ImportError: import common.find_mxnet before TVM" in process.stderr
-
-
-def test_parameters_that_do_not_fit_the_symbol_are_refused(checkpoint, tmp_path, capfd):
-    symbol = (checkpoint.parent / "small-symbol.json").read_text()
-    (tmp_path / "x-symbol.json").write_text(symbol)
-    params = mx.nd.load(f"{checkpoint}-0000.params")
-    mx.nd.save(str(tmp_path / "x-0000.params"), {k: v for k, v in params.items() if k != "arg:fc_bias"})
-    with pytest.raises(InputError, match="has no 'fc_bias'"):
-        load_network(tmp_path / "x", 0, (1, 3, 64, 64))
-    mx.nd.save(str(tmp_path / "x-0001.params"), {**params, "arg:fc_weight": mx.nd.zeros((10, 7))})
-    mx.nd.save(str(tmp_path / "x-0002.params"), {**params, "arg:last-1x1-conv-batchnorm_gamma": mx.nd.zeros((7,))})
-    for epoch in (1, 2):
-        with pytest.raises(InputError, match="do not fit") as error:
-            load_network(tmp_path / "x", epoch, (1, 3, 64, 64))
-        assert "\n" not in str(error.value)
-    assert capfd.readouterr().err == ""

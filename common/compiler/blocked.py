@@ -1,0 +1,117 @@
+"""Blocked channels: what makes TVM lay a network out as NCHW16c, and use the templates of `common.compiler.schedules`.
+
+A target says so by a key, as in `llvm -keys=nchw16c,cpu`.
+"""
+from math import gcd
+
+import tvm
+from tvm import relay
+from tvm.relay import dataflow_pattern
+from tvm.relay.op.strategy.generic import (
+    conv2d_NCHWc_strategy,
+    depthwise_conv2d_NCHWc_strategy,
+    wrap_compute_conv2d,
+    wrap_topi_schedule,
+)
+from tvm.topi.nn import conv2d_alter_layout
+
+from common.compiler import schedules
+
+# a target's key for the layout: channels in a block
+BLOCKS = {"nchw16c": 16, "nchw8c": 8, "nchw4c": 4}
+X86_VECTORS = ((16, "avx512f"), (8, "avx2"))
+# a convolution's borders become loops of their own, so that the others need no test for them
+PASS_CONFIG = {"tir.LoopPartition": {"partition_const_loop": True}}
+
+
+@conv2d_alter_layout.register(list(BLOCKS))
+def _alter_layout(attrs, inputs, tinfos, out_type):
+    """The convolution over blocks of channels; None (as it is) where it is grouped, but not depthwise."""
+    data, kernel = tinfos
+    if attrs["data_layout"] != "NCHW" or attrs["kernel_layout"] != "OIHW":
+        return None
+    outputs, per_group, *_ = (int(n) for n in kernel.shape)
+    channels, block = int(data.shape[1]), block_of(tvm.target.Target.current())
+    inner, outer = gcd(channels, block), gcd(outputs, block)
+    new = {key: attrs[key] for key in attrs.keys()}  # noqa: SIM118 (not a dict)
+    new |= {"channels": outputs, "data_layout": f"NCHW{inner}c" if inner > 1 else "NCHW",
+            "out_layout": f"NCHW{outer}c"}
+    if attrs.groups == 1:
+        return relay.nn.contrib_conv2d_nchwc(*inputs, **new | {"kernel_layout": f"OIHW{inner}i{outer}o"})
+    if attrs.groups == channels == outputs and per_group == 1:
+        return relay.nn.contrib_depthwise_conv2d_nchwc(*inputs, **new | {"kernel_layout": f"OIHW1i{outer}o"})
+    return None
+
+
+def layout_for(target, floats: int = 0) -> str:
+    """The layout of which a block is a vector of the processor that `target` compiles for; "" where that is none.
+
+    `floats`: the numbers in a vector, where the target does not tell, as OpenCL's on a processor.
+    """
+    if target.kind.name == "llvm":
+        floats = next((width for width, feature in X86_VECTORS if _is_x86(target)
+                       and tvm.target.codegen.target_has_features(feature, target)), 4)
+    return f"nchw{min(floats, 16)}c" if f"nchw{min(floats, 16)}c" in BLOCKS else ""
+
+
+def _is_x86(target) -> bool:
+    triple = str(target.attrs.get("mtriple", "")) or tvm.target.codegen.llvm_get_system_triple()
+    return triple.startswith(("x86_64", "i386", "i686"))
+
+
+def layout_of(target) -> str:
+    """The key of the layout among the target's, or "" for TVM's own."""
+    return next((key for key in target.keys if key in BLOCKS), "")
+
+
+def block_of(target) -> int:
+    """Channels in a block of the layout; 1 for TVM's own."""
+    return BLOCKS.get(layout_of(target), 1)
+
+
+def lay_out(module, target):
+    """`module` (tvm.IRModule, NCHW) over the blocks of channels that `target` has a layout for, or as it is."""
+    if not layout_of(target):
+        return module
+    module["main"] = dataflow_pattern.rewrite(_DenseAsConvolution(block_of(target)), module["main"])
+    with target, tvm.transform.PassContext(opt_level=3):
+        return tvm.transform.Sequential([relay.transform.InferType(), relay.transform.CanonicalizeOps(),
+                                         relay.transform.AlterOpLayout(), relay.transform.InferType()])(module)
+
+
+class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):
+    """A fully connected layer as a 1x1 convolution, for which the images of a batch are the pixels of one row.
+
+    Its units are made a multiple of `block` by some of zeros, which are left out of the result.
+    """
+
+    def __init__(self, block):
+        super().__init__(require_type=True)
+        self.block = block
+        self.pattern = dataflow_pattern.is_op("nn.dense")(dataflow_pattern.wildcard(), dataflow_pattern.wildcard())
+
+    def callback(self, pre, post, node_map):
+        data, weight = post.args
+        (batch, channels), (units, _) = (map(int, argument.checked_type.shape) for argument in pre.args)
+        if pre.checked_type.dtype != "float32":
+            return post
+        row = relay.reshape(relay.transpose(data), (1, channels, 1, batch))
+        more = -units % self.block
+        kernel = relay.reshape(relay.nn.pad(weight, ((0, more), (0, 0))), (units + more, channels, 1, 1))
+        sums = relay.nn.conv2d(row, kernel, kernel_size=(1, 1), channels=units + more)
+        return relay.strided_slice(relay.transpose(relay.reshape(sums, (units + more, batch))), (0, 0), (batch, units))
+
+
+def _strategy(compute, schedule, name):
+    def strategy(attrs, inputs, out_type, target):
+        chosen = relay.op.OpStrategy()
+        chosen.add_implementation(wrap_compute_conv2d(compute, need_data_layout=True, need_out_layout=True),
+                                  wrap_topi_schedule(schedule), name=name)
+        return chosen
+    return strategy
+
+
+conv2d_NCHWc_strategy.register(list(BLOCKS))(
+    _strategy(schedules.conv2d, schedules.schedule_conv2d, "conv2d.blocked"))
+depthwise_conv2d_NCHWc_strategy.register(list(BLOCKS))(
+    _strategy(schedules.depthwise_conv2d, schedules.schedule_depthwise_conv2d, "depthwise_conv2d.blocked"))

@@ -1,0 +1,69 @@
+"""Build a network for a target, and write what runs it where there is no compiler."""
+import errno
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import tvm
+from tvm import autotvm, relay
+from tvm.contrib import cc
+
+from common.compiler.blocked import PASS_CONFIG, lay_out
+from common.compiler.checkpoint import Network
+from common.errors import InputError, last_line
+
+logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
+
+
+def with_precision(network: Network, precision: str, target) -> Network:
+    """`network` computing in `precision`. Raises InputError for one that there is not."""
+    if precision != "float32":
+        raise InputError(f"unknown precision {precision!r}: give float32")
+    return network
+
+
+class Built(NamedTuple):
+    library: tvm.relay.backend.executor_factory.GraphExecutorFactoryModule
+    tuned: int    # of its layers that have schedules to choose from, those that tuning records chose, alike ones once
+    untuned: int
+
+
+def build(network: Network, target, records=()) -> Built:
+    """`network` for what `resolve_target` gives, by tuning records as those of common.compiler.records.Records."""
+    with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        library = relay.build(lay_out(network.module, target), target=target, params=network.params)
+    return Built(library, len(best.found), len(best.missing))
+
+
+class _Best(autotvm.task.ApplyHistoryBest):
+    """AutoTVM's choice of the fastest record, which keeps account of what it was asked for."""
+
+    def __init__(self, records):
+        super().__init__(records)
+        self._recorded = {record[0].task.workload for record in records}
+        self.found, self.missing = set(), set()
+
+    def _query_inside(self, target, workload):
+        (self.found if workload in self._recorded else self.missing).add(workload)
+        return super()._query_inside(target, workload)
+
+
+def save(library, folder, description: dict, **options) -> None:
+    """Write network.so, graph.json, network.params and `description` as network.json.
+
+    `options` are those of TVM's export_library, as cc="aarch64-linux-gnu-g++". Raises InputError where there is no C++
+    compiler to link with, OSError where the files cannot be written.
+    """
+    if not ({"cc", "fcompile"} & options.keys() or cc.get_cc()):
+        raise InputError("compiling needs a C++ compiler: install g++")
+    folder = Path(folder)
+    (folder / "network.params").write_bytes(relay.save_param_dict(library.get_params()))
+    (folder / "graph.json").write_text(library.get_graph_json())
+    with tempfile.TemporaryDirectory(dir=folder) as objects:
+        try:
+            library.get_lib().export_library(str(folder / "network.so"), workspace_dir=objects, **options)
+        except RuntimeError as error:
+            raise OSError(errno.EIO, f"cannot be linked: {last_line(error)}", str(folder / "network.so")) from None
+    (folder / "network.json").write_text(json.dumps(description, indent=1) + "\n")

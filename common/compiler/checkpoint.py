@@ -1,0 +1,80 @@
+"""An MXNet checkpoint in Relay, TVM's language of networks."""
+from typing import NamedTuple
+
+import numpy as np
+import tvm
+from tvm import relay
+from tvm.relay.frontend import mxnet as frontend
+
+from common.channel_padding import pad_channels
+from common.checkpoint_arrays import parameter_shapes
+from common.errors import InputError, last_line
+from common.image_size import check_image_size
+from common.params_file import checkpoint_files, load_checkpoint_params
+from common.symbol_json import INPUT, fold_batch_norm, load_symbol, parameter_names
+from symbols.mobilenetv2_json import get_graph
+
+
+def _fully_connected(inputs, attrs):
+    """MXNet's FullyConnected in Relay. TVM's own converter imports MXNet, to ask it for its version."""
+    data, weight = inputs[:2]
+    if attrs.get_bool("flatten", True):
+        data = relay.nn.batch_flatten(data)
+    out = relay.nn.dense(data, weight, units=attrs.get_int("num_hidden"))
+    return out if attrs.get_bool("no_bias", False) else relay.nn.bias_add(out, inputs[2], axis=-1)
+
+
+frontend._convert_map["FullyConnected"] = _fully_connected
+tvm.ir.diagnostics.override_renderer(lambda context: None)  # pages of a type error, before the exception says it
+
+
+class Network(NamedTuple):
+    """A checkpoint in Relay, ready to be compiled for input `data` of `data_shape`."""
+    module: tvm.IRModule
+    params: dict
+    data_shape: tuple
+    num_classes: int
+
+
+def load_network(prefix, epoch: int, data_shape, block: int = 1) -> Network:
+    """Read `PREFIX-symbol.json` and `PREFIX-%04d.params` for input of `data_shape` (N, 3, H, W), without MXNet.
+
+    Its layers are widened by zeros to a number of channels that is a multiple of `block`.
+
+    Raises InputError for files that are missing, damaged or do not belong together.
+    """
+    symbol_file, params_file = checkpoint_files(prefix, epoch)
+    graph = load_symbol(symbol_file)
+    arg_params, aux_params = load_checkpoint_params(params_file)
+    check_image_size(graph, arg_params, data_shape, symbol_file)
+    params = {name: array.astype(np.float32) for name, array in (arg_params | aux_params).items()}
+    missing = [name for name in parameter_names(graph) if name not in params]
+    if missing:
+        raise InputError(f"{params_file}: has no {missing[0]!r}, which {symbol_file} needs ({len(missing)} missing)")
+    try:
+        return to_relay(*pad_channels(*fold_batch_norm(graph, params), block), data_shape)
+    except tvm.error.OpNotImplemented as error:
+        raise InputError(f"{symbol_file}: TVM cannot convert it: {last_line(error)}") from None
+    except (tvm.error.TVMError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise InputError(f"{params_file} and {symbol_file} do not fit each other or the input {tuple(data_shape)}: "
+                         f"{last_line(error)}") from None
+
+
+def untrained_network(multiplier: float, data_shape, block: int = 1) -> Network:
+    """MobileNetV2 of that width with weights of no meaning, as `load_network` would read it."""
+    graph = get_graph(multiplier=multiplier)
+    graph = {**graph, "nodes": [{"attrs": {}, **node} for node in graph["nodes"]]}
+    arguments, states = parameter_shapes({"multiplier": multiplier}, 1000)
+    params = {name: np.ones(shape, np.float32) for name, shape in (arguments | states).items()}
+    return to_relay(*pad_channels(*fold_batch_norm(graph, params), block), data_shape)
+
+
+def to_relay(graph, params, data_shape) -> Network:
+    """`graph` (of `common.symbol_json`) with `params` (str to float32 numpy.ndarray) in Relay, types checked."""
+    labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if node["name"].endswith("label")}
+    shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}
+    params = {name: tvm.nd.array(array) for name, array in params.items()}
+    module = tvm.IRModule()
+    module["main"] = frontend._from_mxnet_impl(graph, shapes, "float32", params, module)
+    module = relay.transform.InferType()(module)
+    return Network(module, params, tuple(data_shape), int(module["main"].ret_type.shape[-1]))

@@ -1,0 +1,29 @@
+"""Networks for another machine: linked by a cross compiler, or left as objects to be linked there."""
+import shutil
+from pathlib import Path
+
+import tvm
+
+
+def export_options(target) -> dict:
+    """Options of TVM's export_library for `target`: none for this machine's architecture; else the cross compiler that
+    has the name of the target's triple (`aarch64-linux-gnu-g++`), or, where that is not installed, no linking at all:
+    objects/*.o beside network.so's place."""
+    processor = target if target.kind.name == "llvm" else target.host
+    triple = str(processor.attrs.get("mtriple", ""))
+    if not triple or architecture(triple) == architecture(tvm.target.codegen.llvm_get_system_triple()):
+        return {}
+    compiler = f"{triple}-g++"
+    return {"cc": compiler} if shutil.which(compiler) else {"fcompile": keep_objects}
+
+
+def architecture(triple: str) -> str:
+    return triple.split("-")[0]
+
+
+def keep_objects(library, objects, **_) -> None:
+    """In a linker's place: the objects of `library` in the folder objects/ beside it."""
+    folder = Path(library).with_name("objects")
+    folder.mkdir()
+    for path in objects:
+        shutil.copy(path, folder)

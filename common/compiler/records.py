@@ -1,0 +1,88 @@
+"""Tuning records: the fastest schedule of each convolution on a device, in `tuning/<device>.json`.
+
+    {"device": "name of the device, or null", "kind": "llvm", "layout": "nchw16c", "needs": ["avx512f"],
+     "tvm": "0.19.0", "records": [an AutoTVM record each]}
+
+`needs` are flags of /proc/cpuinfo. The records fit a target of that kind and layout on that device, or, where it is
+null, on any processor with the flags.
+"""
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import tvm
+from tvm import autotvm
+
+from common.compiler.blocked import layout_of
+from common.errors import InputError
+from common.files import written_atomically
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "tuning"
+NEEDS = {"nchw16c": ("avx512f",), "nchw8c": ("avx2", "fma")}  # of a layout: flags of x86 processors with such vectors
+ABOUT = {"device": (str, type(None)), "kind": str, "layout": str, "needs": list, "tvm": str, "records": list}
+
+
+class Records(NamedTuple):
+    path: Path
+    about: dict    # all but the records
+    records: list  # (autotvm.MeasureInput, autotvm.MeasureResult)
+
+
+def load(path) -> Records:
+    """Raises InputError for a file that is missing, or not one of tuning records."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if any(not isinstance(content[key], kind) for key, kind in ABOUT.items()):
+            raise ValueError("a value of another type")
+        records = [_record(row) for row in content.pop("records")]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not tuning records of tools/tune.py ({type(error).__name__}: {error})") from None
+    return Records(Path(path), content, records)
+
+
+def _record(row):
+    if set(row) != {"input", "config", "result", "version", "tvm_version"} or not isinstance(row["input"][1], str):
+        raise ValueError("not an AutoTVM record")
+    record = autotvm.record.decode(json.dumps(row))
+    if record is None or not all(math.isfinite(cost) and cost > 0 for cost in record[1].costs):
+        raise ValueError("a record without a time")
+    return record
+
+
+def save(records: Records) -> None:
+    rows = [json.loads(autotvm.record.encode(*record)) for record in records.records]
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
+    head = json.dumps(records.about, indent=1).removesuffix("\n}")
+    with written_atomically(records.path) as partial:
+        Path(partial).write_text(f'{head},\n "records": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+
+
+def about(target, device, any_processor: bool) -> dict:
+    """What tells which targets records fit that are measured for `target` on `device`."""
+    layout = layout_of(target)
+    return {"device": None if any_processor and layout else device.name, "kind": target.kind.name, "layout": layout,
+            "needs": list(NEEDS.get(layout, ())), "tvm": tvm.__version__}
+
+
+def choose(wanted, target, device=None):
+    """The Records that `wanted` asks for: of the file of that path, none (None), or those that fit best ("auto").
+
+    `target` is a tvm.target.Target, `device` the common.inference.device.Device it is for, where that is known. Records
+    of this very device fit best, then those that need most of what the processor has.
+    """
+    if wanted is None:
+        return None
+    if wanted != "auto":
+        return load(wanted)
+    found = [records for records in map(load, sorted(FOLDER.glob("*.json"))) if _fits(records.about, target, device)]
+    return max(found, key=lambda records: (records.about["device"] is not None, len(records.about["needs"])),
+               default=None)
+
+
+def _fits(about, target, device):
+    if about["kind"] != target.kind.name or about["layout"] != layout_of(target) or device is None:
+        return False
+    return about["device"] in (None, device.name) and set(about["needs"]) <= set(device.flags)

@@ -1,0 +1,154 @@
+"""Convolutions over blocked channels (NCHW16c and the like) as AutoTVM templates for processors, by LLVM or OpenCL.
+
+A pixel's block of channels is one vector. The inner loops keep a tile of `pixels` x `blocks` such vectors in registers
+while they sum over input channels and kernel, as a matrix product does; what follows a convolution (bias, residual,
+clip) is applied to the tile before it is stored. Their tiles are few, so that all of them can be tried.
+
+`common.compiler.blocked` makes TVM use them.
+"""
+from tvm import autotvm, te, tir
+from tvm.target import Target
+from tvm.topi.nn import pad
+from tvm.topi.nn.utils import get_pad_tuple
+from tvm.topi.utils import get_const_tuple, traverse_inline
+
+# vectors in a tile, which a processor's 16 (AVX2) or 32 (AVX-512, NEON) registers should hold
+SMALLEST, UNTUNED, LARGEST = 6, 14, 30
+MAX_BLOCKS = 5
+OPENCL = "opencl"
+
+
+def _divisors(number, limit):
+    return [n for n in range(1, min(number, limit) + 1) if number % n == 0]
+
+
+def _define_tile(cfg, height, width, blocks):
+    """The space of tiles: adjacent pixels, of one row or of whole rows, by blocks of channels."""
+    pixels = [p for p in _divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
+    tiles = [(p, b) for p in pixels for b in _divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
+    smallest = min(SMALLEST, max(p * b for p, b in tiles))
+    cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
+    cfg.define_knob("channels_outer", [1, 0])
+    if cfg.is_fallback:
+        untuned = max((p * b <= UNTUNED and b <= 2, p * b, b) for p, b in tiles)
+        cfg["tile"] = autotvm.task.space.OtherOptionEntity((untuned[1] // untuned[2], untuned[2]))
+        cfg["channels_outer"] = autotvm.task.space.OtherOptionEntity(1)
+
+
+@autotvm.register_topi_compute("conv2d.blocked")
+def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+    """`data` (N, C/i, H, W, i) or (N, C, H, W), `kernel` (O/o, C/i, kh, kw, i, o); returns (N, O/o, H', W', o)."""
+    batch = get_const_tuple(data.shape)[0]
+    chunks, in_chunks, kh, kw, inner, block = get_const_tuple(kernel.shape)
+    padded, height, width = _padded(data, kh, kw, strides, padding, dilation)
+    (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
+    channel = te.reduce_axis((0, in_chunks * inner), "channel")
+    row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
+    _define_tile(cfg, height, width, chunks)
+
+    def pixel(n, o, p, c):
+        # one axis for all pixels, so that a tile of a small map may span rows
+        h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
+        within = [tir.indexmod(channel, inner)] if len(data.shape) == 5 else []
+        return te.sum(padded(n, tir.indexdiv(channel, inner), h * sh + row * dh, w * sw + column * dw,
+                             *within).astype(out_dtype)
+                      * kernel[o, tir.indexdiv(channel, inner), row, column, tir.indexmod(channel, inner), c]
+                      .astype(out_dtype), axis=[channel, row, column])
+
+    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels", tag="blocked_pixels")
+    return te.compute((batch, chunks, height, width, block), lambda n, o, h, w, c: pixels[n, o, h * width + w, c],
+                      "conv2d", tag="blocked_output")
+
+
+@autotvm.register_topi_compute("depthwise_conv2d.blocked")
+def depthwise_conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+    """`data` (N, C/i, H, W, i), `kernel` (C/i, 1, kh, kw, 1, i); returns (N, C/i, H', W', i)."""
+    batch, chunks, _, _, block = get_const_tuple(data.shape)
+    _, _, kh, kw, _, _ = get_const_tuple(kernel.shape)
+    padded, height, width = _padded(data, kh, kw, strides, padding, dilation)
+    (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
+    row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
+    _define_tile(cfg, height, width, 1)
+
+    def pixel(n, o, p, c):
+        h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
+        return te.sum(padded[n, o, h * sh + row * dh, w * sw + column * dw, c].astype(out_dtype)
+                      * kernel[o, 0, row, column, 0, c].astype(out_dtype), axis=[row, column])
+
+    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels", tag="blocked_pixels")
+    return te.compute((batch, chunks, height, width, block), lambda n, o, h, w, c: pixels[n, o, h * width + w, c],
+                      "depthwise_conv2d", tag="blocked_output")
+
+
+def _pair(value):
+    return value if isinstance(value, (tuple, list)) else (value, value)
+
+
+def _padded(data, kh, kw, strides, padding, dilation):
+    (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
+    top, left, bottom, right = get_pad_tuple(padding, ((kh - 1) * dh + 1, (kw - 1) * dw + 1))
+    rows, columns = get_const_tuple(data.shape)[2:4]
+    height = (rows + top + bottom - (kh - 1) * dh - 1) // sh + 1
+    width = (columns + left + right - (kw - 1) * dw - 1) // sw + 1
+    if top or left or bottom or right:
+        block = [0] * (len(data.shape) - 4)
+        data = pad(data, [0, 0, top, left, *block], [0, 0, bottom, right, *block], name="padded")
+    return data, height, width
+
+
+@autotvm.register_topi_schedule("conv2d.blocked")
+def schedule_conv2d(cfg, outs):
+    return _schedule(cfg, outs)
+
+
+@autotvm.register_topi_schedule("depthwise_conv2d.blocked")
+def schedule_depthwise_conv2d(cfg, outs):
+    return _schedule(cfg, outs)
+
+
+def _schedule(cfg, outs):
+    out = outs if isinstance(outs, te.Tensor) else outs[0]
+    schedule = te.create_schedule(out.op)
+    found = []
+
+    def find(op):
+        if op.tag == "blocked_output":
+            found.append(op)
+
+    traverse_inline(schedule, out.op, find)
+    convolution, = found
+    if convolution.output(0) != out:
+        schedule[convolution].compute_inline()
+    pixels, = convolution.input_tensors
+    data = pixels.op.input_tensors[0]
+    if isinstance(data.op, te.ComputeOp) and data.op.name == "padded":
+        schedule[data].compute_inline()
+
+    tile_pixels, tile_blocks = cfg["tile"].val
+    n, o, h, w, c = schedule[out].op.axis
+    o, o_tile = schedule[out].split(o, tile_blocks)
+    p, p_tile = schedule[out].split(schedule[out].fuse(h, w), tile_pixels)
+    outer = (n, o, p) if cfg["channels_outer"].val else (n, p, o)
+    schedule[out].reorder(*outer, o_tile, p_tile, c)
+    tile = schedule[out].fuse(*outer)
+    for axis in (o_tile, p_tile):
+        schedule[out].unroll(axis)
+    schedule[out].vectorize(c)
+    schedule[pixels].compute_at(schedule[out], tile)
+    _, o, p, c = pixels.op.axis
+    schedule[pixels].reorder(*pixels.op.reduce_axis, o, p, c)
+    for axis in (*pixels.op.reduce_axis[-2:], o, p):
+        schedule[pixels].unroll(axis)
+    schedule[pixels].vectorize(c)
+    _spread(schedule[out], tile)
+    return schedule
+
+
+def _spread(stage, axis):
+    """Give the tiles to the threads of the processor: in OpenCL, one work item in each group."""
+    if Target.current().kind.name == OPENCL:
+        block, thread = stage.split(axis, 1)
+        stage.bind(block, te.thread_axis("blockIdx.x"))
+        stage.bind(thread, te.thread_axis("threadIdx.x"))
+    else:
+        stage.parallel(axis)

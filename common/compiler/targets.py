@@ -1,0 +1,68 @@
+"""What TVM's target strings mean here."""
+import tvm
+
+from common.compiler.blocked import layout_for
+from common.errors import InputError
+from common.inference.runtime import device_of
+
+
+def host_cpu() -> str:
+    """LLVM's name of this processor (`-mcpu=native` would silently fall back to a generic one)."""
+    return tvm.target.codegen.llvm_get_system_cpu()
+
+
+HOST_OPTIONS = ("-mtriple=", "-mcpu=", "-mattr=", "-mabi=", "-mfloat-abi=")
+
+
+def resolve_target(name: str, floats: int = 0):
+    """tvm.target.Target of "opencl", "llvm" (this processor) or any TVM target string.
+
+    Without -keys in the string, a processor's target is given the layout of `common.compiler.blocked` as a key: one
+    that llvm compiles for, or one that runs OpenCL, whose vectors hold `floats` numbers.
+
+    What surrounds the kernels of a target other than llvm runs on a processor: this one, or that of llvm's options in
+    the target string (`opencl -device=mali -mtriple=aarch64-linux-gnu`).
+    Raises InputError for a target, or for a processor of llvm, that TVM does not know.
+    """
+    here = f"llvm -mcpu={host_cpu()}"
+    try:
+        if name.split()[:1] == ["llvm"]:
+            processor = target = tvm.target.Target(here if name == "llvm" else name)
+            target = tvm.target.Target(target, host=target)  # another one would be compiled for
+        else:
+            of_host = [word for word in name.split() if word.startswith(HOST_OPTIONS)]
+            processor = tvm.target.Target(" ".join(["llvm", *of_host]) if of_host else here)
+            kernels = " ".join(word for word in name.split() if word not in of_host)
+            target = tvm.target.Target(kernels, host=processor)
+    except (tvm.error.TVMError, ValueError, TypeError, KeyError):
+        raise InputError(f"unknown target {name!r}: give opencl, llvm or a TVM target such as "
+                         "'opencl -device=mali' or 'llvm -mcpu=skylake-avx512'") from None
+    _check_processor(name, processor)
+    layout = layout_for(target, floats)
+    if not layout or "-keys=" in name:
+        return target
+    blocked = {key: value for key, value in target.export().items() if key != "host"}
+    blocked = tvm.target.Target({**blocked, "keys": [layout, *target.keys]})
+    return tvm.target.Target(blocked, host=blocked if target.kind.name == "llvm" else processor)
+
+
+def _check_processor(name, target):
+    """LLVM only warns of a processor it does not know (as of `native`), and compiles for a generic one."""
+    mcpu = str(target.attrs.get("mcpu", ""))
+    if mcpu and mcpu not in [str(cpu) for cpu in tvm.target.codegen.llvm_get_cpu_archlist(target)]:
+        raise InputError(f"target {name!r}: LLVM knows no processor {mcpu!r}; --target llvm takes this one "
+                         f"({host_cpu()})")
+
+
+def check_runs_here(name: str, target) -> None:
+    """Raises InputError where this machine cannot run code for `target`, which `name` resolved to.
+
+    Whether there is an OpenCL device, only a process can tell that has loaded what runs it: `common.inference.runtime`.
+    """
+    here = tvm.target.codegen.llvm_get_system_triple()
+    processor = target if target.kind.name == "llvm" else target.host
+    triple = str(processor.attrs.get("mtriple", ""))
+    if triple and triple.split("-")[0] != here.split("-")[0]:
+        raise InputError(f"target {name!r} cannot run here: this is {here}")
+    if target.kind.name != "opencl":
+        device_of(target.kind.name)

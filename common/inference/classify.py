@@ -1,0 +1,125 @@
+"""Many images through a network: read and decoded in parallel with it, answered in the order they come.
+
+What is in memory does not grow with the number of images: a few batches, and the names in the folder that is walked.
+"""
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from common.errors import InputError, last_line
+from common.packing.jpeg import decode_strictly
+from common.preprocess import USUAL, preprocess, without_pillow_warnings
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
+                      ".ppm", ".pgm", ".pbm", ".pnm"))
+MAX_BYTES = 256 << 20  # of a file; a photograph has 1 to 20 MB
+AHEAD = 2  # batches that are decoded while the network computes one: images differ in size
+
+
+class Answer(NamedTuple):
+    """Of an image: probabilities (classes,), float32, or the reason why it cannot be read."""
+    path: str
+    probabilities: np.ndarray | None
+    error: str | None
+
+
+def images_in(paths) -> Iterator[str]:
+    """The files among `paths` as they are, and those with the suffix of an image in the folders among them, which are
+    walked depth first, sorted by name, without what begins with a dot and without following links to folders.
+
+    Raises InputError for a folder that cannot be read.
+    """
+    for path in map(str, paths):
+        if os.path.isdir(path):
+            yield from _images_below(path)
+        else:
+            yield path
+
+
+def _images_below(folder):
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}") from None
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _images_below(entry.path)
+        elif Path(entry.name).suffix.lower() in SUFFIXES and (entry.is_file() or not os.path.exists(entry.path)):
+            yield entry.path  # links that lead nowhere too, for whoever reads them to tell of
+
+
+def usable_cores() -> int:
+    """Of the processor, those that this process may use: also the number of threads that decode unless told."""
+    return len(os.sched_getaffinity(0))
+
+
+def classify_images(paths: Iterable[str], predict, data_shape, preprocessing=USUAL, threads=None) -> Iterator[Answer]:
+    """An Answer to each image of `paths`, in order.
+
+    `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out. It is always given N
+    images; what stands in the places that are left over, and in those of images that cannot be read, does not matter.
+    `threads` decode (default: usable_cores()) the batches after the one that it computes.
+    Raises InputError where the output is not finite.
+    """
+    batch_size, image_shape = data_shape[0], data_shape[1:]
+    buffers = deque(np.zeros(data_shape, np.float32) for _ in range(1 + AHEAD))
+    paths, decoding = iter(paths), deque()
+    pool = ThreadPoolExecutor(threads or usable_cores(), "decode")
+    with without_pillow_warnings(), _one_opencv_thread():
+        try:
+            while True:
+                while buffers and (batch := list(islice(paths, batch_size))):
+                    data = buffers.popleft()
+                    decoding.append((batch, data, [pool.submit(_fill, place, path, image_shape, preprocessing)
+                                                   for place, path in zip(data, batch)]))
+                if not decoding:
+                    return
+                batch, data, reasons = decoding.popleft()
+                reasons = [reason.result() for reason in reasons]
+                yield from _answers(batch, reasons, predict(data))
+                buffers.append(data)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _fill(place, path, image_shape, preprocessing):
+    """Prepare an image in its place of a batch; returns the reason why that is not possible, or None."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            return f"larger than {MAX_BYTES >> 20} MiB"
+        place[:] = preprocess(decode_strictly(content), image_shape, preprocessing)[0]
+    except OSError as error:
+        return error.strerror or last_line(error)
+    except (InputError, cv2.error, MemoryError) as error:
+        return last_line(error)
+    return None
+
+
+def _answers(batch, reasons, probabilities):
+    for path, reason, row in zip(batch, reasons, probabilities):
+        if reason is None and not np.isfinite(row).all():
+            raise InputError(f"the network's output for {path} is not finite: its weights hold NaN or infinity, or "
+                             "numbers that lead there (training may have diverged)")
+        yield Answer(path, row if reason is None else None, reason)
+
+
+@contextmanager
+def _one_opencv_thread():
+    """Within this block OpenCV starts no threads of its own: there are as many images as cores at a time already."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

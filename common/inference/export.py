@@ -1,0 +1,156 @@
+"""A folder to copy onto a device: a compiled network, what it needs to know, and the runners of `runners/`.
+
+    network.so            TVM's library (objects/*.o where it could not be linked here: the Makefile does it)
+    graph.json            TVM's graph, and
+    network.params        the parameters
+    network.json          device, target, precision, tuning records, TVM's version
+    preprocess.json       what is done to an image, and the input's name, shape, layout and type
+    labels.txt            the name of each class, one a line
+    predict.py            top-5 with TVM's runtime, NumPy and OpenCV
+    predict.cc *.h        top-5 with TVM's runtime and libjpeg, built by
+    Makefile
+    opencl/               for OpenCL: TVM's plug-in as sources, built by the same Makefile, and where it was built
+    libtvm_opencl.so      for this kind of machine
+    README.md
+"""
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import string
+from contextlib import suppress
+from pathlib import Path
+
+from common.errors import InputError
+from common.files import make_folder
+from common.inference.plugin import PLUGIN
+from common.inference.runtime import processor_name
+from common.labels import read_synset
+from common.preprocessing_file import Preprocessing
+from common.symbol_json import INPUT
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RUNNERS = ROOT / "runners"
+NATIVE = ROOT / "native"
+NETWORK = ("network.so", "objects", "graph.json", "network.params")
+WRITTEN = ("network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
+BUILT = ("predict", "__pycache__")  # beside them, by those who run it
+PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")
+DEVICES = {"llvm": "cpu", "opencl": "opencl"}  # kind of a target: the runners' name of its device
+ELF_MACHINE = slice(18, 20)  # of an ELF file's header
+
+
+def is_for_another_machine(target: str) -> bool:
+    """Whether a target string names a processor (-mtriple) of another architecture than this machine's."""
+    triples = [word.removeprefix("-mtriple=") for word in target.split() if word.startswith("-mtriple=")]
+    return any(triple.split("-")[0] != platform.machine() for triple in triples)
+
+
+def check_destination(folder) -> None:
+    """Raises InputError for a folder in which files are that are not a bundle's: `export` replaces it whole."""
+    try:
+        there = set(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise InputError(f"{folder}: is not a folder") from None
+    if others := there - {*NETWORK, *WRITTEN, *BUILT, *(path.name for path in _runners())}:
+        raise InputError(f"{folder}: has {min(others)!r}, which is no part of a bundle: give a new folder")
+    if there and not {"graph.json", "preprocess.json"} <= there:
+        raise InputError(f"{folder}: has files but is no bundle: give a new folder")
+
+
+def export(entry, folder, synset, preprocessing: Preprocessing, target: str) -> None:
+    """Write the bundle `folder` from `entry`, a folder as the compiler writes it; a bundle there is replaced whole.
+
+    `synset`: path of the names of its classes. `preprocessing`: of an image for the input's longer side, as
+    `common.preprocessing_options.preprocessing_of` gives it. `target`: as it was given.
+    Raises InputError for a folder that holds anything else, or names that do not fit; OSError where files cannot be
+    written.
+    """
+    check_destination(folder)
+    folder = Path(folder).resolve()
+    make_folder(folder.parent)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        _fill(partial, Path(entry), synset, preprocessing, target)
+        _replace(folder, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(bundle, entry, synset, preprocessing, target):
+    about = json.loads((entry / "network.json").read_text())
+    if about["kind"] not in DEVICES:
+        raise InputError(f"target {target!r}: bundles are made for {' and '.join(DEVICES)}")
+    for name in NETWORK:
+        _copy(entry / name, bundle / name)
+    for path in _runners():
+        _copy(path, bundle / path.name)
+    names = read_synset(synset, about["num_classes"])
+    (bundle / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    longer_side = max(about["data_shape"][2:])
+    _write_json(bundle / "preprocess.json", {
+        **preprocessing._asdict(), "resize": preprocessing.resize_for(longer_side), "crop": longer_side,
+        "input": INPUT, "shape": about["data_shape"], "layout": "NCHW", "dtype": "float32"})
+    device = DEVICES[about["kind"]]
+    compiled_for = target if "-mcpu=" in target or "-mtriple=" in target else f"{target} on {processor_name()}"
+    network = {"device": device, "target": compiled_for, "precision": about["precision"],
+               "records": about["records"] or "none", "tvm": about["tvm"]}
+    _write_json(bundle / "network.json", network)
+    if device == "opencl":
+        shutil.copytree(NATIVE, bundle / "opencl", ignore=shutil.ignore_patterns("build"))
+        if _machine(PLUGIN) == _machine(bundle / "network.so"):
+            _copy(PLUGIN, bundle / PLUGIN.name)
+    template = string.Template((RUNNERS / "README.md").read_text(encoding="utf-8"))
+    shape = "x".join(map(str, about["data_shape"]))
+    (bundle / "README.md").write_text(template.substitute(network, shape=shape, **_versions()), encoding="utf-8")
+
+
+def _runners():
+    return [path for path in RUNNERS.iterdir() if path.is_file()]
+
+
+def _copy(source, destination):
+    """A file or a folder, with its permissions; nothing where it is not there."""
+    if source.is_dir():
+        shutil.copytree(source, destination)
+    elif source.exists():
+        shutil.copy(source, destination)
+
+
+def _write_json(path, content):
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+    path.write_text("{" + ",\n ".join(lines) + "}\n")
+
+
+def _machine(elf):
+    """Which machine's an ELF file is; None where it is not there."""
+    with suppress(FileNotFoundError), open(elf, "rb") as file:
+        return file.read(20)[ELF_MACHINE]
+
+
+def _versions():
+    """{package with underscores: "package==version"} of what is installed here; no version where it is not."""
+    versions = {}
+    for package in PACKAGES:
+        versions[package.replace("-", "_")] = package
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package.replace("-", "_")] += f"=={importlib.metadata.version(package)}"
+    return versions
+
+
+def _replace(folder, partial):
+    """Put `partial` in the place of `folder`, which is gone only when that is done."""
+    old = partial.with_suffix(".old")
+    with suppress(FileNotFoundError):
+        os.rename(folder, old)
+    try:
+        os.rename(partial, folder)
+    except OSError:
+        with suppress(FileNotFoundError):
+            os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

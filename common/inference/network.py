@@ -1,0 +1,120 @@
+"""Open a checkpoint as a network that runs on a device: compiled once, by a process of its own, and kept."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+from common.inference.cache import Cache
+from common.inference.device import describe
+from common.inference.kernels import keep_kernels, load_library
+from common.inference.key import key_of
+from common.inference.runtime import ONLY_RUNTIME, device_of, graph_executor
+from common.symbol_json import INPUT
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+AUTO = "auto"
+
+
+class CompiledNetwork:
+    """A compiled network on its device.
+
+    `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out, as NumPy arrays.
+    `folder` holds its files as long as `keeping`, whatever that is, is referred to; `records` names the tuning records
+    that it was compiled with, which have `tuned` of its layers, and have not `untuned`.
+    """
+
+    def __init__(self, folder, keeping=None):
+        self.folder, self._keeping = Path(folder), keeping
+        about = _description(folder)
+        self.data_shape, self.num_classes = tuple(about["data_shape"]), about["num_classes"]
+        self.records, self.tuned, self.untuned = about["records"], about["tuned"], about["untuned"]
+        self.device = device_of(about["kind"])
+        self._executor = graph_executor.create((self.folder / "graph.json").read_text(), load_library(self.folder),
+                                               self.device)
+        self._executor.load_params((self.folder / "network.params").read_bytes())
+
+    def predict(self, data: np.ndarray) -> np.ndarray:
+        if data.shape != self.data_shape or data.dtype != np.float32:
+            raise ValueError(f"expected float32 {self.data_shape}, not {data.dtype} {data.shape}")
+        self._executor.set_input(INPUT, data)
+        self._executor.run()
+        return self._executor.get_output(0).numpy()
+
+
+def open_network(prefix, epoch: int, data_shape, target="opencl", precision="float32", records=AUTO,
+                 cache=True) -> CompiledNetwork:
+    """`PREFIX-symbol.json` and `PREFIX-%04d.params` for input of `data_shape` (N, 3, H, W), compiled for `target`.
+
+    `target` is "opencl", "llvm" (this processor) or any TVM target string, `records` the path of tuning records, None
+    or "auto" (those that fit the device best). Without `cache` it is compiled anew and not kept, as it is, after a
+    warning, where the cache cannot be used.
+    Raises InputError for files that are missing, damaged or do not belong together, and for a target that TVM does not
+    know or that cannot run here.
+    """
+    request = {**_request(prefix, epoch, data_shape, target, precision, records), "device": describe(target) if target.split()[:1] in (["opencl"], ["llvm"]) else None}
+    if cache:
+        key = key_of(prefix, epoch, data_shape, target, precision, records)
+        try:
+            entry = Cache().entry(key, lambda folder: _compile_with_kernels(folder, request))
+        except OSError as error:
+            reason = f"{error.filename}: {error.strerror}" if error.filename else error
+            print(f"warning: compiled networks cannot be kept: {reason}", file=sys.stderr)
+        else:
+            return CompiledNetwork(entry.folder, keeping=entry)
+    folder = tempfile.TemporaryDirectory(prefix="mobilenetv2-")
+    _compile(folder.name, request)
+    return CompiledNetwork(folder.name, keeping=folder)
+
+
+def compile_elsewhere(folder, prefix, epoch: int, data_shape, target: str, precision="float32", records=None) -> None:
+    """Compile for a target that need not run here into `folder`, of which CompiledNetwork then can be made there.
+
+    Where no cross compiler is installed, objects/*.o are written in the place of network.so. Raises as `open_network`.
+    """
+    _compile(folder, {**_request(prefix, epoch, data_shape, target, precision, records), "elsewhere": True})
+
+
+def _request(prefix, epoch, data_shape, target, precision, records):
+    return {"prefix": os.path.abspath(prefix), "epoch": epoch, "data_shape": list(map(int, data_shape)),
+            "target": target, "device": None, "precision": precision,
+            "records": os.path.abspath(records) if records not in (AUTO, None) else records, "parent": os.getpid(),
+            "elsewhere": False}
+
+
+def _description(folder) -> dict:
+    return json.loads((Path(folder) / "network.json").read_text())
+
+
+def _compile_with_kernels(folder, request):
+    _compile(folder, request)
+    if _description(folder)["kind"] == "opencl":
+        keep_kernels(folder)
+
+
+def _compile(folder, request):
+    """Have a process of its own compile into `folder` what `request` (of `common.compiler.__main__`) asks for.
+
+    Raises InputError with what the compiler says, or where it crashes; OSError where it cannot write.
+    """
+    compiler = subprocess.run(
+        [sys.executable, "-m", "common.compiler"], cwd=ROOT, check=False, text=True, stdout=2, stderr=subprocess.PIPE,
+        input=json.dumps({**request, "output": str(folder)}),
+        env={name: value for name, value in os.environ.items() if name != ONLY_RUNTIME})
+    *_, last = compiler.stderr.splitlines() or [""]
+    message = last.removeprefix("compiler: error: ")
+    if compiler.returncode == 1 and message != last:
+        raise InputError(message)
+    if compiler.returncode == os.EX_IOERR:
+        raise OSError(None, message, str(folder))
+    sys.stderr.write(compiler.stderr)
+    if compiler.returncode < 0:
+        name = signal.Signals(-compiler.returncode).name
+        raise InputError(f"the compiler ended with {name}: is there enough memory, or another --target?")
+    if compiler.returncode:
+        raise RuntimeError(f"python -m common.compiler ended with {compiler.returncode}")

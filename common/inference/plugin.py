@@ -1,0 +1,20 @@
+"""TVM's OpenCL runtime, which its wheel lacks: the plug-in that native/ builds."""
+import ctypes
+from pathlib import Path
+
+from common.errors import InputError
+
+PLUGIN = Path(__file__).resolve().parent.parent.parent / "native" / "build" / "libtvm_opencl.so"
+
+
+def load_plugin() -> None:
+    """Add OpenCL to the TVM that this process has imported. Raises InputError where that cannot be."""
+    if not PLUGIN.exists():
+        raise InputError(f"{PLUGIN} is not built: run make setup (or make -C native PYTHON=... for another Python); "
+                         "--target llvm works without it")
+    from pyopencl import _cl
+    ctypes.CDLL(_cl.__file__, ctypes.RTLD_GLOBAL)  # and so its libOpenCL, whose functions the plug-in calls
+    try:
+        ctypes.CDLL(str(PLUGIN), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise InputError(f"{PLUGIN} cannot be loaded, build it again with make -B -C native ({error})") from None

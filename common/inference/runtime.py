@@ -1,0 +1,114 @@
+"""TVM's runtime, and the devices that it runs networks on.
+
+    from common.inference.runtime import graph_executor, tvm
+
+The order in one process: MXNet, where it is needed at all (`common.find_mxnet`), then OpenCL's drivers, then TVM. Only
+TVM's runtime library is loaded, unless all of TVM was imported before this module (`common.compiler` does).
+"""
+import importlib
+import io
+import os
+import platform
+import sys
+from contextlib import redirect_stderr
+from pathlib import Path
+
+from common.errors import InputError
+from common.inference.drivers import PLATFORMS
+from common.inference.plugin import load_plugin
+
+NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pocl-binary-distribution; "
+             "--target llvm works without OpenCL")
+ONLY_RUNTIME = "TVM_USE_RUNTIME_LIB"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; two threads of one core count once."""
+    siblings = {(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), cpu)
+                for cpu in os.sched_getaffinity(0)}
+    return len({path.read_text() if path.exists() else cpu for path, cpu in siblings})
+
+
+def _import_tvm():
+    """TVM as it was imported already, else with its runtime library alone, else (there is none) with all of it."""
+    if "tvm" in sys.modules:
+        return sys.modules["tvm"]
+    os.environ.setdefault("TVM_NUM_THREADS", str(usable_cores()))  # it takes half of what look like processors
+    before = os.environ.get(ONLY_RUNTIME)
+    said = io.StringIO()
+    os.environ[ONLY_RUNTIME] = "1"
+    try:
+        with redirect_stderr(said):
+            return importlib.import_module("tvm")
+    except RuntimeError:  # a TVM without this library
+        del os.environ[ONLY_RUNTIME]
+        return importlib.import_module("tvm")
+    finally:
+        os.environ.pop(ONLY_RUNTIME, None)  # or the compiler's process would load it too
+        if before is not None:
+            os.environ[ONLY_RUNTIME] = before
+        sys.stderr.write("".join(line for line in said.getvalue().splitlines(keepends=True)
+                                 if not line.startswith("Loading runtime library")))
+
+
+tvm = _import_tvm()
+graph_executor = importlib.import_module("tvm.contrib.graph_executor")
+
+__all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl_device", "tvm"]
+
+
+def device_of(target: str):
+    """TVM's device for a target string. Raises InputError where this machine or this TVM has none of its kind."""
+    kind = target.split()[0] if target.split() else ""
+    if kind == "opencl":
+        return opencl_device()
+    if kind == "llvm":
+        return tvm.cpu()
+    try:
+        if tvm.runtime.enabled(kind) and (device := tvm.device(kind)).exist:
+            return device
+    except (tvm.error.TVMError, ValueError):
+        pass
+    raise InputError(f"target {target!r} cannot run here: this TVM or this machine has no {kind}")
+
+
+def opencl_device():
+    """TVM's OpenCL device: the first one of the first platform with a GPU, else with a processor.
+
+    Raises InputError where there is none, or where the plug-in that runs it is not built.
+    """
+    if not tvm.runtime.enabled("opencl"):
+        if not PLATFORMS:
+            raise InputError(f"no OpenCL platform found: {NO_OPENCL}")
+        load_plugin()
+    device = tvm.opencl(0)
+    if not device.exist:
+        raise InputError(f"no OpenCL platform has a GPU or a processor: {NO_OPENCL}")
+    return device
+
+
+def list_devices():
+    """Yields a line for each OpenCL platform and device, and for what the targets llvm and opencl run on."""
+    for platform_, devices in PLATFORMS:
+        yield f"{platform_.name} ({platform_.version.strip()})"
+        for device in devices:
+            yield (f"  {device.name.strip()} ({device.version.strip()}, {device.max_compute_units} compute units, "
+                   f"{device.global_mem_size / 2**30:.1f} GiB)")
+    yield f"--target llvm runs on: {device_name(tvm.cpu())}"
+    yield f"--target opencl runs on: {opencl_device().device_name}"
+
+
+def device_name(device) -> str:
+    if device.device_type == tvm.cpu().device_type:
+        return f"this processor ({processor_name()})"
+    return device.device_name
+
+
+def processor_name() -> str:
+    """The processor's name as Linux gives it, or its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

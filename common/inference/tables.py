@@ -1,0 +1,75 @@
+"""The answers to many images as a table that other programs read: CSV or JSON, by the name of the file."""
+import argparse
+import csv
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import InputError
+from common.files import written_atomically
+
+TOP = 5
+COLUMNS = ("label", "class", "probability")  # each with the rank: label_1, class_1, probability_1, label_2, ...
+
+
+def table_file(text: str) -> str:
+    """A type for the command line: the name of a file whose suffix says what table it is."""
+    if Path(text).suffix.lower() not in FORMATS:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a name that ends in {' or '.join(FORMATS)}")
+    return text
+
+
+@contextmanager
+def answers_table(path=None):
+    """write(path, top, error) adds an image: `top` has (label, class name, probability) of its best classes, at most
+    TOP; of an image that cannot be read it is empty, and `error` says why.
+
+    The file is there, whole, when this block has ended well. Without a `path` it is CSV, written to standard output as
+    it comes. Names of files that are not UTF-8 are written as they are in CSV, and with Python's lone surrogates in
+    JSON. Raises InputError or OSError at once where it cannot be written.
+    """
+    if path is None:
+        with _csv(sys.stdout) as write:
+            yield write
+        return
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path}: cannot be written, not the name of a file")
+    with written_atomically(path) as partial, \
+            open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file, \
+            FORMATS[Path(path).suffix.lower()](file) as write:
+        yield write
+
+
+@contextmanager
+def _csv(file):
+    usual, quoted = (csv.writer(file, quoting=quoting, lineterminator="\n")
+                     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    usual.writerow(["path", *(f"{name}_{rank}" for rank in range(1, TOP + 1) for name in COLUMNS), "error"])
+
+    def write(path, top, error):
+        cells = [cell for label, name, probability in top for cell in (label, name, _rounded(probability))]
+        cells += [""] * (TOP * len(COLUMNS) - len(cells))
+        # an unquoted carriage return would end the row, and csv quotes only its own end of a line
+        (quoted if "\r" in path else usual).writerow([path, *cells, error or ""])
+    yield write
+
+
+@contextmanager
+def _json(file):
+    separator = "[\n"
+
+    def write(path, top, error):
+        nonlocal separator
+        answers = [dict(zip(COLUMNS, (label, name, _rounded(probability)))) for label, name, probability in top]
+        file.write(separator + json.dumps({"path": path, **({"error": error} if error else {"top": answers})}))
+        separator = ",\n"
+    yield write
+    file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _rounded(probability):
+    return float(f"{probability:.6g}")
+
+
+FORMATS = {".csv": _csv, ".json": _json}

@@ -1,0 +1,52 @@
+"""All images of folders into a table, with a bar on a terminal, and a line for each that cannot be read."""
+import sys
+import time
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from common.inference.classify import classify_images
+from common.inference.tables import TOP
+
+
+class Done(NamedTuple):
+    classified: int
+    broken: int
+    seconds: float
+
+    def __str__(self):
+        return (f"{self.classified} images in {self.seconds:.1f} s, {self.classified / self.seconds:.1f} images/s"
+                + (f"; {self.broken} could not be read" if self.broken else ""))
+
+
+def best(probabilities: np.ndarray) -> np.ndarray:
+    """The TOP most probable classes, best first; of equals the smaller number, as argmax has it."""
+    return np.argsort(-probabilities, kind="stable")[:TOP]
+
+
+def tabulate(images, total: int, write, names, bar=None, **network) -> Done:
+    """Classify `images`, of which there are `total`, and `write(path, top, error)` each, as `answers_table` has it.
+
+    `names`: of the classes. `network`: the further arguments of `classify_images`. `bar`: False for none even on a
+    terminal, which the table is written to.
+    """
+    counts = {"classified": 0, "broken": 0}
+    start = time.perf_counter()
+    with closing(classify_images(images, **network)) as answers, \
+            tqdm(total=total, unit=" images", dynamic_ncols=True, disable=True if bar is False else None) as shown:
+        for path, probabilities, error in answers:
+            counts["classified" if error is None else "broken"] += 1
+            if error is None:
+                write(path, [(int(label), names[label], probabilities[label]) for label in best(probabilities)], None)
+            else:
+                tqdm.write(f"{printable(path)}: passed over: {error}", file=sys.stderr)
+                write(path, [], error)
+            shown.update()
+    return Done(**counts, seconds=time.perf_counter() - start)
+
+
+def printable(path: str) -> str:
+    """On one line, and without what a terminal would obey."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in path)

@@ -1,0 +1,165 @@
+// A JPEG file as the pixels that OpenCV's imread gives for it, by libjpeg: upright as its EXIF data say, and CMYK made
+// RGB by OpenCV's formula.
+#pragma once
+
+#include <cerrno>
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <jpeglib.h>
+
+#include <jerror.h>
+
+struct Image {
+  int height = 0, width = 0;
+  std::vector<uint8_t> rgb;  // height x width x 3
+};
+
+namespace jpeg {
+
+constexpr int64_t kMaxPixels = int64_t(1) << 30;  // as OpenCV's
+
+struct ErrorManager {
+  jpeg_error_mgr base;  // the first member: libjpeg knows no more than its address
+  std::jmp_buf escape;
+  char message[JMSG_LENGTH_MAX];
+};
+
+inline void Fail(j_common_ptr common) {
+  auto* errors = reinterpret_cast<ErrorManager*>(common->err);
+  common->err->format_message(common, errors->message);
+  std::longjmp(errors->escape, 1);
+}
+
+// libjpeg fills what a truncated file lacks with grey and warns.
+inline void FailIfTruncated(j_common_ptr common, int level) {
+  if (level < 0 && common->err->msg_code == JWRN_JPEG_EOF) Fail(common);
+}
+
+inline std::vector<uint8_t> FileContent(const std::string& path) {
+  std::vector<uint8_t> content, part(1 << 16);
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (!file) throw std::runtime_error(std::strerror(errno));
+  while (const size_t count = std::fread(part.data(), 1, part.size(), file)) {
+    content.insert(content.end(), part.begin(), part.begin() + count);
+  }
+  const int error = std::ferror(file) ? errno : 0;
+  std::fclose(file);
+  if (error) throw std::runtime_error(std::strerror(error));
+  return content;
+}
+
+// Value 1 to 8 of the tag Orientation in the first directory of `exif` (TIFF, of either byte order), else 1.
+inline int Orientation(const uint8_t* exif, size_t size) {
+  const bool little = size > 1 && exif[0] == 'I';
+  auto number = [&](size_t at, int bytes) {
+    uint32_t value = 0;
+    for (int i = 0; i < bytes; ++i) value = value << 8 | exif[at + (little ? bytes - 1 - i : i)];
+    return value;
+  };
+  if (size < 8 || exif[0] != exif[1] || (exif[0] != 'I' && exif[0] != 'M') || number(2, 2) != 42) return 1;
+  const size_t directory = number(4, 4);
+  if (directory + 2 > size) return 1;
+  for (size_t i = 0, at = directory + 2; i < number(directory, 2) && at + 12 <= size; ++i, at += 12) {
+    if (number(at, 2) == 0x112) {
+      const int value = number(at + 8, 2);
+      return 1 <= value && value <= 8 ? value : 1;
+    }
+  }
+  return 1;
+}
+
+// `image` as it is to be seen, where it was stored in `orientation` of EXIF.
+inline Image Upright(Image image, int orientation) {
+  if (orientation == 1) return image;
+  const bool transposed = orientation >= 5;
+  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool from_bottom = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  Image out;
+  out.height = transposed ? image.width : image.height;
+  out.width = transposed ? image.height : image.width;
+  out.rgb.reserve(image.rgb.size());
+  for (int y = 0; y < out.height; ++y) {
+    for (int x = 0; x < out.width; ++x) {
+      int row = transposed ? x : y, column = transposed ? y : x;
+      if (from_bottom) row = image.height - 1 - row;
+      if (from_right) column = image.width - 1 - column;
+      const auto pixel = image.rgb.begin() + 3 * (size_t(row) * image.width + column);
+      out.rgb.insert(out.rgb.end(), pixel, pixel + 3);
+    }
+  }
+  return out;
+}
+
+inline void RgbOfCmyk(const uint8_t* cmyk, uint8_t* rgb, int width) {
+  for (int x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
+    for (int c = 0; c < 3; ++c) rgb[c] = uint8_t(cmyk[3] - ((255 - cmyk[c]) * cmyk[3] >> 8));
+  }
+}
+
+// What libjpeg holds, in one place that outlives its long jumps.
+struct Decoder {
+  jpeg_decompress_struct info{};
+  ErrorManager errors{};
+  Image image;
+  std::vector<uint8_t> line;
+  int orientation = 1;
+
+  ~Decoder() { jpeg_destroy_decompress(&info); }
+
+  // False where `errors.message` says why not.
+  bool Run(const std::vector<uint8_t>& content) {
+    info.err = jpeg_std_error(&errors.base);
+    errors.base.error_exit = Fail;
+    errors.base.emit_message = FailIfTruncated;
+    if (setjmp(errors.escape)) return false;
+    jpeg_create_decompress(&info);
+    jpeg_mem_src(&info, const_cast<uint8_t*>(content.data()), content.size());
+    jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
+    jpeg_read_header(&info, TRUE);
+    if (int64_t(info.image_width) * info.image_height > kMaxPixels) {
+      std::snprintf(errors.message, sizeof errors.message, "more than %lld pixels", (long long)kMaxPixels);
+      return false;
+    }
+    if (const auto* exif = info.marker_list; exif && exif->data_length > 6) {
+      orientation = Orientation(exif->data + 6, exif->data_length - 6);
+    }
+    const bool cmyk = info.num_components == 4;
+    info.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+    jpeg_start_decompress(&info);
+    image.height = info.output_height;
+    image.width = info.output_width;
+    image.rgb.resize(size_t(3) * image.height * image.width);
+    line.resize(size_t(4) * image.width);
+    while (info.output_scanline < info.output_height) {
+      uint8_t* rgb = &image.rgb[size_t(3) * image.width * info.output_scanline];
+      uint8_t* row = cmyk ? line.data() : rgb;
+      jpeg_read_scanlines(&info, &row, 1);
+      if (cmyk) RgbOfCmyk(row, rgb, image.width);
+    }
+    jpeg_finish_decompress(&info);
+    return true;
+  }
+};
+
+// Throws std::runtime_error, whose text names the file, for one that is missing, truncated or no JPEG.
+inline Image Read(const std::string& path) {
+  try {
+    const std::vector<uint8_t> content = FileContent(path);
+    if (content.empty()) throw std::runtime_error("empty file");
+    Decoder decoder;
+    if (!decoder.Run(content)) throw std::runtime_error(std::string("no JPEG or a broken one (") +
+                                                        decoder.errors.message + ")");
+    return Upright(std::move(decoder.image), decoder.orientation);
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(path + ": " + error.what());
+  }
+}
+
+}  // namespace jpeg

@@ -1,0 +1,301 @@
+// The top-5 of photographs by the network beside this program: TVM's runtime, libjpeg, and nothing else.
+//
+//     ./predict photo.jpg [more.jpg ...] [--repeat N]
+//
+// Prints what predict.py prints, to the same four digits. --dump-input FILE instead writes what the network would see.
+#include <dlfcn.h>
+#include <elf.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <numeric>
+#include <sstream>
+
+#include <dmlc/json.h>
+#include <tvm/runtime/device_api.h>
+#include <tvm/runtime/module.h>
+#include <tvm/runtime/ndarray.h>
+#include <tvm/runtime/registry.h>
+
+#include "jpeg.h"
+#include "resize.h"
+
+using tvm::runtime::Module;
+using tvm::runtime::NDArray;
+using tvm::runtime::PackedFunc;
+using tvm::runtime::Registry;
+
+struct Arguments {
+  std::vector<std::string> images;
+  int repeat = 0;  // 0: once, and no time is printed
+  std::string dump_input;
+};
+
+// What preprocess.json and network.json say.
+struct Description {
+  int resize, crop;
+  std::vector<float> mean, std;
+  std::vector<int64_t> shape;
+  std::string input, layout, dtype, device, target, precision, records, tvm;
+};
+
+[[noreturn]] void Fail(const std::string& message) { throw std::runtime_error(message); }
+
+Arguments Parsed(int count, char** values) {
+  Arguments arguments;
+  const std::vector<std::string> given(values + 1, values + count);
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (given[i] == "--repeat" || given[i] == "--dump-input") {
+      if (i + 1 == given.size()) Fail(given[i] + ": give a value");
+      const std::string& value = given[i + 1];
+      if (given[i++] == "--dump-input") {
+        arguments.dump_input = value;
+      } else if (value.empty() || value.size() > 6 || value.find_first_not_of("0123456789") != value.npos ||
+                 (arguments.repeat = std::stoi(value)) == 0) {
+        Fail("--repeat " + value + ": give a whole number from 1 to 999999");
+      }
+    } else if (given[i].size() > 1 && given[i][0] == '-') {
+      Fail(given[i] + ": unknown option: give photographs, --repeat N, --dump-input FILE");
+    } else {
+      arguments.images.push_back(given[i]);
+    }
+  }
+  if (arguments.images.empty()) Fail("give photographs: predict photo.jpg [more.jpg ...] [--repeat N]");
+  return arguments;
+}
+
+std::string Folder() {
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
+  const std::string whole(path, length > 0 ? length : 0);
+  return whole.substr(0, whole.rfind('/') + 1);
+}
+
+std::string Text(const std::string& path) {
+  const std::vector<uint8_t> content = jpeg::FileContent(path);
+  return std::string(content.begin(), content.end());
+}
+
+std::string BundleFile(const std::string& name) {
+  try {
+    return Text(Folder() + name);
+  } catch (const std::runtime_error& error) {
+    Fail(Folder() + name + ": " + error.what() + " (predict stays in the folder of its network)");
+  }
+}
+
+Description Described() {
+  Description description;
+  std::istringstream preprocess(BundleFile("preprocess.json")), network(BundleFile("network.json"));
+  try {
+    dmlc::JSONReader reader(&preprocess);
+    dmlc::JSONObjectReadHelper fields;
+    fields.DeclareField("resize", &description.resize);
+    fields.DeclareField("crop", &description.crop);
+    fields.DeclareField("mean", &description.mean);
+    fields.DeclareField("std", &description.std);
+    fields.DeclareField("input", &description.input);
+    fields.DeclareField("shape", &description.shape);
+    fields.DeclareField("layout", &description.layout);
+    fields.DeclareField("dtype", &description.dtype);
+    fields.ReadAllFields(&reader);
+    dmlc::JSONReader network_reader(&network);
+    dmlc::JSONObjectReadHelper network_fields;
+    for (auto& [name, value] : std::vector<std::pair<const char*, std::string*>>{
+             {"device", &description.device}, {"target", &description.target}, {"precision", &description.precision},
+             {"records", &description.records}, {"tvm", &description.tvm}}) {
+      network_fields.DeclareField(name, value);
+    }
+    network_fields.ReadAllFields(&network_reader);
+  } catch (const std::exception&) {
+    Fail(Folder() + "preprocess.json or network.json is damaged: export the bundle again");
+  }
+  return description;
+}
+
+// (1, 3, height, width) of one photograph: shorter side to `resize`, centre crop, (pixel - mean) / std.
+void Preprocess(const std::string& path, const Description& description, float* data) {
+  const Image image = jpeg::Read(path);
+  const int length = description.resize, crop_height = description.shape[2], crop_width = description.shape[3];
+  const bool upright = image.height > image.width;
+  const int64_t longer = int64_t(length) * std::max(image.height, image.width) / std::min(image.height, image.width);
+  const Image resized = area::Resized(image, upright ? longer : length, upright ? length : longer);
+  const int top = (resized.height - crop_height) / 2, left = (resized.width - crop_width) / 2;
+  for (int c = 0; c < 3; ++c) {
+    for (int y = 0; y < crop_height; ++y) {
+      for (int x = 0; x < crop_width; ++x) {
+        const uint8_t pixel = resized.rgb[3 * (size_t(resized.width) * (top + y) + left + x) + c];
+        *data++ = (pixel - description.mean[c]) / description.std[c];
+      }
+    }
+  }
+}
+
+Elf64_Ehdr ElfHeader(const std::string& path, int64_t* size) {
+  Elf64_Ehdr header{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(&header), sizeof header);
+  *size = file.seekg(0, std::ios::end).tellg();
+  return header;
+}
+
+// The system's loader says badly that a library is another machine's, and crashes for half of one.
+void CheckLibrary(const std::string& library, const std::string& target) {
+  if (access(library.c_str(), R_OK)) Fail(library + " is not there: run make network.so");
+  int64_t size;
+  const int machine = ElfHeader("/proc/self/exe", &size).e_machine;
+  const Elf64_Ehdr header = ElfHeader(library, &size);
+  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) || (header.e_ident[EI_CLASS] == ELFCLASS64 &&
+      size < int64_t(header.e_shoff + uint64_t(header.e_shentsize) * header.e_shnum))) {
+    Fail(library + " is damaged: copy it again");
+  }
+  if (header.e_machine != machine) Fail(library + " is for another machine: it was compiled for " + target);
+}
+
+std::string instructions_missing;
+
+// Instructions that the compiler was told it may use (AVX-512, say) end the program with SIGILL where there are none.
+void OnIllegalInstruction(int) {
+  if (write(STDERR_FILENO, instructions_missing.data(), instructions_missing.size()) < 0) _exit(2);
+  _exit(1);
+}
+
+void LoadOpenCL() {
+  if (tvm::runtime::RuntimeEnabled("opencl")) return;
+  const char* given = std::getenv("OPENCL_LIBRARY");
+  bool found = false;
+  for (const char* name : {given ? given : "libOpenCL.so.1", given ? given : "libOpenCL.so"}) {
+    found = found || dlopen(name, RTLD_NOW | RTLD_GLOBAL);
+  }
+  if (!found) Fail("no OpenCL library (libOpenCL.so.1): install the device's driver, or name one by OPENCL_LIBRARY");
+  const std::string plugin = Folder() + "libtvm_opencl.so";
+  if (access(plugin.c_str(), R_OK)) Fail(plugin + " is not there: run make libtvm_opencl.so");
+  if (!dlopen(plugin.c_str(), RTLD_NOW | RTLD_GLOBAL)) {
+    Fail(plugin + " cannot be loaded: remove it, and run make libtvm_opencl.so (" + dlerror() + ")");
+  }
+}
+
+class Network {
+ public:
+  explicit Network(const Description& description) : description_(description) {
+    const std::string library = Folder() + "network.so";
+    CheckLibrary(library, description.target);
+    instructions_missing = "predict: error: " + library + " uses instructions that this processor does not have: it "
+                           "was compiled for " + description.target + "\n";
+    signal(SIGILL, OnIllegalInstruction);
+    const bool opencl = description.device == "opencl";
+    if (opencl) LoadOpenCL();
+    const DLDevice device{opencl ? kDLOpenCL : kDLCPU, 0};
+    tvm::runtime::TVMRetValue exists;
+    tvm::runtime::DeviceAPI::Get(device)->GetAttr(device, tvm::runtime::kExist, &exists);
+    if (!int(exists)) Fail("no " + description.device + " device found");
+    const PackedFunc* create = Registry::Get("tvm.graph_executor.create");
+    if (!create) Fail("TVM's runtime has no graph executor");
+    executor_ = (*create)(BundleFile("graph.json"), Module::LoadFromFile(library), int(device.device_type), 0);
+    const std::string params = BundleFile("network.params");
+    executor_.GetFunction("load_params")(TVMByteArray{params.data(), params.size()});
+    set_input_ = executor_.GetFunction("set_input");
+    run_ = executor_.GetFunction("run");
+    get_output_ = executor_.GetFunction("get_output");
+  }
+
+  // float32 of the input's shape to probabilities (N x classes).
+  std::vector<float> Predict(const std::vector<float>& data) {
+    const DLDevice cpu{kDLCPU, 0};
+    NDArray input = NDArray::Empty(tvm::ShapeTuple(description_.shape), {kDLFloat, 32, 1}, cpu);
+    input.CopyFromBytes(data.data(), data.size() * sizeof(float));
+    set_input_(description_.input, input);
+    run_();
+    const NDArray output = get_output_(0);
+    if (output.DataType() != tvm::runtime::DataType::Float(32)) Fail("the network's output is not float32");
+    const auto shape = output.Shape();
+    std::vector<float> probabilities(std::accumulate(shape.begin(), shape.end(), int64_t(1), std::multiplies<>()));
+    output.CopyToBytes(probabilities.data(), probabilities.size() * sizeof(float));
+    return probabilities;
+  }
+
+ private:
+  const Description& description_;
+  Module executor_;
+  PackedFunc set_input_, run_, get_output_;
+};
+
+std::vector<std::string> Labels() {
+  std::istringstream text(BundleFile("labels.txt"));
+  std::vector<std::string> labels;
+  for (std::string line; std::getline(text, line);) labels.push_back(line);
+  return labels;
+}
+
+void PrintTop5(const float* probabilities, const std::vector<std::string>& labels) {
+  std::vector<int> order(labels.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return probabilities[a] > probabilities[b]; });
+  for (int rank = 0; rank < int(std::min<size_t>(5, order.size())); ++rank) {
+    const int label = order[rank];
+    std::printf("top-%d: %d %s (%.4f)\n", rank + 1, label, labels[label].c_str(), probabilities[label]);
+  }
+}
+
+void Run(const Arguments& arguments) {
+  const Description description = Described();
+  if (description.layout != "NCHW" || description.dtype != "float32" || description.shape.size() != 4) {
+    Fail("preprocess.json: the input is not float32 NCHW");
+  }
+  const std::vector<std::string> labels = Labels();
+  const size_t batch = description.shape[0], size = 3 * description.shape[2] * description.shape[3];
+  std::vector<float> data(arguments.images.size() * size);
+  for (size_t i = 0; i < arguments.images.size(); ++i) Preprocess(arguments.images[i], description, &data[i * size]);
+  if (!arguments.dump_input.empty()) {
+    std::ofstream file(arguments.dump_input, std::ios::binary);
+    if (!file.write(reinterpret_cast<const char*>(data.data()), data.size() * sizeof(float))) {
+      Fail(arguments.dump_input + ": cannot be written");
+    }
+    return;
+  }
+  Network network(description);
+  for (size_t first = 0; first < arguments.images.size(); first += batch) {
+    const size_t count = std::min(batch, arguments.images.size() - first);
+    std::vector<float> input(data.begin() + first * size, data.begin() + (first + count) * size);
+    input.resize(batch * size);
+    std::vector<float> probabilities;
+    std::vector<double> times;
+    for (int i = 0; i < std::max(1, arguments.repeat); ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      probabilities = network.Predict(input);
+      times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    }
+    if (probabilities.size() != batch * labels.size()) Fail("labels.txt does not fit the network");
+    for (size_t i = 0; i < count; ++i) {
+      std::printf("%s\n", arguments.images[first + i].c_str());
+      PrintTop5(&probabilities[i * labels.size()], labels);
+    }
+    if (arguments.repeat) {
+      std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+      std::printf("elapsed: %.1fms (median of %d runs)\n", times[times.size() / 2], arguments.repeat);
+    }
+  }
+}
+
+// One line of an error: of TVM's what it says, without the file, the line and the stack around it.
+std::string Line(std::string text) {
+  if (const size_t at = text.find("Check failed"); at != text.npos) {
+    text = "TVM cannot load or run the network: " + text.substr(at, text.find('\n', at) - at);
+    for (char& letter : text) letter = ' ' <= letter && letter <= '~' ? letter : '?';  // of a damaged file
+  }
+  return text.substr(0, text.find('\n'));
+}
+
+int main(int count, char** values) {
+  try {
+    Run(Parsed(count, values));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "predict: error: %s\n", Line(error.what()).c_str());
+    return 1;
+  }
+}

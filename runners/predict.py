@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""The top-5 of photographs by the network beside this file: TVM's runtime, NumPy, OpenCV, and nothing else.
+
+    python predict.py photo.jpg [more.jpg ...] [--repeat N]
+
+On OpenCL it also takes pyopencl, where that is installed, for its OpenCL library.
+"""
+import argparse
+import contextlib
+import ctypes
+import io
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+
+try:
+    import cv2
+    import numpy as np
+except ModuleNotFoundError as missing:
+    sys.exit(f"predict.py: error: {missing}: see README.md")
+
+HERE = Path(__file__).resolve().parent
+PREPROCESSING = {"resize", "crop", "mean", "std", "input", "shape", "layout", "dtype"}
+NETWORK = {"device", "target", "precision", "records", "tvm"}
+ELF_64, ELF_MACHINE = 2, slice(18, 20)  # of an ELF file's header
+
+
+class InputError(ValueError):
+    """Something given cannot be used; the message is one line."""
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="photographs to classify")
+    parser.add_argument("--repeat", type=count, default=0, metavar="N", help="run N times and print the median time")
+    parser.error = lambda message: sys.exit(f"predict.py: error: {message} (see --help)")
+    return parser
+
+
+def count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 to 999999")
+    return int(text)
+
+
+def main(args):
+    preprocessing, network = read_json("preprocess.json", PREPROCESSING), read_json("network.json", NETWORK)
+    labels = [line.rstrip("\n") for line in io.StringIO(bundle_file("labels.txt").decode())]
+    check_library(network["target"])
+    images = [preprocess(read_image(path), **preprocessing) for path in args.images]
+    predict = load_network(network["device"], preprocessing["input"])
+    batch = preprocessing["shape"][0]
+    for first in range(0, len(images), batch):
+        data = np.zeros(preprocessing["shape"], np.float32)
+        paths = args.images[first:first + batch]
+        data[:len(paths)] = images[first:first + batch]
+        times = []
+        for _ in range(max(1, args.repeat)):
+            start = time.perf_counter()
+            probabilities = predict(data)
+            times.append(time.perf_counter() - start)
+        if probabilities.shape != (batch, len(labels)):
+            raise InputError("labels.txt does not fit the network")
+        for path, row in zip(paths, probabilities):
+            print(path)
+            for rank, label in enumerate(np.argsort(-row, kind="stable")[:5], start=1):
+                print(f"top-{rank}: {label} {labels[label]} ({row[label]:.4f})")
+        if args.repeat:
+            print(f"elapsed: {statistics.median_high(times) * 1e3:.1f}ms (median of {args.repeat} runs)")
+
+
+def bundle_file(name) -> bytes:
+    try:
+        return (HERE / name).read_bytes()
+    except OSError as error:
+        raise InputError(f"{HERE / name}: {error.strerror} (predict.py stays in the folder of its network)") from None
+
+
+def read_json(name, keys) -> dict:
+    try:
+        content = json.loads(bundle_file(name))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or set(content) != keys:
+        raise InputError(f"{HERE / name} is damaged: export the bundle again")
+    return content
+
+
+def check_library(target):
+    """Raises InputError where network.so is missing, or another machine's, which the system's loader says badly, or
+    half of one, for which it crashes."""
+    library = HERE / "network.so"
+    if not library.exists():
+        raise InputError(f"{library} is not there: run make network.so")
+    with open(library, "rb") as file, open("/proc/self/exe", "rb") as python:
+        elf, own = file.read(64), python.read(64)
+    sections, size, count = (int.from_bytes(elf[a:b], "little") for a, b in ((40, 48), (58, 60), (60, 62)))
+    if elf[:4] != b"\x7fELF" or (elf[4] == ELF_64 and library.stat().st_size < sections + size * count):
+        raise InputError(f"{library} is damaged: copy it again")
+    if elf[ELF_MACHINE] != own[ELF_MACHINE]:
+        raise InputError(f"{library} is for another machine: it was compiled for {target}")
+
+
+def read_image(path):
+    """An image file as uint8 (height, width, 3), BGR, upright as its EXIF data say."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if content.startswith(b"\xff\xd8") and not ends(content):
+        raise InputError(f"{path}: truncated JPEG")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # of an empty file
+        image = None
+    if image is None:
+        raise InputError(f"{path}: not an image, or a broken one")
+    return image
+
+
+def ends(jpeg: bytes) -> bool:
+    """Whether the end's marker comes after the start of a scan. OpenCV decodes what there is of a truncated file."""
+    at = 2
+    while (segment := jpeg[at:at + 4]) and len(segment) == 4 and segment[0] == 0xFF:
+        at += 2 + int.from_bytes(segment[2:], "big") if segment[1] != 0xFF else 1
+        if segment[1] == 0xDA:
+            return b"\xff\xd9" in jpeg[at:]
+    return False
+
+
+def preprocess(image, resize, crop, mean, std, shape, **_):
+    """uint8 (height, width, 3) BGR to normalised float32 RGB (3, *shape[2:]): shorter side to `resize`, centre crop."""
+    height, width = image.shape[:2]
+    size = (resize, resize * height // width) if height > width else (resize * width // height, resize)
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    top, left = (image.shape[0] - shape[2]) // 2, (image.shape[1] - shape[3]) // 2
+    rgb = image[top:top + shape[2], left:left + shape[3], ::-1].astype(np.float32)
+    return ((rgb - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
+
+
+def load_network(kind, input_name):
+    """The function from float32 of the input's shape to probabilities (N, classes)."""
+    tvm, graph_executor = import_tvm()
+    ctypes.CDLL(None).signal(signal.SIGILL, on_illegal_instruction)
+    if kind == "opencl" and not tvm.runtime.enabled("opencl"):
+        load_opencl()
+    device = tvm.device(kind)
+    if not device.exist:
+        raise InputError(f"no {kind} device found")
+    graph, params = bundle_file("graph.json").decode(), bundle_file("network.params")
+    try:
+        executor = graph_executor.create(graph, tvm.runtime.load_module(str(HERE / "network.so")), device)
+        executor.load_params(params)
+    except (tvm.TVMError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if "Check failed" in line] or [type(error).__name__]
+        raise InputError(f"{HERE}: TVM cannot load the network: {lines[-1]}") from None
+
+    def predict(data):
+        executor.set_input(input_name, data)
+        executor.run()
+        return executor.get_output(0).numpy()
+    return predict
+
+
+def import_tvm():
+    os.environ["TVM_USE_RUNTIME_LIB"] = "1"  # which is enough, and loads in a quarter of the time
+    with contextlib.redirect_stderr(io.StringIO()):  # it says so
+        import tvm
+        from tvm.contrib import graph_executor
+    return tvm, graph_executor
+
+
+def load_opencl():
+    """The OpenCL library, then TVM's plug-in that calls it."""
+    try:
+        from pyopencl import _cl
+        names = [_cl.__file__]
+    except ImportError:
+        names = [os.environ.get("OPENCL_LIBRARY", "libOpenCL.so.1"), "libOpenCL.so"]
+    for name in names:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
+            break
+    else:
+        raise InputError("no OpenCL library (libOpenCL.so.1): install the device's driver, or name one by "
+                         "OPENCL_LIBRARY")
+    plugin = HERE / "libtvm_opencl.so"
+    if not plugin.exists():
+        raise InputError(f"{plugin} is not there: run make libtvm_opencl.so")
+    try:
+        ctypes.CDLL(str(plugin), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise InputError(f"{plugin} cannot be loaded: remove it, and run make libtvm_opencl.so ({error})") from None
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def on_illegal_instruction(_):
+    """Instructions that the compiler was told it may use (AVX-512, say) end the process by a signal where there are
+    none, one that no handler of Python's own can catch."""
+    target = read_json("network.json", NETWORK)["target"]
+    os.write(2, f"predict.py: error: {HERE / 'network.so'} uses instructions that this processor does not have: it was "
+                f"compiled for {target}\n".encode())
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    arguments = get_args_parser().parse_args()
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # labels and names of files as they are
+    try:
+        main(arguments)
+    except (InputError, ModuleNotFoundError, MemoryError, cv2.error) as error:
+        sys.exit(f"predict.py: error: {' '.join(str(error).split()) or type(error).__name__}")

@@ -1,0 +1,67 @@
+"""Tuning records: which fit a device, and what is no such file."""
+import json
+
+import pytest
+
+from common.compiler import records
+from common.compiler.build import build
+from common.compiler.checkpoint import untrained_network
+from common.compiler.targets import resolve_target
+from common.errors import InputError
+from common.inference.device import Device
+
+AVX512, AVX2 = ("avx2", "fma", "avx512f"), ("avx2", "fma")
+SHIPPED = sorted(records.FOLDER.glob("*.json"))
+
+
+def write(folder, name, **changes):
+    about = {"device": None, "kind": "llvm", "layout": "nchw8c", "needs": [], "tvm": "0.19.0", "records": []}
+    (folder / f"{name}.json").write_text(json.dumps(about | changes))
+
+
+def test_those_that_fit_best_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    haswell, opencl = resolve_target("llvm -mcpu=haswell"), resolve_target("opencl", 8)
+    assert records.choose("auto", haswell, Device("A", 0, AVX2)) is None
+    write(tmp_path, "any")
+    write(tmp_path, "avx2", needs=["avx2"])
+    write(tmp_path, "this-one", device="A")
+    write(tmp_path, "opencl", kind="opencl")
+    write(tmp_path, "other-layout", layout="nchw16c", device="A", needs=["avx512f"])
+    for target, device, name in [(haswell, Device("A", 0, AVX2), "this-one"), (haswell, Device("B", 0, AVX2), "avx2"),
+                                 (haswell, Device("B", 0, ()), "any"), (opencl, Device("C", 8, ()), "opencl")]:
+        assert records.choose("auto", target, device).path.stem == name
+    assert records.choose(None, haswell, Device("A", 0, AVX2)) is None
+    assert records.choose("auto", haswell, None) is None  # of a device that nothing is known of
+    assert records.choose(tmp_path / "any.json", opencl, None).path.stem == "any"  # asked for by name
+
+
+def test_what_is_no_file_of_records(tmp_path):
+    row = {"input": ["llvm", "conv2d.blocked", [], {}], "config": {"index": 0, "code_hash": None, "entity": []},
+           "result": [[1e-3], 0, 1, 1], "version": 0.2, "tvm_version": "0.19.0"}
+    for changes in ({"kind": 3}, {"records": 1}, {"needs": None}, {"records": [3]}, {"records": [{"v": 0.1}]},
+                    {"records": [row | {"result": [[float("nan")], 0, 1, 1]}]}, {"records": [row | {"input": []}]},
+                    {"records": [row | {"more": 1}]}, {"records": [row | {"config": {}}]}):
+        write(tmp_path, "bad", **changes)
+        with pytest.raises(InputError, match="bad.json: not tuning records"):
+            records.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text('{"device"')
+    with pytest.raises(InputError, match="bad.json: not tuning records"):
+        records.load(tmp_path / "bad.json")
+    with pytest.raises(InputError, match="none.json: No such file"):
+        records.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_records_can_be_read_and_written(path, tmp_path):
+    found = records.load(path)
+    again = found._replace(path=tmp_path / path.name)
+    records.save(again)
+    assert again.path.read_text() == path.read_text() and found.records
+
+
+def test_shipped_records_are_of_all_layers_of_the_published_network():
+    target = resolve_target("llvm -mcpu=haswell")
+    found = records.choose("auto", target, Device("any", 0, AVX2))
+    built = build(untrained_network(1.0, (1, 3, 224, 224), 8), target, found.records)
+    assert (built.tuned, built.untuned) == (len(found.records), 0)

@@ -1,0 +1,94 @@
+"""Convolutions over blocked channels: every tile of every kind computes what NumPy does."""
+import numpy as np
+import pytest
+import tvm
+
+from common.compiler.blocked import BLOCKS, PASS_CONFIG
+from common.compiler.build import build
+from common.compiler.checkpoint import load_network
+from common.compiler.targets import resolve_target
+from common.compiler.tuning import tasks_of
+from common.find_mxnet import mx
+from tests.networks import convolution_3x3
+
+BLOCK = 4
+
+
+def blocked(array, axis=1):
+    """(N, C, H, W) as (N, C/4, H, W, 4)."""
+    n, c, h, w = array.shape
+    return array.reshape(n, c // BLOCK, BLOCK, h, w).transpose(0, 1, 3, 4, 2)
+
+
+def expected(task, data, kernel):
+    """`data` and `kernel` blocked, as the template has them; the output in NumPy, blocked."""
+    chunks, in_chunks, kh, kw, inner, block = kernel.shape
+    plain = kernel.transpose(0, 5, 1, 4, 2, 3).reshape(chunks * block, in_chunks * inner, kh, kw)
+    if data.ndim == 5:
+        data = data.transpose(0, 1, 4, 2, 3).reshape(len(data), -1, *data.shape[2:4])
+    if kh == 1:
+        return blocked(np.einsum("oi,nihw->nohw", plain[:, :, 0, 0], data))
+    return blocked(convolution_3x3(data, plain, task.args[2][0], "symmetric"))
+
+
+def small_network(tmp_path, batch):
+    """A checkpoint whose layers are of each kind: maps of 9x9 and 5x5, channels that are no multiple of anything."""
+    from common.checkpoint import save_checkpoint
+    from tests.networks import random_params
+    data = mx.sym.Variable("data")
+    net = mx.sym.Convolution(data, kernel=(3, 3), stride=(2, 2), pad=(1, 1), num_filter=6, name="first")
+    skip = mx.sym.clip(net, 0, 6)
+    net = mx.sym.Convolution(skip, kernel=(1, 1), num_filter=11, name="expand")
+    net = mx.sym.Convolution(mx.sym.clip(net, 0, 6), kernel=(3, 3), pad=(1, 1), num_filter=11, num_group=11,
+                             name="depthwise")
+    net = mx.sym.Convolution(mx.sym.clip(net, 0, 6), kernel=(1, 1), num_filter=6, name="project") + skip
+    net = mx.sym.Convolution(net, kernel=(3, 3), stride=(2, 2), pad=(1, 1), num_filter=6, num_group=6, name="halve")
+    net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, kernel=(1, 1), pool_type="avg"))
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=5, name="fc"), name="softmax")
+    shape = (batch, 3, 17, 17)
+    params = [{name: mx.nd.array(array) for name, array in part.items()} for part in random_params(net, shape)]
+    save_checkpoint(tmp_path / "small", 0, net, *params)
+    data = np.random.RandomState(1).randn(*shape).astype(np.float32)
+    executor = net.simple_bind(mx.cpu(), data=shape, grad_req="null")
+    executor.copy_params_from(*params, allow_extra_params=True)
+    return tmp_path / "small", data, executor.forward(data=mx.nd.array(data))[0].asnumpy()
+
+
+def test_every_tile(tmp_path):
+    prefix, data, _ = small_network(tmp_path, 2)
+    target = resolve_target("llvm -keys=nchw4c,cpu")
+    tasks = tasks_of(load_network(prefix, 0, data.shape, BLOCK), target)
+    assert {task.name for task in tasks} == {"conv2d.blocked", "depthwise_conv2d.blocked"} and len(tasks) == 6
+    rng = np.random.RandomState(0)
+    for task in tasks:
+        inputs = [rng.randn(*map(int, shape)).astype(np.float32) for _, shape, _ in task.args[:2]]
+        wanted = expected(task, *inputs)
+        for index in range(len(task.config_space)):
+            with target, tvm.transform.PassContext(config=PASS_CONFIG):
+                schedule, arguments = task.instantiate(task.config_space.get(index))
+                function = tvm.build(schedule, arguments, target)
+            output = tvm.nd.empty(wanted.shape)
+            arrays = {array.ndim: tvm.nd.array(array) for array in inputs}  # AutoTVM gives them in any order
+            function(output, *(arrays[len(argument.shape)] for argument in arguments[1:]))
+            assert np.abs(output.numpy() - wanted).max() < 1e-5, (task, task.config_space.get(index))
+
+
+@pytest.mark.parametrize("layout", BLOCKS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_networks_answer_as_mxnet(layout, batch, tmp_path):
+    prefix, data, wanted = small_network(tmp_path, batch)
+    target = resolve_target(f"llvm -keys={layout},cpu")
+    library = build(load_network(prefix, 0, data.shape, BLOCKS[layout]), target).library
+    run = tvm.contrib.graph_executor.GraphModule(library["default"](tvm.cpu()))
+    run.run(data=data)
+    assert np.abs(run.get_output(0).numpy() - wanted).max() < 1e-5
+
+
+def test_layout_of_a_processor():
+    for name, floats, layout in [("llvm -mcpu=skylake-avx512", 0, "nchw16c"), ("llvm -mcpu=haswell", 0, "nchw8c"),
+                                 ("llvm -mcpu=x86-64", 0, "nchw4c"), ("opencl", 16, "nchw16c"), ("opencl", 8, "nchw8c"),
+                                 ("llvm -mtriple=aarch64-linux-gnu", 0, "nchw4c"), ("opencl", 0, None),
+                                 ("opencl -device=mali", 0, None), ("llvm -keys=cpu", 0, None),
+                                 ("opencl", 32, "nchw16c"), ("llvm -mtriple=riscv64-linux-gnu", 0, "nchw4c")]:
+        keys = resolve_target(name, floats).keys
+        assert [key for key in keys if key in BLOCKS] == ([layout] if layout else []), name

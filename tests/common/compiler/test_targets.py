@@ -1,0 +1,47 @@
+"""Which target strings there are, and which run here."""
+import subprocess
+import sys
+
+import pytest
+
+from common.compiler.targets import check_runs_here, host_cpu, resolve_target
+from common.errors import InputError
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("target", ["fpga", "", "opencl -foo=1", "opencl -max_num_threads=many", "{}"])
+def test_unknown_targets_are_refused(target):
+    with pytest.raises(InputError, match="unknown target"):
+        resolve_target(target)
+
+
+@pytest.mark.parametrize("target", ["llvm -mcpu={}", "opencl -device=mali -mcpu={}"])
+@pytest.mark.parametrize("mcpu", ["native", "pentium9"])
+def test_unknown_processors_are_refused(target, mcpu):
+    with pytest.raises(InputError, match=f"no processor '{mcpu}'"):
+        resolve_target(target.format(mcpu))
+
+
+@pytest.mark.parametrize("target", ["hexagon", "c", "llvm -mtriple=riscv64-unknown-linux-gnu",
+                                    "opencl -mtriple=riscv64-unknown-linux-gnu"])
+def test_targets_that_cannot_run_here_are_refused(target):
+    with pytest.raises(InputError, match="cannot run here"):
+        check_runs_here(target, resolve_target(target))
+
+
+def test_the_processor_is_this_one_unless_the_target_names_another():
+    assert str(resolve_target("llvm").attrs["mcpu"]) == host_cpu()
+    assert str(resolve_target("opencl").host.attrs["mcpu"]) == host_cpu()
+    mali = resolve_target("opencl -device=mali -mtriple=aarch64-linux-gnu -mcpu=cortex-a73")
+    assert mali.kind.name == "opencl" and str(mali.attrs["device"]) == "mali"
+    assert (str(mali.host.attrs["mtriple"]), str(mali.host.attrs["mcpu"])) == ("aarch64-linux-gnu", "cortex-a73")
+
+
+@pytest.mark.parametrize(("code", "message"), [
+    ("import common.compiler, common.find_mxnet", "import common.find_mxnet before TVM"),
+    ("import common.inference.runtime, common.find_mxnet", "import common.find_mxnet before TVM"),
+    ("import common.inference.runtime, common.compiler", "import common.compiler before common.inference.runtime")])
+def test_the_wrong_order_of_imports_is_refused_before_it_crashes(code, message):
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert f"ImportError: {message}" in process.stderr

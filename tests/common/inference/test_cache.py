@@ -1,0 +1,221 @@
+"""The cache as several processes see it, and as they leave it. The entries here are no networks but small files."""
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from common.inference.cache import MANIFEST, Cache, clear_cache
+from tests.conftest import ROOT
+
+KEYS = [character * 32 for character in "abcd"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILENETV2_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def make(folder):
+    (folder / "network.so").write_bytes(b"code" * 1000)
+    (folder / "graph.json").write_text("{}")
+
+
+def never(folder):
+    raise AssertionError("made again")
+
+
+def in_process(code, *arguments):
+    """A process that runs `code`, with `cache` and `key` at hand."""
+    start = f"import os, sys, time; from common.inference.cache import Cache; cache, key = Cache(), {KEYS[0]!r}\n"
+    return subprocess.Popen([sys.executable, "-c", start + code, *map(str, arguments)], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_an_entry_is_made_once_and_found_by_later_processes(folder):
+    entry = Cache().entry(KEYS[0], make)
+    assert (entry.folder / "network.so").read_bytes() == b"code" * 1000
+    assert Cache().entry(KEYS[0], never).folder == entry.folder == folder / KEYS[0]
+    other = in_process("print(cache.entry(key, None).folder)")
+    assert other.communicate()[0] == f"{entry.folder}\n"
+
+
+def test_the_folder_is_where_the_user_has_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("MOBILENETV2_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert Cache().folder == tmp_path / "xdg" / "mxnet-mobilenet-v2"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Cache().folder == tmp_path / ".cache" / "mxnet-mobilenet-v2"
+
+
+def test_nobody_else_can_write_to_the_folder_or_it_is_not_used(folder, monkeypatch):
+    Cache().entry(KEYS[0], make)
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder / KEYS[0])} == {0o700}
+    (folder / KEYS[0]).chmod(0o770)
+    with pytest.raises(AssertionError, match="made again"):
+        Cache().entry(KEYS[0], never)
+    (folder / KEYS[0]).chmod(0o700)
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError, match="others can write"):
+        Cache()
+    folder.chmod(0o700)
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    with pytest.raises(PermissionError, match="another user"):
+        Cache()
+
+
+def truncated(entry):
+    os.truncate(entry / "network.so", 100)
+
+
+def changed(entry):
+    (entry / "network.so").write_bytes(b"evil" * 1000)
+
+
+def missing(entry):
+    (entry / "graph.json").unlink()
+
+
+def without_sums(entry):
+    (entry / MANIFEST).write_text("{}")
+
+
+def with_half_a_manifest(entry):
+    os.truncate(entry / MANIFEST, 30)
+
+
+@pytest.mark.parametrize("damage", [truncated, changed, missing, without_sums, with_half_a_manifest])
+def test_a_damaged_entry_is_made_again(folder, damage, capsys):
+    Cache().entry(KEYS[0], make)
+    damage(folder / KEYS[0])
+    entry = Cache().entry(KEYS[0], make)
+    assert (entry.folder / "network.so").read_bytes() == b"code" * 1000
+    assert "is damaged" in capsys.readouterr().err
+    Cache().entry(KEYS[0], never)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_fails_leaves_nothing(folder):
+    def half(folder):
+        make(folder)
+        raise InputError("no such target")
+    with pytest.raises(InputError, match="no such target"):
+        Cache().entry(KEYS[0], half)
+    assert [path.name for path in folder.iterdir()] == [f".{KEYS[0]}.lock"]
+    Cache().entry(KEYS[0], make)
+
+
+def test_the_least_recently_used_goes_unless_it_is_in_use(folder, monkeypatch):
+    monkeypatch.setenv("MOBILENETV2_CACHE_MB", "1")
+
+    def entry(i):
+        return Cache().entry(KEYS[i], lambda folder: (folder / "x").write_bytes(bytes(400_000)))
+
+    def left():
+        return [KEYS.index(path.name) for path in sorted(folder.glob("[!.]*"))]
+
+    entry(0)
+    entry(1)
+    for i, seconds in ((0, 1000), (1, 2000)):
+        os.utime(folder / KEYS[i] / MANIFEST, (seconds, seconds))
+    entry(0)
+    entry(2)
+    assert left() == [0, 2]
+    in_use = entry(0)
+    os.utime(folder / KEYS[0] / MANIFEST, (1000, 1000))
+    entry(3)
+    assert left() == [0, 3]
+    assert Cache().clear() == 1 and left() == [0]
+    del in_use
+    assert clear_cache() == 0 and list(folder.iterdir()) == []
+
+
+def test_a_limit_that_is_no_number_is_refused(monkeypatch):
+    monkeypatch.setenv("MOBILENETV2_CACHE_MB", "2G")
+    with pytest.raises(InputError, match="MOBILENETV2_CACHE_MB='2G'"):
+        Cache()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_file_system(folder):
+    folder.write_text("a file")
+    with pytest.raises(OSError):
+        Cache()
+
+
+MAKE_SLOWLY = """
+def make(folder):
+    (folder / "network.so").write_bytes(b"half")
+    print("making", flush=True)
+    time.sleep(float(sys.argv[1]))
+    (folder / "network.so").write_bytes(b"whole")
+print((cache.entry(key, make).folder / "network.so").read_bytes().decode())
+"""
+
+
+def test_of_two_processes_one_makes_the_entry_and_the_other_waits():
+    processes = [in_process(MAKE_SLOWLY, 0.5) for _ in range(3)]
+    printed = sorted(process.communicate() for process in processes)
+    assert [out for out, _ in printed] == ["making\nwhole\n", "whole\n", "whole\n"]
+
+
+def test_when_the_maker_is_killed_the_one_that_waits_makes_it(folder):
+    first = in_process(MAKE_SLOWLY, 1000)
+    assert first.stdout.readline() == "making\n"
+    second = in_process(MAKE_SLOWLY, 0)
+    assert "another process is compiling the same" in second.stderr.readline()
+    assert len(list(folder.glob(".*.partial"))) == 1 and not list(folder.glob("[!.]*"))
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert second.communicate()[0] == "making\nwhole\n"
+    assert not list(folder.glob(".*.partial"))
+
+
+def test_what_a_killed_process_left_goes_with_the_next_entry_and_what_a_living_one_makes_stays(folder):
+    killed = in_process(MAKE_SLOWLY, 1000)
+    assert killed.stdout.readline() == "making\n"
+    left, = folder.glob(".*.partial")
+    Cache().entry(KEYS[1], make)
+    assert left.exists()
+    killed.kill()
+    killed.communicate()
+    Cache().entry(KEYS[2], make)
+    assert not left.exists()
+
+
+@pytest.mark.long
+def test_processes_killed_at_any_moment_leave_only_whole_entries(folder):
+    """Three processes that make, remove and read entries without pause, killed after random times, 40 times."""
+    code = """
+import random
+def make(folder):
+    for name in "abcdef":
+        (folder / name).write_bytes(random.randbytes(50_000))
+while True:
+    key = random.choice("wxyz") * 32
+    entry = cache.entry(key, make)
+    assert len(list(entry.folder.iterdir())) == 7
+    if random.random() < 0.3:
+        cache.clear()
+"""
+    generator = random.Random(3)
+    for _ in range(40):
+        processes = [in_process(code) for _ in range(3)]
+        time.sleep(generator.uniform(0.3, 1.5))
+        errors = []
+        for process in processes:
+            process.kill()
+            errors.append(process.communicate()[1])
+        assert not re.findall("Traceback.*|.*damaged.*", "".join(errors), re.DOTALL)
+    cache = Cache()
+    for character in "wxyz":
+        cache.entry(character * 32, make)
+    assert not list(folder.glob(".*.partial")) and len(list(Path(folder).glob("[!.]*"))) == 4

@@ -1,0 +1,319 @@
+"""The bundle of from_mxnet.py --export as it is used: elsewhere, with its own two runners, without this repository."""
+import importlib.util
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import InputError
+from common.inference.export import check_destination, export, is_for_another_machine
+from common.inference.network import compile_elsewhere, open_network
+from common.preprocess import preprocess, read_image
+from common.preprocessing_file import Preprocessing
+from tests.conftest import ROOT
+
+CAT = ROOT / "data" / "cat.jpg"
+SHAPE, PREPROCESSING = (3, 64, 64), Preprocessing(resize=73, crop=64, std=(58.4, 57.1, 57.4))
+AARCH64 = 183  # e_machine of the ELF specification
+# what the bundle's README.md has one install, where each package has its files
+RUNTIME = ("tvm", "numpy", "numpy.libs", "ml_dtypes", "decorator.py", "cv2", "opencv_python_headless.libs")
+
+
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def synset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("synset") / "synset.txt"
+    path.write_text("n0 class 0\nn1 class 1, and its häufige name\nn2 class 2\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def compiled(one_convolution):
+    return open_network(one_convolution, 0, (1, *SHAPE), "llvm")
+
+
+@pytest.fixture(scope="module")
+def device(compiled, synset, tmp_path_factory):
+    """A device: a Python with what the runners need and no more, and the bundle in a folder that was empty."""
+    if not os.environ.get("CI") and not has_libjpeg():
+        pytest.skip("no jpeglib.h: install libjpeg-dev")
+    home = tmp_path_factory.mktemp("device")
+    venv.create(home / "venv", symlinks=True)
+    packages = next((home / "venv" / "lib").glob("python*")) / "site-packages"
+    for name in RUNTIME:
+        source = Path(np.__file__).parent.parent / name
+        if source.exists():
+            (packages / name).symlink_to(source)
+    python = home / "venv" / "bin" / "python"
+    export(compiled.folder, home / "bundle", synset, PREPROCESSING, "llvm")
+    make(python, home / "bundle")
+    return SimpleNamespace(python=python, bundle=home / "bundle")
+
+
+def make(python, bundle):
+    process = run("make", f"PYTHON={python}", cwd=bundle, env=clean_environment())
+    assert process.returncode == 0, process.stderr
+
+
+def has_libjpeg():
+    return run("g++", "-xc++", "-E", "-include", "cstdio", "-include", "jpeglib.h", "/dev/null").returncode == 0
+
+
+def clean_environment():
+    return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+
+
+@pytest.fixture(params=["predict.py", "predict"])
+def runner(request, device):
+    """Runs one of the two with arguments, in another folder."""
+    program = [device.python, device.bundle / "predict.py"] if request.param == "predict.py" else \
+        [device.bundle / "predict"]
+    return lambda *arguments: run(*program, *arguments, cwd="/", env=clean_environment())
+
+
+def fails_in_one_line(process, *words):
+    assert process.returncode == 1 and process.stdout == "", process
+    line, = process.stderr.strip().splitlines()
+    assert re.match(r"predict(\.py)?: error: ", line) and all(word in line for word in words), line
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """JPEGs of every kind: sizes that are shrunk (by whole numbers too), kept and enlarged, of one, three and four
+    channels, of every subsampling and orientation, progressive or not."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.RandomState(0)
+    sizes = [(73, 90), (90, 73), (146, 292), (219, 146 * 3), (60, 70), (8, 9), (500, 341), (256, 256), (512, 768),
+             (768, 1024), (300, 225), (225, 300), (72, 1000), (1000, 74), (257, 258), (400, 512), (100, 30), (640, 640)]
+    paths = []
+    for i, (height, width) in enumerate(sizes * 2):
+        blurred = cv2.resize(rng.randint(0, 256, (9, 9, 3)).astype(np.uint8), (width, height),
+                             interpolation=cv2.INTER_CUBIC)
+        noise = rng.randint(-20, 20, blurred.shape)
+        image = Image.fromarray(np.clip(blurred + noise, 0, 255).astype(np.uint8)).convert(
+            {5: "L", 11: "CMYK"}.get(i % 12, "RGB"))
+        exif = Image.Exif()
+        exif[0x010F] = "a maker whose name is longer than four bytes"
+        exif[0x0112] = i % 9  # 0 means nothing
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=60 + i, progressive=i % 3 == 0, exif=exif,
+                   **({"subsampling": i % 3} if image.mode == "RGB" else {}))
+        paths.append(folder / f"{i}.jpg")
+        paths[-1].write_bytes(content.getvalue())
+    return paths
+
+
+def test_the_device_has_nothing_of_ours(device):
+    for module in ("mxnet", "common", "symbols", "PIL", "pyopencl", "scipy"):
+        process = run(device.python, "-c", f"import {module}", cwd=device.bundle, env=clean_environment())
+        assert f"No module named '{module}'" in process.stderr
+
+
+def test_both_runners_print_the_top_5_of_the_compiled_network(compiled, device, synset, photos):
+    print_the_top_5(compiled, device.python, device.bundle, PREPROCESSING, synset, [CAT, *photos])
+
+
+def print_the_top_5(compiled, python, bundle, preprocessing, synset, photos):
+    names = synset.read_text(encoding="utf-8").splitlines()
+    expected = []
+    for path in photos:
+        probabilities = compiled.predict(preprocess(read_image(path), compiled.data_shape[1:], preprocessing))[0]
+        expected.append(str(path))
+        expected += [f"top-{rank}: {label} {names[label]} ({probabilities[label]:.4f})"
+                     for rank, label in enumerate(np.argsort(-probabilities, kind="stable")[:5], start=1)]
+    for program in ([python, "predict.py"], ["./predict"]):
+        process = run(*program, *photos, cwd=bundle, env=clean_environment())
+        assert process.returncode == 0 and process.stderr == "", process.stderr
+        assert process.stdout.splitlines() == expected
+
+
+def test_published_weights(testdata, device, photos, tmp_path):
+    names = ROOT / "data" / "imagenet1k-synset.txt"
+    compiled = open_network(testdata / "pretrained" / "imagenet1k-mnetv2-1_0", 0, (1, 3, 224, 224), "llvm")
+    export(compiled.folder, tmp_path / "bundle", names, Preprocessing(), "llvm")
+    make(device.python, tmp_path / "bundle")
+    photos = [CAT, *sorted((testdata / "images").glob("*.jpg")), *photos]
+    print_the_top_5(compiled, device.python, tmp_path / "bundle", Preprocessing(), names, photos)
+
+
+def test_the_network_sees_the_same_numbers(device, photos, tmp_path):
+    expected = [preprocess(read_image(path), SHAPE, PREPROCESSING)[0] for path in photos]
+    process = run(device.bundle / "predict", *photos, "--dump-input", tmp_path / "input")
+    assert process.returncode == 0, process.stderr
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "input", np.float32).reshape(-1, *SHAPE), expected)
+
+    specification = importlib.util.spec_from_file_location("runner", device.bundle / "predict.py")
+    runner = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(runner)
+    description = json.loads((device.bundle / "preprocess.json").read_text())
+    np.testing.assert_array_equal([runner.preprocess(runner.read_image(path), **description) for path in photos],
+                                  expected)
+
+
+def test_times_on_request(runner):
+    assert "elapsed" not in runner(CAT).stdout
+    process = runner(CAT, "--repeat", "3")
+    assert re.search(r"^elapsed: \d+\.\dms \(median of 3 runs\)$", process.stdout, re.MULTILINE), process.stderr
+
+
+def test_an_image_that_cannot_be_used(runner, tmp_path):
+    whole, damaged = CAT.read_bytes(), tmp_path / "damaged.jpg"
+    for content in (whole[:-3], whole[:20000], whole[:300], b"", b"no image", b"\xff\xd8\xff"):
+        damaged.write_bytes(content)
+        fails_in_one_line(runner(damaged), "damaged.jpg")
+    fails_in_one_line(runner(tmp_path / "missing.jpg"), "missing.jpg", "No such file")
+    fails_in_one_line(runner(tmp_path), str(tmp_path), "Is a directory")
+
+
+def test_arguments_that_cannot_be_used(runner):
+    for arguments in ([], ["--repeat", "0", CAT], ["--repeat", "x", CAT], [CAT, "--repeat"], [CAT, "--bogus"]):
+        fails_in_one_line(runner(*arguments))
+
+
+@pytest.fixture
+def altered(device):
+    """Puts other bytes in the place of a file of the bundle, or nothing (None), until the test ends."""
+    kept = {path: path.read_bytes() for path in device.bundle.iterdir() if path.is_file()}
+
+    def alter(name, content):
+        path = device.bundle / name
+        path.unlink(missing_ok=True)  # a program that runs it goes on with the old one
+        if content is not None:
+            path.write_bytes(content)
+    yield alter
+    for path, content in kept.items():
+        if not path.exists() or path.read_bytes() != content:
+            alter(path.name, content)
+
+
+def test_a_bundle_that_is_not_whole(device, runner, altered):
+    for name in ("network.so", "network.json", "preprocess.json", "graph.json", "labels.txt", "network.params"):
+        whole = (device.bundle / name).read_bytes()
+        for content in (whole[:len(whole) // 2], b"", None):
+            altered(name, content)
+            fails_in_one_line(runner(CAT), *([name] if content is None else []))
+        altered(name, whole)
+    assert runner(CAT).returncode == 0
+
+
+def test_a_processor_without_the_instructions(runner, altered, tmp_path):
+    (tmp_path / "trap.c").write_text("__attribute__((constructor)) void f(void) { __builtin_trap(); }")
+    assert run("g++", "-xc", "-shared", "-fPIC", "-o", tmp_path / "trap.so", tmp_path / "trap.c").returncode == 0
+    altered("network.so", (tmp_path / "trap.so").read_bytes())
+    fails_in_one_line(runner(CAT), "instructions", "compiled for llvm on ")
+
+
+@pytest.mark.parametrize("target", ["llvm -mtriple=aarch64-linux-gnu",
+                                    "opencl -device=mali -mtriple=aarch64-linux-gnu"])
+def test_another_machine(one_convolution, device, runner, altered, synset, tmp_path, monkeypatch, target):
+    assert is_for_another_machine(target)
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no cross compiler is
+    compile_elsewhere(tmp_path, one_convolution, 0, (1, *SHAPE), target)
+    monkeypatch.undo()
+    bundle = tmp_path / "bundle"
+    export(tmp_path, bundle, synset, PREPROCESSING, target)
+    objects = list((bundle / "objects").iterdir())
+    assert objects and all(machine(path) == AARCH64 for path in objects)
+    assert not (bundle / "network.so").exists() and not (bundle / "libtvm_opencl.so").exists()
+    assert (bundle / "opencl" / "Makefile").exists() == target.startswith("opencl")
+    assert json.loads((bundle / "network.json").read_text())["target"] == target
+    fails_in_one_line(run(device.python, bundle / "predict.py", CAT), "network.so", "make")
+
+    altered("network.so", objects[0].read_bytes())
+    fails_in_one_line(runner(CAT), "network.so", "another machine")
+
+
+def machine(elf):
+    return int.from_bytes(elf.read_bytes()[18:20], "little")
+
+
+def test_this_machine_is_no_other():
+    assert not any(map(is_for_another_machine, ("llvm", "llvm -mcpu=znver4", "opencl",
+                                                f"llvm -mtriple={platform.machine()}-linux-gnu")))
+
+
+def test_a_cross_compiler_links(one_convolution, synset, tmp_path):
+    if not shutil.which("aarch64-linux-gnu-g++"):
+        pytest.skip("no aarch64-linux-gnu-g++")
+    target = "llvm -mtriple=aarch64-linux-gnu"
+    compile_elsewhere(tmp_path, one_convolution, 0, (1, *SHAPE), target)
+    export(tmp_path, tmp_path / "bundle", synset, PREPROCESSING, target)
+    assert machine(tmp_path / "bundle" / "network.so") == AARCH64
+    assert not (tmp_path / "bundle" / "objects").exists()
+
+
+@pytest.mark.long
+def test_opencl_and_batches(one_convolution, compiled, device, photos, synset, tmp_path):
+    opencl = open_network(one_convolution, 0, (2, *SHAPE), "opencl")
+    bundle = tmp_path / "bundle"
+    export(opencl.folder, bundle, synset, PREPROCESSING, "opencl")
+    (bundle / "libtvm_opencl.so").unlink()  # it is built from its sources
+    make(device.python, bundle)
+
+    import pyopencl
+    drivers = Path(pyopencl.__file__).parent / ".libs"
+    loader, = drivers.glob("libOpenCL*")
+    environment = {**clean_environment(), "OPENCL_LIBRARY": str(loader), "PYOPENCL_HOME": str(drivers.parent),
+                   "LD_LIBRARY_PATH": str(drivers)}  # what pyopencl tells its loader
+    on_llvm = run(device.python, device.bundle / "predict.py", *photos[:3]).stdout
+    for program in ([device.python, "predict.py"], ["./predict"]):
+        process = run(*program, *photos[:3], cwd=bundle, env=environment)
+        assert process.returncode == 0, process.stderr
+        assert process.stdout == on_llvm != ""
+
+
+def test_a_bundle_is_replaced_and_nothing_else(compiled, synset, tmp_path):
+    def exported(folder):
+        export(compiled.folder, folder, synset, PREPROCESSING, "llvm")
+        return sorted(path.name for path in folder.iterdir())
+
+    (tmp_path / "empty").mkdir()
+    files = exported(tmp_path / "empty")
+    (tmp_path / "empty" / "predict").write_bytes(b"built before")
+    (tmp_path / "empty" / "labels.txt").write_text("old\n")
+    assert exported(tmp_path / "empty") == exported(tmp_path / "new" / "folder") == files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "new"]
+
+    mine = tmp_path / "new" / "folder" / "photo.jpg"
+    mine.write_bytes(b"mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "README.md").write_text("another project's")
+    (tmp_path / "file").write_text("")
+    for folder, word in ((mine.parent, "photo.jpg"), (tmp_path / "other", "no bundle"), (tmp_path / "file", "folder")):
+        with pytest.raises(InputError, match=word):
+            check_destination(folder)
+        with pytest.raises(InputError, match=word):
+            export(compiled.folder, folder, synset, PREPROCESSING, "llvm")
+    assert mine.exists() and (tmp_path / "other" / "README.md").exists()
+
+
+def test_nothing_is_left_where_it_fails(compiled, synset, tmp_path):
+    (tmp_path / "short.txt").write_text("n0 one\n")
+    with pytest.raises(InputError, match="names 1 classes"):
+        export(compiled.folder, tmp_path / "bundle", tmp_path / "short.txt", PREPROCESSING, "llvm")
+    assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
+    with pytest.raises((InputError, OSError)):
+        export(tmp_path, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+    assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
+
+
+def test_the_input_may_have_another_shape(one_convolution, synset, tmp_path):
+    compiled = open_network(one_convolution, 0, (1, 3, 96, 160), "llvm")
+    export(compiled.folder, tmp_path / "bundle", synset, Preprocessing(), "llvm")
+    written = json.loads((tmp_path / "bundle" / "preprocess.json").read_text())
+    assert written == {"resize": 183, "crop": 160, "mean": [123.68, 116.78, 103.94], "std": [1, 1, 1], "input": "data",
+                       "shape": [1, 3, 96, 160], "layout": "NCHW", "dtype": "float32"}

@@ -1,0 +1,225 @@
+"""Networks opened, run and kept, against MXNet; each compile here is of a network of one convolution."""
+import os
+import random
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from common.inference import network
+from common.inference.network import CompiledNetwork, open_network
+from common.mxnet_predict import predict
+from tests.conftest import ROOT
+
+SHAPE = (2, 3, 8, 8)
+DATA = np.random.RandomState(5).normal(0, 1, SHAPE).astype(np.float32)
+OPEN = """
+import sys
+import numpy as np
+from common.inference.network import open_network
+network = open_network(sys.argv[1], 0, (2, 3, 8, 8), sys.argv[2])
+print(network.predict(np.random.RandomState(5).normal(0, 1, (2, 3, 8, 8)).astype(np.float32)).tolist())
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("MOBILENETV2_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def start(code, *arguments):
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def check(probabilities, prefix):
+    np.testing.assert_allclose(probabilities, predict(prefix, 0, DATA), atol=1e-5)
+
+
+def test_a_later_process_runs_what_is_kept_and_loads_no_compiler(one_convolution, cache):
+    first = start(OPEN, one_convolution, "llvm")
+    printed, said = first.communicate()
+    assert first.returncode == 0 and said == "compiling for llvm, half a minute or so\n"
+    check(eval(printed), one_convolution)
+    second = start(OPEN + """
+assert "LLVM" not in open("/proc/self/maps").read() and "libtvm.so" not in open("/proc/self/maps").read()
+loaded = [name for name in sys.modules if name.startswith(("tvm.relay", "common.compiler", "mxnet"))]
+assert loaded == [], loaded
+""", one_convolution, "llvm")
+    assert second.communicate() == (printed, "")
+
+
+@pytest.mark.parametrize("target", ["llvm", "opencl"])
+def test_a_process_that_uses_all_of_tvm_can_use_it_too(one_convolution, target):
+    process = start("import tvm.relay\n" + OPEN, one_convolution, target)
+    printed, said = process.communicate()
+    assert process.returncode == 0, said
+    check(eval(printed), one_convolution)
+
+
+def test_what_it_is_opened_with(one_convolution, compiled_networks):
+    opened = open_network(one_convolution, 0, SHAPE, "llvm")
+    assert (opened.data_shape, opened.num_classes, opened.records) == (SHAPE, 3, None)
+    assert opened.folder.parent == compiled_networks
+    check(opened.predict(DATA), one_convolution)
+    with pytest.raises(ValueError, match="expected float32"):
+        opened.predict(DATA[:1])
+
+
+def test_a_network_outlives_another_of_the_same_folder(one_convolution):
+    """TVM's code remembers the module that it first ran in."""
+    first = open_network(one_convolution, 0, SHAPE, "opencl")
+    first.predict(DATA)
+    second = open_network(one_convolution, 0, SHAPE, "opencl")
+    del first
+    check(second.predict(DATA), one_convolution)
+
+
+def test_without_the_cache_nothing_is_kept(one_convolution, cache):
+    opened = open_network(one_convolution, 0, SHAPE, "llvm", cache=False)
+    assert opened.folder.is_dir() and not cache.exists()
+    folder = opened.folder
+    del opened
+    assert not folder.exists()
+
+
+def test_where_nothing_can_be_kept_it_says_so_and_runs(one_convolution, cache, capfd):
+    cache.write_text("a file")
+    check(open_network(one_convolution, 0, SHAPE, "llvm").predict(DATA), one_convolution)
+    warning, compiling = capfd.readouterr().err.splitlines()
+    assert warning.startswith("warning: compiled networks cannot be kept: ") and str(cache) in warning
+
+
+def test_a_full_disk_is_an_error_of_the_file_system(one_convolution, tmp_path):
+    (tmp_path / "network.params").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        network._compile(tmp_path, network._request(one_convolution, 0, SHAPE, "llvm", "float32", None))
+
+
+@pytest.mark.parametrize(("target", "message"), [
+    ("fpga", "unknown target 'fpga'"), ("hexagon", "cannot run here"),
+    ("llvm -mtriple=riscv64-unknown-linux-gnu", "cannot run here")])
+def test_targets_that_cannot_run_are_refused(one_convolution, target, message, capfd):
+    with pytest.raises(InputError, match=message) as error:
+        open_network(one_convolution, 0, SHAPE, target)
+    assert "\n" not in str(error.value) and capfd.readouterr().err == ""
+
+
+def test_a_compiler_that_crashes_is_one_line(one_convolution, cache, tmp_path, monkeypatch):
+    crash = tmp_path / "python"
+    crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crash.chmod(stat.S_IRWXU)
+    monkeypatch.setattr(sys, "executable", str(crash))
+    with pytest.raises(InputError, match="the compiler ended with SIGSEGV"):
+        open_network(one_convolution, 0, SHAPE, "llvm")
+    assert not list(cache.glob("[!.]*"))
+
+
+def processes_of(pid):
+    """Ids of the children of a process."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def has_ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.5])
+def test_the_compiler_ends_with_the_process_that_asked(checkpoint, cache, seconds):
+    """A MobileNetV2, which takes seconds to compile: killed while the compiler starts, and while it compiles."""
+    parent = start(OPEN.replace("8, 8", "64, 64"), checkpoint, "llvm")
+    child, = until(lambda: processes_of(parent.pid))
+    time.sleep(seconds)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    until(lambda: has_ended(child))
+    assert not list(cache.glob("[!.]*"))
+
+
+def kernels_of(folder):
+    return (folder / "kernels").read_bytes()
+
+
+def test_opencl_runs_the_kernels_that_are_kept(one_convolution, tmp_path, monkeypatch):
+    """Beside this network the kernels of another one, with other constants, give the other's answers."""
+    monkeypatch.setenv("MOBILENETV2_CACHE", str(tmp_path / "cache"))
+    symbol = (one_convolution.parent / "one-symbol.json").read_text()
+    assert '"a_max": "6"' in symbol
+    (tmp_path / "other-symbol.json").write_text(symbol.replace('"a_max": "6"', '"a_max": "0.125"'))
+    shutil.copy(f"{one_convolution}-0000.params", tmp_path / "other-0000.params")
+    ours, other = (open_network(prefix, 0, SHAPE, "opencl") for prefix in (one_convolution, tmp_path / "other"))
+    expected = [compiled.predict(DATA) for compiled in (ours, other)]
+    check(expected[0], one_convolution)
+    check(expected[1], tmp_path / "other")
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3
+    mixed = shutil.copytree(ours.folder, tmp_path / "mixed")
+    shutil.copy(other.folder / "kernels", mixed)
+    np.testing.assert_allclose(CompiledNetwork(mixed).predict(DATA), expected[1], atol=1e-6)
+
+
+def test_kernels_that_the_driver_refuses_are_built_anew(one_convolution, tmp_path):
+    folder = shutil.copytree(open_network(one_convolution, 0, SHAPE, "opencl").folder, tmp_path / "copy")
+    length, = struct.unpack_from("<Q", kernels_of(folder), 8)
+    name = kernels_of(folder)[16:16 + length]
+    (folder / "kernels").write_bytes(struct.pack("<QQ", 1, length) + name + struct.pack("<Q", 64) + bytes(64))
+    check(CompiledNetwork(folder).predict(DATA), one_convolution)
+
+
+def test_another_machines_network_is_left_to_be_linked_there(one_convolution, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no cross compiler
+    network.compile_elsewhere(tmp_path, one_convolution, 0, SHAPE, "llvm -mtriple=aarch64-linux-gnu")
+    objects = list((tmp_path / "objects").iterdir())
+    assert objects and all(path.read_bytes()[18:20] == b"\xb7\x00" for path in objects)  # ELF's number of AArch64
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("target", ["llvm", "opencl"])
+def test_two_processes_killed_at_random_moments_leave_a_usable_cache(one_convolution, cache, target):
+    generator, expected = random.Random(7), predict(one_convolution, 0, DATA)
+    finished = 0
+    for _ in range(25):
+        for left in cache.glob("[!.]*"):  # every second round, compile
+            if generator.random() < 0.5:
+                shutil.rmtree(left)
+        processes = [start(OPEN, one_convolution, target) for _ in range(2)]
+        for process in processes:
+            time.sleep(generator.uniform(0, 4))
+            process.kill()
+        for process in processes:
+            printed, said = process.communicate()
+            assert "Traceback" not in said and "damaged" not in said, said
+            if process.returncode == 0:
+                np.testing.assert_allclose(eval(printed), expected, atol=1e-5)
+                finished += 1
+    assert finished
+    process = start(OPEN, one_convolution, target)
+    printed, said = process.communicate()
+    np.testing.assert_allclose(eval(printed), expected, atol=1e-5)
+    assert "Traceback" not in said and len(list(cache.glob("[!.]*"))) == 1 and not list(cache.glob(".*.partial"))
+
+
+def test_a_missing_checkpoint_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", os.devnull)
+    with pytest.raises(InputError, match="none-symbol.json: No such file"):
+        open_network(tmp_path / "none", 0, SHAPE, "llvm")

@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+"""Find the fastest schedule of each layer on a device, for from_mxnet.py to compile with. Examples:
+
+    python tools/tune.py --target llvm                            this processor, the 1.0 network, one image at a time
+    python tools/tune.py --target opencl --batch-size 1 16 --resume
+    python tools/tune.py --target "opencl -device=mali -mtriple=aarch64-linux-gnu" --rpc 192.168.1.2:9190 --key board
+
+Each schedule is built and run on the device. The fastest one of a layer is written to tuning/DEVICE.json before the
+next layer's turn: what an interrupted run has found stays, and --resume goes on from there, or adds another network.
+How a board is reached: docs/inference.md. Nothing else should run meanwhile.
+"""
+import re
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.arguments import ArgumentParser, image_shape, not_negative, positive, positive_amount
+from common.errors import InputError, reported
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
+    parser.add_argument("--trials", type=positive, default=64, help="most schedules that are tried of a layer")
+    parser.add_argument("--output", metavar="JSON", help="file of the records (default: tuning/DEVICE.json)")
+    parser.add_argument("--resume", action="store_true", help="keep the records that the file has, and add to them")
+    parser.add_argument("--any-processor", action="store_true",
+                        help="the records are for every processor with such vectors, not for this one alone")
+    network = parser.add_argument_group("network, whose weights make no difference")
+    network.add_argument("--multiplier", type=positive_amount, nargs="+", default=[1.0], help="of MobileNetV2's widths")
+    network.add_argument("--model-prefix", help="PREFIX of PREFIX-symbol.json, in place of --multiplier")
+    network.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
+    network.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="channels,height,width")
+    network.add_argument("--batch-size", type=positive, nargs="+", default=[1], help="images at a time")
+    board = parser.add_argument_group("another machine")
+    board.add_argument("--rpc", type=host_and_port, metavar="HOST:PORT", help="TVM's RPC tracker that knows it")
+    board.add_argument("--key", help="its name there")
+    return parser
+
+
+def host_and_port(text: str) -> tuple:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r}: give HOST:PORT, as in 192.168.1.2:9190")
+    return host, int(port)
+
+
+def main(args):
+    if bool(args.rpc) != bool(args.key):
+        raise InputError("--rpc and --key go together: the tracker, and the board's name there")
+    from common.compiler import records, tuning
+    from common.compiler.targets import resolve_target
+
+    device = tuning.board(*args.rpc, args.key, args.target) if args.rpc else tuning.this_machine(args.target)
+    target = resolve_target(args.target, device.floats)
+    output = Path(args.output or records.FOLDER / f"{file_name(device.name)}.json")
+    found = start(args, output, target, device)
+    tasks = missing(found, (task for network in networks(args, target) for task in tuning.tasks_of(network, target)))
+    print(f"{output}: {len(found.records)} layers are there, {len(tasks)} to tune on {device.name}", flush=True)
+    with tuning.reached(args.rpc, args.key, target) as address:
+        for number, task in enumerate(tasks, start=1):
+            began = time.perf_counter()
+            with progress(f"[{number}/{len(tasks)}]", min(args.trials, len(task.config_space))) as on_trials:
+                best = tuning.tune(task, args.trials, address, on_trials)
+            print(f"[{number}/{len(tasks)}] {outcome(task, best, time.perf_counter() - began)}", flush=True)
+            if best:
+                found.records.append(best)
+                records.save(found)
+    if not found.records:
+        raise InputError(f"no schedule of any layer ran on {device.name}")
+
+
+def start(args, output, target, device):
+    """The Records to add to: those of the file, or none."""
+    from common.compiler.records import Records, about, load
+
+    described = about(target, device, args.any_processor)
+    if not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return Records(output, described, [])
+    if not args.resume:
+        raise InputError(f"{output}: is there already; --resume adds to it, --output names another file")
+    found = load(output)
+    for key, value in described.items():
+        if found.about[key] != value:
+            raise InputError(f"{output}: its records are for {key} {found.about[key]!r}, not {value!r}; give another "
+                             "--output")
+    return found
+
+
+def networks(args, target):
+    """The networks to tune, in Relay, one for each width and batch size."""
+    from common.compiler.blocked import block_of
+    from common.compiler.checkpoint import load_network, untrained_network
+
+    for batch_size in args.batch_size:
+        data_shape = (batch_size, *args.image_shape)
+        if args.model_prefix:
+            yield load_network(args.model_prefix, args.epoch, data_shape, block_of(target))
+        else:
+            for multiplier in args.multiplier:
+                yield untrained_network(multiplier, data_shape, block_of(target))
+
+
+def missing(found, tasks) -> list:
+    """The tasks that `found` has no record of, alike ones once."""
+    done = {record[0].task.workload for record in found.records}
+    return list({task.workload: task for task in tasks if task.workload not in done}.values())
+
+
+def progress(label, trials):
+    """A bar on a terminal; `on_trials(number, seconds of the best or None)` moves it."""
+    from contextlib import contextmanager
+
+    from tqdm import tqdm
+
+    @contextmanager
+    def bar():
+        with tqdm(total=trials, desc=label, unit=" trials", leave=False, disable=None, dynamic_ncols=True) as line:
+            def on_trials(number, best):
+                line.update(number)
+                if best is not None:
+                    line.set_postfix_str(f"{best * 1e3:.3f} ms")
+            yield on_trials
+    return bar()
+
+
+def outcome(task, best, seconds) -> str:
+    shapes = " ".join("x".join(map(str, argument[1])) for argument in task.args[:2])
+    if best is None:
+        return f"{task.name} {shapes}: no schedule ran, {seconds:.0f} s"
+    cost = float(np.median(best[1].costs))
+    return f"{task.name} {shapes}: {cost * 1e3:.3f} ms, {task.flop / cost / 1e9:.0f} GFLOP/s, {seconds:.0f} s"
+
+
+def file_name(device: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+
+
+if __name__ == "__main__":
+    with reported("tune.py"):
+        main(get_args_parser().parse_args())
