@@ -10,6 +10,7 @@ import tvm
 from tvm import autotvm, relay
 from tvm.contrib import cc
 
+from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out
 from common.compiler.checkpoint import Network
 from common.errors import InputError, last_line

@@ -13,6 +13,7 @@ from tvm.contrib import cc
 from tvm.rpc.server import Server
 from tvm.rpc.tracker import Tracker
 
+from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out
 from common.errors import InputError, last_line
 from common.inference.device import Device, describe

@@ -11,8 +11,8 @@ from tests.networks import random_params
 TOLERANCE = 1e-4
 
 
-def check_agreement(prefix, shape, target, epoch=0):
-    network = open_network(prefix, epoch, shape, target, cache=False)
+def check_agreement(prefix, shape, target, epoch=0, records="auto"):
+    network = open_network(prefix, epoch, shape, target, records=records, cache=False)
     rng = np.random.RandomState(5)
     for _ in range(3):
         data = rng.normal(0, 1, shape).astype(np.float32)
@@ -56,3 +56,14 @@ def test_llvm_agrees_with_mxnet_on_gluons_export_with_same_padding(tmp_path):
 def test_targets_agree_with_mxnet_everywhere(tmp_path, target, multiplier, strides, padding, size):
     export(tmp_path / "exported", (3, size, size), multiplier=multiplier, strides=strides, padding=padding)
     check_agreement(tmp_path / "exported", (1, 3, size, size), target, epoch=3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("multiplier", [0.35, 1.0, 1.4])
+@pytest.mark.parametrize(("target", "records"), [("llvm", "auto"), ("llvm", None), ("opencl", "auto"), ("opencl", None),
+                                                 ("llvm -mcpu=haswell", "auto"), ("llvm -keys=cpu", None)])
+def test_tuned_and_untuned_agree_with_mxnet(tmp_path, target, records, multiplier, batch):
+    export(tmp_path / "exported", (3, 224, 224), multiplier=multiplier)
+    network = check_agreement(tmp_path / "exported", (batch, 3, 224, 224), target, epoch=3, records=records)
+    assert bool(network.tuned) == (records == "auto" and (multiplier, batch) == (1.0, 1)) or records is None
