@@ -38,7 +38,7 @@ test: $(NATIVE)  ## the tests
 test-long: $(NATIVE)  ## the long ones: whole matrices, fuzzing, kill loops
 	@$(VPY) -m pytest -m long
 
-test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (560 MB to download)
+test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (620 MB to download)
 	@MOBILENETV2_FRAMEWORKS=$(CONVERTERS)/bin/python $(VPY) -m pytest -m converters tests/converters
 
 lint: $(READY)  ## check the style
@@ -77,7 +77,7 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 	echo "$(BUILD)" > $@
 
 $(CONVERTERS)/.ready: requirements-converters.txt | $(READY)
-	@echo "Installing the packages of requirements-converters.txt (about 560 MB to download, 2.5 GB on disk)" && \
+	@echo "Installing the packages of requirements-converters.txt (about 620 MB to download, 2.7 GB on disk)" && \
 	$(call MAKE_VENV,$(VPY),$(CONVERTERS)) && \
 	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 -r requirements-converters.txt && touch $@
 

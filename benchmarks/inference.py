@@ -1,0 +1,214 @@
+#!/usr/bin/env python
+"""One network in many ways: latency, throughput, seconds to the first result, memory, difference from MXNet. Example:
+
+    python benchmarks/inference.py --model-prefix models/imagenet1k-mnetv2-1_0
+
+Each contender is a process of its own, with a thread for each core, in float32, and has the network as its users have
+it: MXNet's checkpoint; for ONNX Runtime and OpenVINO the ONNX, for PyTorch the safetensors of tools/export_weights.py;
+for TVM the compiled network, which is in the cache after a first start that is not counted. Input and output are NumPy
+arrays, and so a run holds the copies of both.
+
+latency: of one image; in each round every contender has a turn, in random order, that begins when the one before it
+rests. It warms up, then runs for a quarter of a second, or once. Medians and quartiles are those of all runs; the ratio
+to ONNX Runtime is the median of the rounds' ratios. throughput: the same with a batch, in other processes. first
+result: from the start of the process to the network's first output, with all files in the system's memory. peak memory:
+resident, of the process that runs one image. maximum difference: of probabilities from MXNet's, of both batches.
+others_cpu_percent: what all other processes took of the machine during the turns.
+"""
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.inference_process import ROOT, Contender
+from benchmarks.inference_report import draw, markdown
+from benchmarks.inference_runners import RUNNERS
+from benchmarks.results import machine, write_csv
+from common.arguments import ArgumentParser, not_negative, positive
+from common.errors import InputError, reported
+from common.files import make_folder
+from common.prefix import check_no_file_name
+from common.preprocess import preprocess, read_image
+from common.preprocessing_file import load_preprocessing
+
+BASE, REFERENCE = "onnxruntime", "mxnet"
+QUIET = 2  # percent of the machine that others may take without a warning
+
+
+def requests(args, scratch) -> list:
+    """What a contender opens, for one image and for a batch; the files are made in `scratch`."""
+    request = {"prefix": os.path.abspath(args.model_prefix), "epoch": args.epoch, "host_cpu": "",
+               "cores": machine()["cores"], "onnx": f"{scratch}/network.onnx",
+               "state_dict": f"{scratch}/network.safetensors"}
+    for kind, out in (("onnx", request["onnx"]), ("torchvision", request["state_dict"])):
+        output_of(["tools/export_weights.py", request["prefix"], out, "--epoch", str(args.epoch), "--to", kind])
+    if any(name.startswith("tvm") for name in args.contenders):
+        request["host_cpu"] = output_of(["-c", "from common.compiler.targets import host_cpu; print(host_cpu())"])
+    image = preprocess(read_image(ROOT / "data" / "cat.jpg"), preprocessing=load_preprocessing(args.model_prefix))
+    found = []
+    for batch in (1, args.batch_size):
+        path = f"{scratch}/{batch}.npy"
+        np.save(path, np.concatenate([np.roll(image, 14 * shift, axis=3) for shift in range(batch)]))
+        found.append(request | {"data": path, "data_shape": [batch, *image.shape[1:]]})
+    return found
+
+
+def output_of(arguments) -> str:
+    """What Python prints, run with `arguments`. Raises InputError with the last line of its errors."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        *_, last = done.stderr.splitlines() or [f"{arguments[0]} ended with {done.returncode}"]
+        raise InputError(last.partition(" error: ")[2] or last)
+    return done.stdout.strip()
+
+
+def started(name, args, request, scratch) -> Contender:
+    return Contender(name, args.frameworks if RUNNERS[name].elsewhere else sys.executable, request, scratch)
+
+
+def first_results(args, request, scratch) -> dict:
+    """{name: seconds of each start}. Raises InputError where a network is compiled in one of them."""
+    seconds = {name: [] for name in args.contenders}
+    for _ in range(args.starts):
+        for name in args.contenders:
+            contender = started(name, args, request, scratch)
+            seconds[name].append(contender.first_result)
+            contender.close()
+            if "compiling for" in contender.errors():
+                raise InputError(f"{name} was compiled again: did files of common/ or tuning/ change, or is the cache "
+                                 "too small (MOBILENETV2_CACHE_MB)?")
+    return seconds
+
+
+def measured(args, request, scratch) -> dict:
+    """{name: dict of "times" (a list of seconds for each round), "others" (percent), "peak_mib", "probabilities",
+    "setting", "versions"}."""
+    order, ticks = random.Random(0), {name: [0, 0] for name in args.contenders}
+    times = {name: [] for name in args.contenders}
+    with ExitStack() as stack:
+        contenders = []
+        for name in args.contenders:
+            contenders.append(started(name, args, request, scratch))
+            stack.callback(contenders[-1].close)
+        for contender in contenders:
+            contender.wait_for_rest()
+        for number in range(args.rounds):
+            progress(f"{request['data_shape'][0]} images: round {number + 1} of {args.rounds}")
+            for contender in order.sample(contenders, len(contenders)):
+                runs, *taken = contender.turn()
+                times[contender.name].append(runs)
+                ticks[contender.name] = [a + b for a, b in zip(ticks[contender.name], taken)]
+                contender.wait_for_rest()
+        found = {}
+        for contender in contenders:
+            answer = f"{scratch}/{contender.name}.npy"
+            about = contender.ask({"do": "answer", "to": answer})
+            others, of_all = ticks[contender.name]
+            found[contender.name] = about | {
+                "times": times[contender.name], "others": 100 * others / max(of_all, 1),
+                "peak_mib": contender.peak_mib(), "probabilities": np.load(answer)}
+    return found
+
+
+def rows_of(args, starts, single, batch):
+    """A row for each contender, of what `first_results` and `measured` gave for one image and for a batch."""
+    for name in args.contenders:
+        one, many = single[name], batch[name]
+        low, latency, high = quartiles(sum(one["times"], []))
+        slow, middle, fast = (args.batch_size / seconds for seconds in reversed(quartiles(sum(many["times"], []))))
+        differences = [np.abs(found[name]["probabilities"] - found[REFERENCE]["probabilities"]).max()
+                       for found in (single, batch) if REFERENCE in found]
+        yield {"contender": name, "label": RUNNERS[name].label,
+               "latency_ms": f"{1e3 * latency:.2f}",
+               "latency_q1": f"{1e3 * low:.2f}", "latency_q3": f"{1e3 * high:.2f}",
+               "ratio_to_onnxruntime": f"{ratio(one, single[BASE]):.3f}" if BASE in single else "",
+               "latency_runs": sum(map(len, one["times"])), "batch": args.batch_size, "images_per_s": f"{middle:.1f}",
+               "images_per_s_q1": f"{slow:.1f}", "images_per_s_q3": f"{fast:.1f}",
+               "throughput_runs": sum(map(len, many["times"])), "rounds": args.rounds,
+               "first_result_s": f"{statistics.median(starts[name]):.2f}",
+               "first_result_min": f"{min(starts[name]):.2f}", "first_result_max": f"{max(starts[name]):.2f}",
+               "starts": args.starts, "peak_mib": f"{one['peak_mib']:.0f}",
+               "peak_mib_of_batch": f"{many['peak_mib']:.0f}",
+               "max_difference": f"{max(differences):.1e}" if differences else "",
+               "others_cpu_percent": f"{max(one['others'], many['others']):.1f}", "setting": one["setting"],
+               "setting_of_batch": many["setting"], "versions": one["versions"], **machine()}
+
+
+def quartiles(values) -> list:
+    """[first quartile, median, third quartile]"""
+    return np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+
+
+def ratio(one, base) -> float:
+    """The median, over rounds, of how many times the base's median of a round `one` took."""
+    return statistics.median(statistics.median(a) / statistics.median(b) for a, b in zip(one["times"], base["times"]))
+
+
+def progress(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def check(args):
+    """Raises InputError for what would otherwise be found after a while; makes paths absolute."""
+    check_no_file_name(args.model_prefix, "--model-prefix")
+    if Path(args.chart).suffix.lower() != ".png":
+        raise InputError(f"--chart {args.chart}: give the name of a .png file")
+    for path in (args.out, args.chart):
+        make_folder(Path(path).parent)
+    elsewhere = [name for name in args.contenders if RUNNERS[name].elsewhere]
+    python = shutil.which(args.frameworks)
+    if elsewhere and not python:
+        raise InputError(f"--frameworks {args.frameworks}: no such Python, which {', '.join(elsewhere)} "
+                         "need: install requirements-converters.txt in a virtual environment")
+    args.frameworks = python and os.path.abspath(python)  # processes start in another folder
+    args.scratch = args.scratch and os.path.abspath(args.scratch)
+
+
+def main(args):
+    args.contenders = [name for name in RUNNERS if name in args.contenders]
+    check(args)
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+        single, batch = requests(args, scratch)
+        for name in args.contenders:  # compiled and in the system's memory from here on
+            progress(f"{RUNNERS[name].label}: first start, which is not counted")
+            for request in (single, batch):
+                started(name, args, request, scratch).close()
+        progress(f"{args.starts} starts each")
+        starts = first_results(args, single, scratch)
+        rows = list(rows_of(args, starts, *(measured(args, request, scratch) for request in (single, batch))))
+    write_csv(args.out, rows)
+    draw(rows, args.chart)
+    print(markdown(rows))
+    if max(float(row["others_cpu_percent"]) for row in rows) > QUIET:
+        progress("warning: other processes were at work meanwhile (others_cpu_percent): measure again when it is quiet")
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
+    parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
+    parser.add_argument("--contenders", nargs="+", choices=RUNNERS, default=list(RUNNERS), metavar="NAME",
+                        help=f"of {', '.join(RUNNERS)}")
+    parser.add_argument("--rounds", type=positive, default=20, help="turns of each")
+    parser.add_argument("--starts", type=positive, default=5, help="starts of each that are counted")
+    parser.add_argument("--batch-size", type=positive, default=16, help="images at a time for the throughput")
+    parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
+                        help="the Python that has what requirements-converters.txt lists")
+    parser.add_argument("--scratch", help="folder for temporary files")
+    parser.add_argument("--out", default="benchmarks/inference.csv", help="CSV file to write")
+    parser.add_argument("--chart", default="docs/inference-benchmark.png", help="picture to write")
+    return parser
+
+
+if __name__ == "__main__":
+    with reported("inference.py"):
+        main(get_args_parser().parse_args())

@@ -1,0 +1,87 @@
+"""The processes that benchmarks/inference.py measures, from outside: their times, memory and rest."""
+import json
+import os
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from common.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+WARM_UP, TURN = 0.05, 0.25  # seconds
+REST = 0.1  # seconds without work after which a process is at rest: threads wait for more by spinning at first
+
+
+class Contender:
+    """A process of benchmarks.inference_runners, which had its first result after `first_result` seconds."""
+
+    def __init__(self, name, python, request, scratch):
+        threads = {variable: str(request["cores"]) for variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS")}
+        self.name, self._errors = name, Path(scratch) / f"{name}.txt"
+        start = time.perf_counter()
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [python, "-m", "benchmarks.inference_runners", name], cwd=ROOT, env=os.environ | threads, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            self.ask(request)
+        except BaseException:
+            self.close()
+            raise
+        self.first_result = time.perf_counter() - start
+
+    def ask(self, request):
+        """The answer to `request`. Raises InputError where the process has ended."""
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        *_, last = self.errors().splitlines() or ["no message"]
+        raise InputError(f"{self.name} ended with {self._process.wait()}: {last}")
+
+    def errors(self) -> str:
+        """What it has written to its standard error."""
+        return self._errors.read_text(errors="replace")
+
+    def turn(self) -> tuple:
+        """(seconds of each run, processor ticks that other processes took meanwhile, ticks that there were)."""
+        busy, ticks, own = *machine_ticks(), self.ticks()
+        times = self.ask({"do": "turn", "warm_up": WARM_UP, "seconds": TURN})
+        own, (busy_after, ticks_after) = self.ticks() - own, machine_ticks()
+        return times, max(busy_after - busy - own, 0), ticks_after - ticks
+
+    def wait_for_rest(self):
+        for _ in range(100):
+            before = self.ticks()
+            time.sleep(REST)
+            if self.ticks() == before:
+                return
+        raise InputError(f"{self.name} never rests between its turns: it would disturb the others")
+
+    def ticks(self) -> int:
+        """Processor time that it took, in the system's clock ticks."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    def peak_mib(self) -> float:
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+    def close(self):
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+def machine_ticks() -> tuple:
+    """(clock ticks in which a core was busy, all ticks), of all cores."""
+    user, nice, system, idle, waiting, *others = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    busy = user + nice + system + sum(others)
+    return busy, busy + idle + waiting

@@ -1,0 +1,153 @@
+"""One contender of benchmarks/inference.py as a process of its own: what it runs the network with, and when.
+
+    python -m benchmarks.inference_runners NAME
+
+reads requests from standard input and answers each on standard output, JSON in a line. The first one opens the network
+and runs it once; then it waits, asleep, for "turn" and "answer". Its end is that of its input. It imports no more than
+its framework needs, which may be installed for another Python than that of this repository.
+"""
+import ast
+import json
+import os
+import platform
+import sys
+import time
+from functools import partial
+from importlib.metadata import version
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Runner(NamedTuple):
+    """`open(request)` gives (predict, setting): a function from float32 (N, 3, H, W) to probabilities (N, classes),
+    both NumPy arrays, and a line on how it was set up. `elsewhere`: its framework is not installed beside MXNet."""
+    label: str
+    packages: tuple
+    open: callable
+    elsewhere: bool = False
+
+
+def open_mxnet(request):
+    os.environ["MXNET_SUBGRAPH_BACKEND"] = "MKLDNN"  # also the default, which the environment may have changed
+    from common.find_mxnet import mx
+
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(request["prefix"], request["epoch"])
+    executor = symbol.simple_bind(mx.cpu(), data=tuple(request["data_shape"]), grad_req="null")
+    executor.copy_params_from(arg_params, aux_params, allow_extra_params=True)
+    return (lambda data: executor.forward(is_train=False, data=data)[0].asnumpy(),
+            "executor of the Symbol API, fused by subgraph backend MKLDNN")
+
+
+def open_onnxruntime(request):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request["cores"]
+    session = onnxruntime.InferenceSession(request["onnx"], options, providers=["CPUExecutionProvider"])
+    return lambda data: session.run(None, {"data": data})[0], "all of its graph optimizations, as by default"
+
+
+def open_openvino(request):
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(request["onnx"])
+    model.reshape(request["data_shape"])
+    compiled = core.compile_model(model, "CPU", {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": request["cores"]})
+    return lambda data: compiled(data)[0], "latency hint, float32"
+
+
+def open_pytorch(request, freeze):
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    from tests.converters.frameworks import import_torchvision
+
+    torch.set_num_threads(request["cores"])
+    with safe_open(request["state_dict"], "pt") as file:  # "torchvision.models.mobilenet_v2(width_mult=1.0, ...)"
+        expression = ast.parse(file.metadata()["model"], mode="eval").body
+    arguments = {argument.arg: ast.literal_eval(argument.value) for argument in expression.keywords}
+    network = getattr(import_torchvision().models, expression.func.attr)(**arguments)
+    network.load_state_dict(load_file(request["state_dict"]))
+    model, setting = torch.nn.Sequential(network, torch.nn.Softmax(1)).eval(), "eager, inference_mode"
+    if freeze:
+        with torch.no_grad():
+            traced = torch.jit.trace(model, torch.zeros(request["data_shape"]))
+            model = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+        setting = "traced, frozen and optimize_for_inference at every start"
+
+    def predict(data):
+        with torch.inference_mode():
+            return model(torch.from_numpy(data)).numpy()
+    return predict, setting
+
+
+def open_tvm(request, target, records):
+    from common.inference.network import open_network
+
+    target = target.format(host_cpu=request["host_cpu"])
+    network = open_network(request["prefix"], request["epoch"], request["data_shape"], target, records=records)
+    if records and not network.records:
+        sys.exit(f"there are no tuning records for {target} on this device: tools/tune.py makes them")
+    return network.predict, f"{target}, {network.records or 'no records'}: {network.tuned} layers tuned, " \
+                            f"{network.untuned} not"
+
+
+TVM = ("xtc-tvm-python-bindings",)
+POCL = (*TVM, "pyopencl")
+RUNNERS = {
+    "mxnet": Runner("MXNet (oneDNN)", ("mxnet",), open_mxnet),
+    "onnxruntime": Runner("ONNX Runtime", ("onnxruntime",), open_onnxruntime),
+    "openvino": Runner("OpenVINO", ("openvino",), open_openvino, elsewhere=True),
+    "pytorch": Runner("PyTorch, eager", ("torch",), partial(open_pytorch, freeze=False), elsewhere=True),
+    "pytorch-frozen": Runner("PyTorch, frozen", ("torch",), partial(open_pytorch, freeze=True), elsewhere=True),
+    "tvm-llvm-own": Runner("TVM llvm, TVM's schedules", TVM, partial(
+        open_tvm, target="llvm -keys=cpu -mcpu={host_cpu}", records=None)),
+    "tvm-llvm-untuned": Runner("TVM llvm, untuned", TVM, partial(open_tvm, target="llvm", records=None)),
+    "tvm-llvm-tuned": Runner("TVM llvm, tuned", TVM, partial(open_tvm, target="llvm", records="auto")),
+    "tvm-opencl-own": Runner("TVM OpenCL, TVM's schedules", POCL, partial(
+        open_tvm, target="opencl -keys=opencl,gpu", records=None)),
+    "tvm-opencl-untuned": Runner("TVM OpenCL, untuned", POCL, partial(open_tvm, target="opencl", records=None)),
+    "tvm-opencl-tuned": Runner("TVM OpenCL, tuned", POCL, partial(open_tvm, target="opencl", records="auto")),
+}
+
+
+def timed(run, seconds) -> list:
+    """Seconds of each of the runs that begin within `seconds`; of one at least."""
+    times, start = [], time.perf_counter()
+    while not times or time.perf_counter() - start < seconds:
+        begin = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def main(name):
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the frameworks print is no answer
+
+    def answer(content):
+        print(json.dumps(content), file=answers, flush=True)
+
+    runner, request = RUNNERS[name], json.loads(sys.stdin.readline())
+    data = np.load(request["data"])
+    predict, setting = runner.open(request)
+    predict(data)
+    answer("first result")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "turn":
+            timed(lambda: predict(data), request["warm_up"])
+            answer(timed(lambda: predict(data), request["seconds"]))
+        else:
+            np.save(request["to"], predict(data))
+            answer({"setting": setting, "versions": ", ".join(
+                [*(f"{package} {version(package)}" for package in runner.packages),
+                 f"numpy {version('numpy')}", f"Python {platform.python_version()}"])})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,82 @@
+"""benchmarks/inference.py measures processes, which are gone afterwards, and draws a chart that can be read."""
+import csv
+import itertools
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from benchmarks import inference
+from benchmarks.inference_process import Contender
+from benchmarks.inference_report import figure_of, markdown, read
+from benchmarks.inference_runners import RUNNERS
+from common.errors import InputError
+
+
+def rows_of_all(latency=lambda name: 10.0):
+    """As `inference.rows_of` gives them, without measurements."""
+    args = inference.get_args_parser().parse_args(["--model-prefix", "x"])
+    found = {name: {"times": [[latency(name) / 1e3, 1.1 * latency(name) / 1e3]] * 2, "others": 0, "peak_mib": 412.5,
+                    "probabilities": np.full((1, 3), 1 / 3), "setting": "", "versions": ""} for name in RUNNERS}
+    return list(inference.rows_of(args, {name: [1, 2, 3.5] for name in RUNNERS}, found, found))
+
+
+@pytest.mark.parametrize("slowest", [10.0, 35.0, 3000.0])
+def test_no_text_of_the_chart_lies_on_another_or_outside(slowest):
+    figure = figure_of(rows_of_all(lambda name: slowest if name == "tvm-opencl-own" else 10.0))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    not_drawn = [tick.label1 for panel in figure.axes for tick in panel.xaxis.get_major_ticks()
+                 if tick.get_loc() > panel.get_xlim()[1]]
+    texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
+             if text.get_text() and text.get_visible() and text not in not_drawn]
+    boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
+    assert {row.label for row in RUNNERS.values()} <= {text for text, _ in boxes}
+    for (a, box_a), (b, box_b) in itertools.combinations(boxes, 2):
+        assert not box_a.overlaps(box_b), (a, b)
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, text
+
+
+def test_the_ratio_is_that_of_contenders_in_the_same_round():
+    """A machine that is ten times slower in two rounds of five slows both down."""
+    base = [[1.0, 1.2], [10, 12], [1, 1.2], [10, 12], [1, 1.2]]
+    one = [[2 * seconds for seconds in times] for times in base]
+    assert inference.ratio({"times": one}, {"times": base}) == pytest.approx(2)
+
+
+def test_a_contender_that_ends_says_why_and_is_gone(tmp_path):
+    request = {"data": str(tmp_path / "data.npy"), "data_shape": [1, 3, 8, 8], "cores": 1,
+               "onnx": str(tmp_path / "missing.onnx")}
+    np.save(request["data"], np.zeros(request["data_shape"], np.float32))
+    with pytest.raises(InputError, match=r"^onnxruntime ended with 1: .*missing\.onnx"):
+        Contender("onnxruntime", sys.executable, request, tmp_path)
+
+
+def test_another_table_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("label,latency_ms\nMXNet,fast\n")
+    with pytest.raises(InputError, match=r"x\.csv: not a table of benchmarks/inference\.py"):
+        read(tmp_path / "x.csv")
+
+
+@pytest.mark.long
+def test_a_run(checkpoint, tmp_path, capsys):
+    out, chart = tmp_path / "out" / "x.csv", tmp_path / "out" / "x.png"
+    inference.main(inference.get_args_parser().parse_args(
+        ["--model-prefix", str(checkpoint), "--contenders", "tvm-llvm-untuned", "onnxruntime", "mxnet", "--rounds", "2",
+         "--starts", "2", "--batch-size", "2", "--out", str(out), "--chart", str(chart)]))
+    with out.open(newline="") as file:
+        rows = {row["contender"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["mxnet", "onnxruntime", "tvm-llvm-untuned"]
+    assert all(float(row["max_difference"]) < 1e-4 for row in rows.values())
+    assert float(rows["onnxruntime"]["ratio_to_onnxruntime"]) == 1
+    for row in rows.values():
+        assert int(row["latency_runs"]) >= 2 and int(row["throughput_runs"]) >= 2
+        assert 0 < float(row["latency_q1"]) <= float(row["latency_ms"]) <= float(row["latency_q3"])
+        # an image of a batch of 2 takes between a fiftieth and 50 times what one alone takes
+        assert 1 / 50 < float(row["latency_ms"]) / 1e3 * float(row["images_per_s"]) < 50
+        assert 0 < float(row["first_result_min"]) <= float(row["first_result_s"]) <= float(row["first_result_max"])
+        assert 10 < float(row["peak_mib"]) < 10000
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.strip() == markdown(read(out))
