@@ -1,4 +1,5 @@
 """Widen a network's layers by channels of zeros, so that their number is a multiple of a vector's."""
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -6,8 +7,11 @@ import numpy as np
 from common.symbol_attributes import SCALARS, Attributes
 from common.symbol_json import INPUT, SOFTMAX_OPS
 
-# operators of which a channel of the output depends on the same channel of the inputs alone
-CHANNELWISE = {"Activation", "clip", "elemwise_add", "broadcast_add", "Pooling", "Pad", "Dropout", "Flatten", *SCALARS}
+# operators of which a channel of the output depends on the same channel of the inputs alone. Not a number divided by
+# them: that of zero is infinite, and infinite times a weight of zero is no number
+CHANNELWISE = {"Activation", "LeakyReLU", "clip", "elemwise_add", "broadcast_add", "Pooling", "Pad", "Dropout",
+               "Flatten", *SCALARS} - {"_rdiv_scalar", "_RDivScalar"}
+LEAKY = ("leaky", "elu")  # the kinds of LeakyReLU without a parameter of each channel
 
 
 class Width(NamedTuple):
@@ -29,6 +33,7 @@ def pad_channels(graph, params, multiple: int) -> tuple:
     """
     nodes, new_params, widths = [], dict(params), {}
     outputs = _of_output(graph)
+    users = Counter(i for node in graph["nodes"] for i, *_ in node["inputs"])
     for position, node in enumerate(graph["nodes"]):
         if node["op"] == "null":
             nodes.append(node)
@@ -38,9 +43,10 @@ def pad_channels(graph, params, multiple: int) -> tuple:
         before = {widths[i] for i, *_ in node["inputs"] if i in widths}
         if len(before) != 1:
             return graph, params
-        arrays = [graph["nodes"][i]["name"] for i, *_ in node["inputs"][1:]]
+        sources = [i for i, *_ in node["inputs"] if i not in widths]
+        arrays = [graph["nodes"][i]["name"] for i in sources]
         change = LAYERS.get(node["op"])
-        if change is None:
+        if change is None or any(users[i] > 1 for i in sources):
             return graph, params
         changed = change(node, arrays, before.pop(), new_params, 1 if position in outputs else multiple)
         if changed is None:
@@ -80,13 +86,24 @@ def _convolution(node, arrays, before, params, multiple):
 
 
 def _fully_connected(node, arrays, before, params, multiple):
+    attrs = Attributes(node)
+    if before.added and not attrs["flatten"]:
+        return None
     width = params[arrays[0]].shape[1]  # of all pixels, a channel after the other
     _append(params, arrays[0], 1, before.added * (width // before.channels))
-    return node, Width(Attributes(node)["num_hidden"], 0)
+    return node, Width(attrs["num_hidden"], 0)
 
 
 def _channelwise(node, arrays, before, params, multiple):
-    return node, before
+    return None if arrays else (node, before)
+
+
+def _leaky_relu(node, arrays, before, params, multiple):
+    return _channelwise(node, arrays, before, params, multiple) if Attributes(node)["act_type"] in LEAKY else None
+
+
+def _softmax(node, arrays, before, params, multiple):
+    return None if before.added else (node, before)
 
 
 def _append(params, name, axis, count):
@@ -97,4 +114,4 @@ def _append(params, name, axis, count):
 
 
 LAYERS = {"Convolution": _convolution, "FullyConnected": _fully_connected,
-          **dict.fromkeys([*CHANNELWISE, *SOFTMAX_OPS], _channelwise)}
+          **dict.fromkeys(CHANNELWISE, _channelwise), **dict.fromkeys(SOFTMAX_OPS, _softmax), "LeakyReLU": _leaky_relu}

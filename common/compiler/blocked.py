@@ -26,7 +26,7 @@ PASS_CONFIG = {"tir.LoopPartition": {"partition_const_loop": True}}
 
 @conv2d_alter_layout.register(list(BLOCKS))
 def _alter_layout(attrs, inputs, tinfos, out_type):
-    """The convolution over blocks of channels; None (as it is) where it is grouped, but not depthwise."""
+    """The convolution over blocks of channels; None (as it is) where it is grouped, but not depthwise in blocks."""
     data, kernel = tinfos
     if attrs["data_layout"] != "NCHW" or attrs["kernel_layout"] != "OIHW":
         return None
@@ -38,7 +38,7 @@ def _alter_layout(attrs, inputs, tinfos, out_type):
             "out_layout": f"NCHW{outer}c"}
     if attrs.groups == 1:
         return relay.nn.contrib_conv2d_nchwc(*inputs, **new | {"kernel_layout": f"OIHW{inner}i{outer}o"})
-    if attrs.groups == channels == outputs and per_group == 1:
+    if attrs.groups == channels == outputs and per_group == 1 and inner > 1:
         return relay.nn.contrib_depthwise_conv2d_nchwc(*inputs, **new | {"kernel_layout": f"OIHW1i{outer}o"})
     return None
 
@@ -73,7 +73,8 @@ def lay_out(module, target):
     """`module` (tvm.IRModule, NCHW) over the blocks of channels that `target` has a layout for, or as it is."""
     if not layout_of(target):
         return module
-    module["main"] = dataflow_pattern.rewrite(_DenseAsConvolution(block_of(target)), module["main"])
+    changes = [change(block_of(target)) for change in (_DenseAsConvolution, _OddConvolution)]
+    module["main"] = dataflow_pattern.rewrite(changes, module["main"])
     with target, tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential([relay.transform.InferType(), relay.transform.CanonicalizeOps(),
                                          relay.transform.AlterOpLayout(), relay.transform.InferType()])(module)
@@ -100,6 +101,30 @@ class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):
         kernel = relay.reshape(relay.nn.pad(weight, ((0, more), (0, 0))), (units + more, channels, 1, 1))
         sums = relay.nn.conv2d(row, kernel, kernel_size=(1, 1), channels=units + more)
         return relay.strided_slice(relay.transpose(relay.reshape(sums, (units + more, batch))), (0, 0), (batch, units))
+
+
+class _OddConvolution(dataflow_pattern.DFPatternCallback):
+    """A convolution whose channels would be vectors of a quarter of `block` or less, as a classifier's of 1001 classes.
+
+    They are made a multiple of `block` by some of zeros, which are left out of the result.
+    """
+
+    def __init__(self, block):
+        super().__init__(require_type=True)
+        self.block = block
+        self.pattern = dataflow_pattern.is_op("nn.conv2d")(dataflow_pattern.wildcard(), dataflow_pattern.wildcard())
+
+    def callback(self, pre, post, node_map):
+        (data, weight), attrs = post.args, pre.attrs
+        outputs = int(pre.args[1].checked_type.shape[0])
+        if (gcd(outputs, self.block) * 4 > self.block or attrs.groups != 1 or attrs.data_layout != "NCHW"
+                or attrs.kernel_layout != "OIHW" or pre.checked_type.dtype != "float32"):
+            return post
+        more = -outputs % self.block
+        same = {key: attrs[key] for key in attrs.keys()}  # noqa: SIM118 (not a dict)
+        wider = relay.nn.conv2d(data, relay.nn.pad(weight, ((0, more), (0, 0), (0, 0), (0, 0))),
+                                **same | {"channels": outputs + more})
+        return relay.strided_slice(wider, (0,), (outputs,), axes=(1,))
 
 
 def _strategy(compute, schedule, name):

@@ -52,16 +52,59 @@ def test_fully_connected_after_more_than_one_pixel(tmp_path):
     assert np.abs(answers(widened, more, data) - answers(graph, params, data)).max() < 2e-5
 
 
-def test_what_is_not_understood_or_is_the_output_stays(tmp_path):
-    data = mx.sym.Variable("data")
-    grouped = mx.sym.Convolution(mx.sym.Convolution(data, kernel=(1, 1), num_filter=6, name="a"), kernel=(1, 1),
-                                 num_filter=6, num_group=2, name="b")
-    norm = mx.sym.BatchNorm(mx.sym.Convolution(data, kernel=(1, 1), num_filter=6, name="a"), name="b")
-    output = mx.sym.flatten(mx.sym.Pooling(mx.sym.Convolution(data, kernel=(1, 1), num_filter=6, name="a"),
-                                           global_pool=True, kernel=(1, 1), pool_type="avg"))
-    for net in (grouped, norm, output):
-        graph = as_graph(net, tmp_path)
-        arg_params, aux_params = random_params(net, (1, 3, 4, 4))
-        widened, params = pad_channels(graph, arg_params | aux_params, 16)
-        assert filters(widened) == filters(graph)
-        assert all(params[name].shape == array.shape for name, array in arg_params.items())
+def one_by_one(data, name, filters=6, **options):
+    return mx.sym.Convolution(data, kernel=(1, 1), num_filter=filters, name=name, **options)
+
+
+def classifier(middle):
+    """A convolution to 6 channels, `middle` of it, a convolution of that, and a fully connected layer."""
+    net = one_by_one(middle(one_by_one(mx.sym.Variable("data"), "first")), "second", no_bias=True)
+    return mx.sym.FullyConnected(mx.sym.flatten(net), num_hidden=3, name="fc")
+
+
+DATA = np.random.RandomState(0).randn(2, 3, 4, 4).astype(np.float32)
+SHARED = mx.sym.Variable("shared_weight")
+NOT_UNDERSTOOD = {
+    "groups": lambda net: one_by_one(net, "groups", num_group=2),
+    "batch norm": lambda net: mx.sym.BatchNorm(net, name="norm"),
+    "prelu": lambda net: mx.sym.LeakyReLU(net, act_type="prelu", name="prelu"),
+    "parameter of each channel": lambda net: mx.sym.broadcast_add(net, mx.sym.Variable("shift", shape=(1, 6, 1, 1))),
+    "shared weight": lambda net: one_by_one(one_by_one(net, "a", weight=SHARED), "b", weight=SHARED),
+    "divisor": lambda net: 1 / net,
+    "inner softmax": lambda net: mx.sym.softmax(net, axis=1),
+    "fully connected of rows": lambda net: mx.sym.FullyConnected(net, num_hidden=5, flatten=False, name="rows"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_UNDERSTOOD)
+def test_what_is_not_understood_stays(kind, tmp_path):
+    net = classifier(NOT_UNDERSTOOD[kind])
+    arguments, states = random_params(net, DATA.shape)
+    graph, params = as_graph(net, tmp_path), arguments | states
+    assert pad_channels(graph, params, 16) == (graph, params)
+
+
+UNDERSTOOD = {
+    "leaky": lambda net: mx.sym.LeakyReLU(net, act_type="leaky", slope=0.1),
+    "elu": lambda net: mx.sym.LeakyReLU(net, act_type="elu", slope=0.3),
+    "scalars": lambda net: (3 - (net + 1) * 2) / 4,
+    "sum of both": lambda net: mx.sym.broadcast_add(net, mx.sym.Pooling(net, global_pool=True, kernel=(1, 1),
+                                                                        pool_type="avg")),
+}
+
+
+@pytest.mark.parametrize("kind", UNDERSTOOD)
+def test_what_each_channel_is_of_itself_is_widened(kind, tmp_path):
+    net = classifier(UNDERSTOOD[kind])
+    graph, params = as_graph(net, tmp_path), random_params(net, DATA.shape)[0]
+    widened, more = pad_channels(graph, params, 16)
+    assert filters(widened) == [16, 16]
+    assert np.abs(answers(widened, more, DATA) - answers(graph, params, DATA)).max() < 2e-5
+
+
+def test_the_output_stays(tmp_path):
+    net = mx.sym.flatten(mx.sym.Pooling(one_by_one(mx.sym.Variable("data"), "a"), global_pool=True, kernel=(1, 1),
+                                        pool_type="avg"))
+    graph, params = as_graph(net, tmp_path), random_params(net, DATA.shape)[0]
+    widened, more = pad_channels(graph, params, 16)
+    assert filters(widened) == [6] and all(more[name].shape == array.shape for name, array in params.items())

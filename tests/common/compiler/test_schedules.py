@@ -3,13 +3,14 @@ import numpy as np
 import pytest
 import tvm
 
+from common.checkpoint import save_checkpoint
 from common.compiler.blocked import BLOCKS, PASS_CONFIG
 from common.compiler.build import build
 from common.compiler.checkpoint import load_network
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import tasks_of
 from common.find_mxnet import mx
-from tests.networks import convolution_3x3
+from tests.networks import convolution_3x3, random_params
 
 BLOCK = 4
 
@@ -33,8 +34,6 @@ def expected(task, data, kernel):
 
 def small_network(tmp_path, batch):
     """A checkpoint whose layers are of each kind: maps of 9x9 and 5x5, channels that are no multiple of anything."""
-    from common.checkpoint import save_checkpoint
-    from tests.networks import random_params
     data = mx.sym.Variable("data")
     net = mx.sym.Convolution(data, kernel=(3, 3), stride=(2, 2), pad=(1, 1), num_filter=6, name="first")
     skip = mx.sym.clip(net, 0, 6)
@@ -45,13 +44,24 @@ def small_network(tmp_path, batch):
     net = mx.sym.Convolution(net, kernel=(3, 3), stride=(2, 2), pad=(1, 1), num_filter=6, num_group=6, name="halve")
     net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, kernel=(1, 1), pool_type="avg"))
     net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=5, name="fc"), name="softmax")
-    shape = (batch, 3, 17, 17)
+    return saved(tmp_path, net, (batch, 3, 17, 17))
+
+
+def saved(tmp_path, net, shape):
+    """PREFIX of a checkpoint of `net` with random weights, an input of `shape` and MXNet's answer."""
     params = [{name: mx.nd.array(array) for name, array in part.items()} for part in random_params(net, shape)]
     save_checkpoint(tmp_path / "small", 0, net, *params)
     data = np.random.RandomState(1).randn(*shape).astype(np.float32)
     executor = net.simple_bind(mx.cpu(), data=shape, grad_req="null")
     executor.copy_params_from(*params, allow_extra_params=True)
     return tmp_path / "small", data, executor.forward(data=mx.nd.array(data))[0].asnumpy()
+
+
+def answers(network, target, data):
+    """Of a network that is built for `target`, run here."""
+    run = tvm.contrib.graph_executor.GraphModule(build(network, target).library["default"](tvm.cpu()))
+    run.run(data=data)
+    return run.get_output(0).numpy()
 
 
 def test_every_tile(tmp_path):
@@ -74,14 +84,24 @@ def test_every_tile(tmp_path):
 
 
 @pytest.mark.parametrize("layout", BLOCKS)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_networks_answer_as_mxnet(layout, batch, tmp_path):
+@pytest.mark.parametrize("batch, widened", [(1, True), (3, True), (1, False)])
+def test_networks_answer_as_mxnet(layout, batch, widened, tmp_path):
     prefix, data, wanted = small_network(tmp_path, batch)
     target = resolve_target(f"llvm -keys={layout},cpu")
-    library = build(load_network(prefix, 0, data.shape, BLOCKS[layout]), target).library
-    run = tvm.contrib.graph_executor.GraphModule(library["default"](tvm.cpu()))
-    run.run(data=data)
-    assert np.abs(run.get_output(0).numpy() - wanted).max() < 1e-5
+    network = load_network(prefix, 0, data.shape, BLOCKS[layout] if widened else 1)
+    assert np.abs(answers(network, target, data) - wanted).max() < 1e-5
+
+
+def test_vectors_of_a_head_of_any_number_of_classes(tmp_path):
+    """A 1x1 convolution to 17 classes, as if it were to 32."""
+    net = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=8, name="first")
+    net = mx.sym.Convolution(mx.sym.Pooling(net, global_pool=True, kernel=(1, 1), pool_type="avg"), kernel=(1, 1),
+                             num_filter=17, name="head")
+    prefix, data, wanted = saved(tmp_path, mx.sym.SoftmaxOutput(mx.sym.flatten(net), name="softmax"), (2, 3, 6, 6))
+    target = resolve_target("llvm -keys=nchw16c,cpu")
+    network = load_network(prefix, 0, data.shape, 16)
+    assert [task.args[1][1][-1] for task in tasks_of(network, target)] == [16, 16]
+    assert np.abs(answers(network, target, data) - wanted).max() < 1e-5
 
 
 def test_layout_of_a_processor():
