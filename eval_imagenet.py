@@ -6,6 +6,7 @@ PREFIX-preprocess.json beside the checkpoint says, where it is there and no flag
     python eval_imagenet.py ... --backend tvm --target llvm       the network as TVM compiles it for this processor
     python eval_imagenet.py ... --predictions images.csv --per-class classes.csv --synset data/imagenet1k-synset.txt
 """
+import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from common.errors import InputError, reported
 
 def get_args_parser():
     from common.data import add_image_args
+    from common.inference.precision import PRECISIONS
 
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
@@ -25,6 +27,8 @@ def get_args_parser():
     parser.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
     parser.add_argument("--backend", choices=BACKENDS, default="mxnet", help="what runs the network")
     parser.add_argument("--target", help="of --backend tvm: opencl (the default), llvm or any TVM target string")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of --backend tvm: what the network computes in "
+                        "(default: float32)")
     add_image_args(parser, "--model-prefix")
     group = parser.add_argument_group("tables")
     group.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
@@ -55,8 +59,9 @@ def main(args):
 def check(args):
     if args.backend == "tvm" and args.gpus:
         raise InputError(f"--gpus {args.gpus} is MXNet's; --backend tvm runs on one device, that of --target")
-    if args.backend != "tvm" and args.target is not None:
-        raise InputError(f"--target {args.target} needs --backend tvm")
+    for flag in ("target", "precision"):
+        if args.backend != "tvm" and getattr(args, flag) is not None:
+            raise InputError(f"--{flag} {getattr(args, flag)} needs --backend tvm")
     if args.predictions and args.per_class and Path(args.predictions).resolve() == Path(args.per_class).resolve():
         raise InputError(f"--predictions and --per-class are both {args.per_class}: give two files")
 
@@ -85,11 +90,13 @@ def with_mxnet(args):
 
 def with_tvm(args):
     """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
-    from common.inference.network import open_network
+    from common.inference.network import AUTO, open_network, tuning_line
     from common.inference.runtime import device_name
 
     data_shape = (args.batch_size, *args.image_shape)
-    compiled = open_network(args.model_prefix, args.epoch, data_shape, args.target or "opencl")
+    compiled = open_network(args.model_prefix, args.epoch, data_shape, args.target or "opencl",
+                            args.precision or "float32", AUTO)
+    print(tuning_line(compiled.about, AUTO), file=sys.stderr)
 
     def build():
         print(f"device: {device_name(compiled.device)}", flush=True)

@@ -21,7 +21,8 @@ import numpy as np
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
-from common.inference.classify import images_in
+from common.inference.classify import check_finite, images_in
+from common.inference.precision import PRECISIONS
 from common.inference.tables import answers_table, table_file
 from common.inference.tabulate import best, tabulate
 from common.labels import read_synset
@@ -31,7 +32,6 @@ from common.preprocessing_options import add_preprocessing_args, completed, prep
 HERE = Path(__file__).resolve().parent
 PUBLISHED = "published-1_0"  # of models/zoo.toml
 PHOTOGRAPH = str(HERE / "data" / "cat.jpg")
-PRECISIONS = ("float32", "float16", "int8")
 TOLERANCE = 1e-4
 REPEAT, BATCH_SIZE = 3, 16
 
@@ -108,7 +108,8 @@ def check_arguments(args, many, only_export):
     if args.repeat and (many or only_export):
         raise InputError("--repeat is for photographs that are printed one by one: leave it out")
     if args.batch_size and not (many or only_export):
-        raise InputError("--batch-size is for a folder, --output or --export: photographs are printed one by one")
+        raise InputError("--batch-size is for a folder, --output, or --export without FILE: photographs are printed "
+                         "one by one")
     if args.data_nthreads and not many:
         raise InputError("--data-nthreads is for a folder or --output: photographs are printed one by one")
     if args.verify and only_export:
@@ -126,19 +127,20 @@ def print_out(args, mxnet_predict):
     for path, data in zip(paths, inputs):
         print(path)
         for _ in range(args.repeat or REPEAT):
-            probabilities = classify(compiled, data, synset)
+            probabilities = classify(compiled, path, data, synset)
         outputs.append(probabilities)
     if args.verify:
         verify(args, mxnet_predict, inputs, outputs)
 
 
-def classify(compiled, data, synset):
+def classify(compiled, path, data, synset):
     """Run the network once and print the time and the top-5; returns the probabilities (1, classes)."""
     start = time.perf_counter()
     probabilities = compiled.predict(data)
     ran = time.perf_counter()
     top = best(probabilities[0])
     end = time.perf_counter()
+    check_finite(path, probabilities)
     print(f"elapsed: {(end - start) * 1e3:.1f}ms ({(ran - start) * 1e3:.1f}ms)")
     for rank, label in enumerate(top, start=1):
         print(f"TVM prediction top-{rank}: {label} {synset[label]} ({probabilities[0, label]:.3f})")
@@ -167,14 +169,13 @@ def table(args, mxnet_predict):
 
 def open_compiled(args, batch_size):
     """The compiled network, which is also exported where that is asked for."""
-    from common.inference.network import open_network
+    from common.inference.network import open_network, tuning_line
     if args.export:
         from common.inference.export import check_destination, export
         check_destination(args.export)
     compiled = open_network(args.model_prefix, args.epoch, (batch_size, *args.image_shape), args.target,
-                            precision=args.precision, records=None if args.records == "none" else args.records,
-                            cache=not args.no_cache)
-    print(tuning_line(compiled), file=sys.stderr)
+                            precision=args.precision, records=records_of(args), cache=not args.no_cache)
+    print(tuning_line(compiled.about, records_of(args)), file=sys.stderr)
     if args.export:
         export(compiled.folder, args.export, args.synset, preprocessing_of(args), args.target)
         print(f"exported to {args.export}", file=sys.stderr)
@@ -184,19 +185,18 @@ def open_compiled(args, batch_size):
 def export_elsewhere(args, batch_size):
     """A bundle for another machine, whose code cannot run here."""
     from common.inference.export import check_destination, export
-    from common.inference.network import compile_elsewhere
+    from common.inference.network import compile_elsewhere, tuning_line
     check_destination(args.export)
     with tempfile.TemporaryDirectory(prefix="mobilenetv2-") as folder:
-        compile_elsewhere(folder, args.model_prefix, args.epoch, (batch_size, *args.image_shape), args.target,
-                          args.precision, None if args.records in ("auto", "none") else args.records)
+        about = compile_elsewhere(folder, args.model_prefix, args.epoch, (batch_size, *args.image_shape), args.target,
+                                  args.precision, records_of(args))
+        print(tuning_line(about, records_of(args)), file=sys.stderr)
         export(folder, args.export, args.synset, preprocessing_of(args), args.target)
     print(f"exported to {args.export}", file=sys.stderr)
 
 
-def tuning_line(compiled):
-    if not compiled.tuned:
-        return "untuned: no tuning records fit this device and network (tools/tune.py makes some)"
-    return f"tuned: {compiled.tuned} of {compiled.tuned + compiled.untuned} kinds of layers, by {compiled.records}"
+def records_of(args):
+    return None if args.records == "none" else args.records
 
 
 def device_line(compiled):

@@ -5,6 +5,7 @@
 // Prints what predict.py prints, to the same four digits. --dump-input FILE instead writes what the network would see.
 #include <dlfcn.h>
 #include <elf.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include <fstream>
 #include <iostream>
 #include <numeric>
+#include <set>
 #include <sstream>
 
 #include <dmlc/json.h>
@@ -41,7 +43,7 @@ struct Description {
   int resize, crop;
   std::vector<float> mean, std;
   std::vector<int64_t> shape;
-  std::string input, layout, dtype, device, target, precision, records, tvm;
+  std::string input, layout, dtype, device, device_name, device_kind, target, precision, records, tvm;
 };
 
 [[noreturn]] void Fail(const std::string& message) { throw std::runtime_error(message); }
@@ -107,8 +109,9 @@ Description Described() {
     dmlc::JSONReader network_reader(&network);
     dmlc::JSONObjectReadHelper network_fields;
     for (auto& [name, value] : std::vector<std::pair<const char*, std::string*>>{
-             {"device", &description.device}, {"target", &description.target}, {"precision", &description.precision},
-             {"records", &description.records}, {"tvm", &description.tvm}}) {
+             {"device", &description.device}, {"device_name", &description.device_name},
+             {"device_kind", &description.device_kind}, {"target", &description.target},
+             {"precision", &description.precision}, {"records", &description.records}, {"tvm", &description.tvm}}) {
       network_fields.DeclareField(name, value);
     }
     network_fields.ReadAllFields(&network_reader);
@@ -180,6 +183,39 @@ void LoadOpenCL() {
   }
 }
 
+// Of the device that TVM takes: "GPU" where any platform has one, else "processor"; "" where OpenCL's library is not to
+// be found in this process.
+std::string OpenCLKind() {
+  using GetPlatforms = int (*)(uint32_t, void**, uint32_t*);
+  using GetDevices = int (*)(void*, uint64_t, uint32_t, void**, uint32_t*);
+  const auto get_platforms = reinterpret_cast<GetPlatforms>(dlsym(RTLD_DEFAULT, "clGetPlatformIDs"));
+  const auto get_devices = reinterpret_cast<GetDevices>(dlsym(RTLD_DEFAULT, "clGetDeviceIDs"));
+  if (!get_platforms || !get_devices) return "";
+  uint32_t count = 0, devices = 0;
+  get_platforms(0, nullptr, &count);
+  std::vector<void*> platforms(count);
+  if (count) get_platforms(count, platforms.data(), nullptr);
+  for (void* platform : platforms) {
+    if (get_devices(platform, /*CL_DEVICE_TYPE_GPU*/ 4, 0, nullptr, &devices) == 0 && devices) return "GPU";
+  }
+  return "processor";
+}
+
+// Cores that this process may use, for TVM, which would take half of the processors; two threads of one core count once.
+void SetThreads() {
+  cpu_set_t allowed;
+  if (getenv("TVM_NUM_THREADS") || getenv("OMP_NUM_THREADS") || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed)) continue;
+    const std::string name = "cpu" + std::to_string(cpu);
+    std::ifstream file("/sys/devices/system/cpu/" + name + "/topology/thread_siblings_list");
+    std::string siblings;
+    cores.insert(std::getline(file, siblings) ? siblings : name);
+  }
+  setenv("TVM_NUM_THREADS", std::to_string(cores.size()).c_str(), 1);
+}
+
 class Network {
  public:
   explicit Network(const Description& description) : description_(description) {
@@ -194,6 +230,7 @@ class Network {
     tvm::runtime::TVMRetValue exists;
     tvm::runtime::DeviceAPI::Get(device)->GetAttr(device, tvm::runtime::kExist, &exists);
     if (!int(exists)) Fail("no " + description.device + " device found");
+    if (opencl && !description.device_kind.empty()) WarnOfKind(description, device);
     const PackedFunc* create = Registry::Get("tvm.graph_executor.create");
     if (!create) Fail("TVM's runtime has no graph executor");
     executor_ = (*create)(BundleFile("graph.json"), Module::LoadFromFile(library), int(device.device_type), 0);
@@ -220,6 +257,16 @@ class Network {
   }
 
  private:
+  static void WarnOfKind(const Description& description, DLDevice device) {
+    const std::string taken = OpenCLKind();
+    if (taken.empty() || taken == description.device_kind) return;
+    tvm::runtime::TVMRetValue name;
+    tvm::runtime::DeviceAPI::Get(device)->GetAttr(device, tvm::runtime::kDeviceName, &name);
+    std::fprintf(stderr, "predict: warning: compiled for a %s (%s), runs on a %s (%s): it may be slow\n",
+                 description.device_kind.c_str(), description.device_name.c_str(), taken.c_str(),
+                 name.operator std::string().c_str());
+  }
+
   const Description& description_;
   Module executor_;
   PackedFunc set_input_, run_, get_output_;
@@ -292,6 +339,7 @@ std::string Line(std::string text) {
 }
 
 int main(int count, char** values) {
+  SetThreads();
   try {
     Run(Parsed(count, values));
   } catch (const std::exception& error) {

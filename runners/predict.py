@@ -20,12 +20,13 @@ from pathlib import Path
 try:
     import cv2
     import numpy as np
-except ModuleNotFoundError as missing:
-    sys.exit(f"predict.py: error: {missing}: see README.md")
+except ImportError as missing:  # also of a system's library, as libGL.so.1
+    sys.exit(f"predict.py: error: {' '.join(str(missing).split())}: see README.md")
 
 HERE = Path(__file__).resolve().parent
 PREPROCESSING = {"resize", "crop", "mean", "std", "input", "shape", "layout", "dtype"}
-NETWORK = {"device", "target", "precision", "records", "tvm"}
+NETWORK = {"device", "device_name", "device_kind", "target", "precision", "records", "tvm"}
+CL_DEVICE_TYPE_GPU = 4
 ELF_64, ELF_MACHINE = 2, slice(18, 20)  # of an ELF file's header
 
 
@@ -52,7 +53,7 @@ def main(args):
     labels = [line.rstrip("\n") for line in io.StringIO(bundle_file("labels.txt").decode())]
     check_library(network["target"])
     images = [preprocess(read_image(path), **preprocessing) for path in args.images]
-    predict = load_network(network["device"], preprocessing["input"])
+    predict = load_network(network, preprocessing["input"])
     batch = preprocessing["shape"][0]
     for first in range(0, len(images), batch):
         data = np.zeros(preprocessing["shape"], np.float32)
@@ -142,8 +143,9 @@ def preprocess(image, resize, crop, mean, std, shape, **_):
     return ((rgb - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
 
 
-def load_network(kind, input_name):
+def load_network(network, input_name):
     """The function from float32 of the input's shape to probabilities (N, classes)."""
+    kind = network["device"]
     tvm, graph_executor = import_tvm()
     ctypes.CDLL(None).signal(signal.SIGILL, on_illegal_instruction)
     if kind == "opencl" and not tvm.runtime.enabled("opencl"):
@@ -151,27 +153,67 @@ def load_network(kind, input_name):
     device = tvm.device(kind)
     if not device.exist:
         raise InputError(f"no {kind} device found")
+    if kind == "opencl" and network["device_kind"] and (taken := opencl_kind()) not in ("", network["device_kind"]):
+        print(f"predict.py: warning: compiled for a {network['device_kind']} ({network['device_name']}), runs on a "
+              f"{taken} ({device.device_name.strip()}): it may be slow", file=sys.stderr)
     graph, params = bundle_file("graph.json").decode(), bundle_file("network.params")
     try:
         executor = graph_executor.create(graph, tvm.runtime.load_module(str(HERE / "network.so")), device)
         executor.load_params(params)
     except (tvm.TVMError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if "Check failed" in line] or [type(error).__name__]
-        raise InputError(f"{HERE}: TVM cannot load the network: {lines[-1]}") from None
+        raise InputError(f"{HERE}: TVM cannot load the network: {told(error)}") from None
 
     def predict(data):
-        executor.set_input(input_name, data)
-        executor.run()
-        return executor.get_output(0).numpy()
+        try:
+            executor.set_input(input_name, data)
+            executor.run()
+            return executor.get_output(0).numpy()
+        except (tvm.TVMError, ValueError) as error:
+            raise InputError(f"{HERE}: TVM cannot run the network: {told(error)}") from None
     return predict
 
 
+def told(error):
+    """The line that says what happened, of an error of TVM's with a C++ trace."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in reversed(lines) if "Check failed" in line), lines[-1])
+
+
 def import_tvm():
+    if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
+        os.environ["TVM_NUM_THREADS"] = str(usable_cores())
     os.environ["TVM_USE_RUNTIME_LIB"] = "1"  # which is enough, and loads in a quarter of the time
-    with contextlib.redirect_stderr(io.StringIO()):  # it says so
-        import tvm
-        from tvm.contrib import graph_executor
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it says so
+            import tvm
+            from tvm.contrib import graph_executor
+    except (ImportError, OSError, RuntimeError) as error:  # none of its libraries is there, say
+        raise InputError(f"TVM's runtime cannot be loaded: {' '.join(str(error).split())}: see README.md") from None
     return tvm, graph_executor
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; two threads of one core count once. TVM would take half of the processors."""
+    siblings = {(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), cpu)
+                for cpu in os.sched_getaffinity(0)}
+    return len({path.read_text() if path.exists() else cpu for path, cpu in siblings})
+
+
+def opencl_kind() -> str:
+    """Of the device that TVM takes: "GPU" where any platform has one, else "processor"; "" where OpenCL's library is
+    not to be found in this process."""
+    opencl, count, devices = ctypes.CDLL(None), ctypes.c_uint(), ctypes.c_uint()
+    try:
+        opencl.clGetPlatformIDs(0, None, ctypes.byref(count))
+        platforms = (ctypes.c_void_p * count.value)()
+        opencl.clGetPlatformIDs(count, platforms, None)
+        for platform in platforms:
+            if opencl.clGetDeviceIDs(ctypes.c_void_p(platform), ctypes.c_uint64(CL_DEVICE_TYPE_GPU), 0, None,
+                                     ctypes.byref(devices)) == 0 and devices.value:
+                return "GPU"
+    except AttributeError:
+        return ""
+    return "processor"
 
 
 def load_opencl():

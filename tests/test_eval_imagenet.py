@@ -140,7 +140,9 @@ def agree(packed, prefix, target, tmp_path, capsys):
     for backend, *flags in (["mxnet"], ["tvm", "--target", target]):
         evaluate(packed, prefix, "--backend", backend, *flags, "--batch-size", 10,
                  "--predictions", tmp_path / f"{backend}.csv")
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert re.match(r"(un)?tuned: ", captured.err)
+    lines = captured.out.splitlines()
     assert len(lines) == 3 and lines[0] == lines[2] and "(103 images)" in lines[0]
     for one, other in zip(rows(tmp_path / "mxnet.csv"), rows(tmp_path / "tvm.csv")):
         assert one["record"] == other["record"] and one["top-1"] == other["top-1"]
@@ -190,6 +192,8 @@ def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
     for arguments, message in [
         (["--backend", "tvm", "--gpus", "0"], "--gpus 0 is MXNet's"),
         (["--target", "llvm"], "--target llvm needs --backend tvm"),
+        (["--precision", "int8"], "--precision int8 needs --backend tvm"),
+        (["--backend", "tvm", "--target", "llvm", "--precision", "int8"], "needs"),
         (["--backend", "tvm", "--target", "fpga"], "unknown target 'fpga'"),
         (["--backend", "tvm", "--target", "llvm", "--epoch", "1"], "small-0001.params: No such file"),
         (["--gpus", "7"], "--gpus 7: MXNet sees"),

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from common.find_mxnet import mx
 from common.mxnet_predict import predict
 from common.preprocess import preprocess, read_image
 from tests.conftest import ROOT
@@ -92,6 +93,47 @@ def test_from_mxnet_refuses_in_one_line(checkpoint, ten_classes, tmp_path):
         ([image, *model, "--synset", ten_classes, "--target", "fpga"], ["unknown target 'fpga'"]),
     ]:
         fails_in_one_line(run("from_mxnet.py", *arguments), "from_mxnet.py", *words)
+
+
+@pytest.fixture
+def tiny(one_convolution, tmp_path):
+    """Arguments for a network of one convolution, on no target yet."""
+    synset = tmp_path / "three.txt"
+    synset.write_text("a\nb\nc\n")
+    return ["--model-prefix", one_convolution, "--synset", synset, "--image-shape", "3,64,64"]
+
+
+def test_what_became_of_tuning_records_is_told(tiny, tmp_path):
+    elsewhere = "llvm -mtriple=aarch64-linux-gnu"
+    for arguments, line in ((["--target", "llvm"], "untuned: no tuning records fit"),
+                            (["--target", "llvm", "--records", "none"], "untuned, as asked for"),
+                            (["--target", elsewhere, "--export", tmp_path / "b"], "untuned: no tuning records fit")):
+        process = run("from_mxnet.py", *tiny, *arguments)
+        assert process.returncode == 0, process.stderr
+        assert any(said.startswith(line) for said in process.stderr.splitlines()), process.stderr
+
+
+def test_int8_needs_a_calibration_and_is_not_kept_for_another(tiny, photographs, one_convolution):
+    arguments = ["from_mxnet.py", *tiny, "--target", "llvm", "--precision", "int8"]
+    fails_in_one_line(run(*arguments), "from_mxnet.py", "one-0000-int8.json", "make it with: python tools/calibrate.py")
+    process = run("tools/calibrate.py", one_convolution, "--images", photographs, "--image-shape", "3,64,64",
+                  "--count", "8")
+    assert process.returncode == 0, process.stderr
+    process = run(*arguments, "--verify")
+    assert process.returncode == 0 and "llvm in int8 and MXNet differ by" in process.stdout, process.stderr
+
+
+def test_an_output_that_is_not_finite_is_refused(one_convolution, tmp_path):
+    params = mx.nd.load(f"{one_convolution}-0000.params")
+    params["arg:fc_bias"][:] = np.nan
+    mx.nd.save(str(tmp_path / "nan-0000.params"), params)
+    shutil.copy(f"{one_convolution}-symbol.json", tmp_path / "nan-symbol.json")
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    process = run("from_mxnet.py", ROOT / "data" / "cat.jpg", "--model-prefix", tmp_path / "nan", "--target", "llvm",
+                  "--synset", tmp_path / "three.txt", "--image-shape", "3,64,64")
+    assert process.returncode == 1 and "top-1" not in process.stdout
+    assert re.match(r"from_mxnet.py: error: the network's output for .*cat.jpg is not finite: ",
+                    process.stderr.splitlines()[-1])
 
 
 def test_names_of_other_classes_are_refused(small, photographs, tmp_path):
@@ -193,6 +235,7 @@ def test_what_would_be_ignored_or_cannot_be_written_is_refused_at_once(small, ph
         ([tmp_path / "empty"], [f"{tmp_path}/empty", "no images"]),
         ([photographs, "--repeat", "2"], ["--repeat"]),
         (["--batch-size", "4"], ["--batch-size"]),
+        ([ROOT / "data" / "cat.jpg", "--batch-size", "4", "--export", tmp_path / "b"], ["--export without FILE"]),
         (["--data-nthreads", "4"], ["--data-nthreads"]),
         (["--batch-size", "0"], ["--batch-size"]),
         (["--precision", "float8"], ["--precision", "float16"]),

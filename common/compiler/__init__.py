@@ -1,8 +1,9 @@
-"""Compile networks with all of TVM, LLVM among it. `python -m common.compiler` does so as a process of its own.
+"""Compile networks with all of TVM, LLVM among it. `python -m common.compile` does so as a process of its own.
 
 In one process import in this order: `common.find_mxnet` where MXNet is needed at all, this package, `common.inference`.
 """
 import os
+from importlib.util import find_spec
 
 from common.inference import drivers  # noqa: F401  (before TVM)
 
@@ -10,5 +11,8 @@ os.environ.setdefault("TOPHUB_LOCATION", "NONE")  # or every build tries to down
 
 import tvm
 
+if not find_spec("tvm.relay"):
+    raise ImportError(f"TVM {tvm.__version__} has no Relay: pip install -r requirements-inference.txt")
 if not hasattr(tvm, "relay"):
-    raise ImportError("import common.compiler before common.inference.runtime, which loads no more than TVM's runtime")
+    raise ImportError("only TVM's runtime is loaded (TVM_USE_RUNTIME_LIB, or common.inference.runtime was imported "
+                      "before common.compiler)")

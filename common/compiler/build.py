@@ -2,6 +2,8 @@
 import errno
 import json
 import logging
+import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,18 +13,12 @@ from tvm import autotvm, relay
 from tvm.contrib import cc
 
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
-from common.compiler.blocked import PASS_CONFIG, lay_out
+from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
 from common.compiler.checkpoint import Network
-from common.errors import InputError, last_line
+from common.errors import InputError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a linker may say of a disk
 logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
-
-
-def with_precision(network: Network, precision: str, target) -> Network:
-    """`network` computing in `precision`. Raises InputError for one that there is not."""
-    if precision != "float32":
-        raise InputError(f"unknown precision {precision!r}: give float32")
-    return network
 
 
 class Built(NamedTuple):
@@ -33,7 +29,8 @@ class Built(NamedTuple):
 
 def build(network: Network, target, records=()) -> Built:
     """`network` for what `resolve_target` gives, by tuning records as those of common.compiler.records.Records."""
-    with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+    config = PASS_CONFIG if layout_of(target) else {}
+    with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config):
         library = relay.build(lay_out(network.module, target), target=target, params=network.params)
     return Built(library, len(best.found), len(best.missing))
 
@@ -55,10 +52,12 @@ def save(library, folder, description: dict, **options) -> None:
     """Write network.so, graph.json, network.params and `description` as network.json.
 
     `options` are those of TVM's export_library, as cc="aarch64-linux-gnu-g++". Raises InputError where there is no C++
-    compiler to link with, OSError where the files cannot be written.
+    compiler, or it cannot link, OSError where the files cannot be written.
     """
-    if not ({"cc", "fcompile"} & options.keys() or cc.get_cc()):
-        raise InputError("compiling needs a C++ compiler: install g++")
+    linker = options.get("cc") or cc.get_cc() or ""
+    if "fcompile" not in options and not shutil.which(linker):
+        raise InputError(f"compiling needs a C++ compiler: {linker} is not there" if linker else
+                         "compiling needs a C++ compiler: install g++")
     folder = Path(folder)
     (folder / "network.params").write_bytes(relay.save_param_dict(library.get_params()))
     (folder / "graph.json").write_text(library.get_graph_json())
@@ -66,5 +65,15 @@ def save(library, folder, description: dict, **options) -> None:
         try:
             library.get_lib().export_library(str(folder / "network.so"), workspace_dir=objects, **options)
         except RuntimeError as error:
-            raise OSError(errno.EIO, f"cannot be linked: {last_line(error)}", str(folder / "network.so")) from None
+            full = next((number for number in FULL if os.strerror(number) in str(error)), None)
+            if full:
+                raise OSError(full, os.strerror(full), str(folder / "network.so")) from None
+            raise InputError(f"{linker} cannot link the network: {_of_linker(str(error))}") from None
     (folder / "network.json").write_text(json.dumps(description, indent=1) + "\n")
+
+
+def _of_linker(text):
+    """What it says first, of TVM's account of it."""
+    lines = [line.strip() for line in text.splitlines()]
+    said = (line for line in lines if line and not line.startswith(("Compilation error", "Command line")))
+    return next(said, "it failed without a word")

@@ -8,6 +8,7 @@ null, on any processor with the flags.
 """
 import json
 import math
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,16 +32,33 @@ class Records(NamedTuple):
 
 def load(path) -> Records:
     """Raises InputError for a file that is missing, or not one of tuning records."""
-    try:
+    return _decoded(_undecoded(path))
+
+
+def _undecoded(path) -> Records:
+    """As `load`, its records as they are in the file."""
+    with _refused(path):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if any(not isinstance(content[key], kind) for key, kind in ABOUT.items()):
             raise ValueError("a value of another type")
-        records = [_record(row) for row in content.pop("records")]
+        if not all(isinstance(flag, str) for flag in content["needs"]):
+            raise ValueError("a flag that is no string")
+        return Records(Path(path), content, content.pop("records"))
+
+
+def _decoded(records) -> Records:
+    with _refused(records.path):
+        return records._replace(records=[_record(row) for row in records.records])
+
+
+@contextmanager
+def _refused(path):
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not tuning records of tools/tune.py ({type(error).__name__}: {error})") from None
-    return Records(Path(path), content, records)
 
 
 def _record(row):
@@ -71,18 +89,35 @@ def choose(wanted, target, device=None):
     """The Records that `wanted` asks for: of the file of that path, none (None), or those that fit best ("auto").
 
     `target` is a tvm.target.Target, `device` the common.inference.device.Device it is for, where that is known. Records
-    of this very device fit best, then those that need most of what the processor has.
+    of this very device fit best, then those that need most of what the processor has. For "auto", files
+    that cannot be used are passed over, with a line on standard output, and so are those of another TVM.
     """
     if wanted is None:
         return None
     if wanted != "auto":
         return load(wanted)
-    found = [records for records in map(load, sorted(FOLDER.glob("*.json"))) if _fits(records.about, target, device)]
-    return max(found, key=lambda records: (records.about["device"] is not None, len(records.about["needs"])),
-               default=None)
+    found = []
+    for path in sorted(FOLDER.glob("*.json")):
+        with _passed_over():
+            found.append(_undecoded(path))
+    fitting = [records for records in found if _fits(records.about, target, device)]
+    fitting.sort(key=lambda records: (records.about["device"] is None, -len(records.about["needs"])))
+    for records in fitting:
+        with _passed_over():
+            return _decoded(records)
+    return None
+
+
+@contextmanager
+def _passed_over():
+    try:
+        yield
+    except InputError as error:
+        print(f"warning: {error}; passed over", flush=True)
 
 
 def _fits(about, target, device):
-    if about["kind"] != target.kind.name or about["layout"] != layout_of(target) or device is None:
+    same = {"kind": target.kind.name, "layout": layout_of(target), "tvm": tvm.__version__}
+    if device is None or any(about[key] != value for key, value in same.items()):
         return False
     return about["device"] in (None, device.name) and set(about["needs"]) <= set(device.flags)

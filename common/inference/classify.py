@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from common.errors import InputError, last_line
+from common.inference.cores import usable_processors
 from common.packing.jpeg import decode_strictly
 from common.preprocess import USUAL, preprocess, without_pillow_warnings
 
@@ -57,23 +58,18 @@ def _images_below(folder):
             yield entry.path  # links that lead nowhere too, for whoever reads them to tell of
 
 
-def usable_cores() -> int:
-    """Of the processor, those that this process may use: also the number of threads that decode unless told."""
-    return len(os.sched_getaffinity(0))
-
-
 def classify_images(paths: Iterable[str], predict, data_shape, preprocessing=USUAL, threads=None) -> Iterator[Answer]:
     """An Answer to each image of `paths`, in order.
 
     `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out. It is always given N
     images; what stands in the places that are left over, and in those of images that cannot be read, does not matter.
-    `threads` decode (default: usable_cores()) the batches after the one that it computes.
+    `threads` decode (default: usable_processors()) the batches after the one that it computes.
     Raises InputError where the output is not finite.
     """
     batch_size, image_shape = data_shape[0], data_shape[1:]
     buffers = deque(np.zeros(data_shape, np.float32) for _ in range(1 + AHEAD))
     paths, decoding = iter(paths), deque()
-    pool = ThreadPoolExecutor(threads or usable_cores(), "decode")
+    pool = ThreadPoolExecutor(threads or usable_processors(), "decode")
     with without_pillow_warnings(), _one_opencv_thread():
         try:
             while True:
@@ -106,11 +102,17 @@ def _fill(place, path, image_shape, preprocessing):
     return None
 
 
+def check_finite(path, probabilities) -> None:
+    """Raises InputError where the answer to the image `path` is not finite."""
+    if not np.isfinite(probabilities).all():
+        raise InputError(f"the network's output for {path} is not finite: its weights hold NaN or infinity, or "
+                         "numbers that lead there (training may have diverged)")
+
+
 def _answers(batch, reasons, probabilities):
     for path, reason, row in zip(batch, reasons, probabilities):
-        if reason is None and not np.isfinite(row).all():
-            raise InputError(f"the network's output for {path} is not finite: its weights hold NaN or infinity, or "
-                             "numbers that lead there (training may have diverged)")
+        if reason is None:
+            check_finite(path, row)
         yield Answer(path, row if reason is None else None, reason)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import make_folder
+from common.inference.device import describe
 from common.inference.plugin import PLUGIN
 from common.inference.runtime import processor_name
 from common.labels import read_synset
@@ -97,8 +98,9 @@ def _fill(bundle, entry, synset, preprocessing, target):
         "input": INPUT, "shape": about["data_shape"], "layout": "NCHW", "dtype": "float32"})
     device = DEVICES[about["kind"]]
     compiled_for = target if "-mcpu=" in target or "-mtriple=" in target else f"{target} on {processor_name()}"
-    network = {"device": device, "target": compiled_for, "precision": about["precision"],
-               "records": about["records"] or "none", "tvm": about["tvm"]}
+    name, kind = _device(device, target)
+    network = {"device": device, "device_name": name, "device_kind": kind, "target": compiled_for,
+               "precision": about["precision"], "records": about["records"] or "none", "tvm": about["tvm"]}
     _write_json(bundle / "network.json", network)
     if device == "opencl":
         shutil.copytree(NATIVE, bundle / "opencl", ignore=shutil.ignore_patterns("build"))
@@ -106,7 +108,18 @@ def _fill(bundle, entry, synset, preprocessing, target):
             _copy(PLUGIN, bundle / PLUGIN.name)
     template = string.Template((RUNNERS / "README.md").read_text(encoding="utf-8"))
     shape = "x".join(map(str, about["data_shape"]))
-    (bundle / "README.md").write_text(template.substitute(network, shape=shape, **_versions()), encoding="utf-8")
+    (bundle / "README.md").write_text(template.substitute(
+        {**network, "device": ", ".join(filter(None, (device, name)))}, shape=shape, **_versions()), encoding="utf-8")
+
+
+def _device(device, target):
+    """(name, "processor" or "GPU") of what a network is compiled for here; "" for what is not known."""
+    if device == "cpu":
+        return "" if "-mcpu=" in target or "-mtriple=" in target else processor_name(), "processor"
+    if is_for_another_machine(target):
+        return "", ""
+    found = describe(target)
+    return found.name, "processor" if found.floats else "GPU"
 
 
 def _runners():

@@ -1,15 +1,19 @@
 """The name of a compiled network in the cache: a hash of everything that it is made of, and made by."""
+import ast
 import hashlib
 import json
+import os
+from itertools import accumulate
 from pathlib import Path
 
 from common.errors import InputError
 from common.inference.drivers import PLATFORMS
+from common.inference.precision import files_of
 from common.inference.runtime import tvm
 from common.params_file import checkpoint_files
 
-COMMON = Path(__file__).resolve().parent.parent
-TUNING = COMMON.parent / "tuning"
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMPILER = "common/compile.py"
 IDENTIFYING = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags",
                "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features")  # of /proc/cpuinfo
 
@@ -19,8 +23,8 @@ def key_of(prefix, epoch: int, data_shape, target: str, precision: str, records)
 
     Raises InputError for a missing file.
     """
-    sources = [path for folder in (COMMON, COMMON / "compiler") for path in sorted(folder.glob("*.py"))]
-    files = [*checkpoint_files(prefix, epoch), *_records(records), *sources]
+    calibration = filter(os.path.exists, files_of(precision, prefix, epoch))  # the compiler says how to make one
+    files = [*checkpoint_files(prefix, epoch), *calibration, *_records(records), *modules_of(ROOT / COMPILER)]
     made_of = {
         "files": [_sha256(file) for file in files],
         "data_shape": list(map(int, data_shape)), "target": target, "precision": precision,
@@ -30,8 +34,35 @@ def key_of(prefix, epoch: int, data_shape, target: str, precision: str, records)
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
 
 
+def modules_of(program: Path) -> list:
+    """Paths of `program`, a Python file, and of all modules of this repository that it imports, and they import."""
+    found, left = set(), [program]
+    while left:
+        path = left.pop()
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        for name in _imported(ast.parse(path.read_bytes())):
+            module = ROOT.joinpath(*name.split("."))
+            left += [module.with_suffix(".py"), module / "__init__.py"]
+    return sorted(found)
+
+
+def _imported(tree):
+    """Names of modules and of their packages, and of what is imported from them, which may be modules too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield from accumulate(name.split("."), "{}.{}".format)
+
+
 def _records(records):
-    return [] if records is None else sorted(TUNING.glob("*.json")) if records == "auto" else [records]
+    return [] if records is None else sorted((ROOT / "tuning").glob("*.json")) if records == "auto" else [records]
 
 
 def _sha256(file):

@@ -14,6 +14,7 @@ from common.inference.cache import Cache
 from common.inference.device import describe
 from common.inference.kernels import keep_kernels, load_library
 from common.inference.key import key_of
+from common.inference.precision import check_device
 from common.inference.runtime import ONLY_RUNTIME, device_of, graph_executor
 from common.symbol_json import INPUT
 
@@ -25,13 +26,14 @@ class CompiledNetwork:
     """A compiled network on its device.
 
     `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out, as NumPy arrays.
-    `folder` holds its files as long as `keeping`, whatever that is, is referred to; `records` names the tuning records
-    that it was compiled with, which have `tuned` of its layers, and have not `untuned`.
+    `folder` holds its files as long as `keeping`, whatever that is, is referred to; `about` is what network.json says
+    of it; `records` names the tuning records that it was compiled with, which have `tuned` of its layers, and have not
+    `untuned`.
     """
 
     def __init__(self, folder, keeping=None):
         self.folder, self._keeping = Path(folder), keeping
-        about = _description(folder)
+        self.about = about = _description(folder)
         self.data_shape, self.num_classes = tuple(about["data_shape"]), about["num_classes"]
         self.records, self.tuned, self.untuned = about["records"], about["tuned"], about["untuned"]
         self.device = device_of(about["kind"])
@@ -55,9 +57,13 @@ def open_network(prefix, epoch: int, data_shape, target="opencl", precision="flo
     or "auto" (those that fit the device best). Without `cache` it is compiled anew and not kept, as it is, after a
     warning, where the cache cannot be used.
     Raises InputError for files that are missing, damaged or do not belong together, and for a target that TVM does not
-    know or that cannot run here.
+    know, that cannot run here, or that cannot compute in `precision`.
     """
-    request = {**_request(prefix, epoch, data_shape, target, precision, records), "device": describe(target) if target.split()[:1] in (["opencl"], ["llvm"]) else None}
+    kind = target.partition(" ")[0]
+    if kind == "opencl":
+        check_device(precision, device_of(target))
+    request = {**_request(prefix, epoch, data_shape, target, precision, records),
+               "device": describe(target) if kind in ("opencl", "llvm") else None}
     if cache:
         key = key_of(prefix, epoch, data_shape, target, precision, records)
         try:
@@ -72,12 +78,26 @@ def open_network(prefix, epoch: int, data_shape, target="opencl", precision="flo
     return CompiledNetwork(folder.name, keeping=folder)
 
 
-def compile_elsewhere(folder, prefix, epoch: int, data_shape, target: str, precision="float32", records=None) -> None:
+def compile_elsewhere(folder, prefix, epoch: int, data_shape, target: str, precision="float32", records=None) -> dict:
     """Compile for a target that need not run here into `folder`, of which CompiledNetwork then can be made there.
 
-    Where no cross compiler is installed, objects/*.o are written in the place of network.so. Raises as `open_network`.
+    Where no cross compiler is installed, objects/*.o are written in the place of network.so. Returns what network.json
+    says. Raises as `open_network`.
     """
     _compile(folder, {**_request(prefix, epoch, data_shape, target, precision, records), "elsewhere": True})
+    return _description(folder)
+
+
+def tuning_line(about: dict, records) -> str:
+    """What became of `records`, as `open_network` takes them, in the network that network.json tells `about`."""
+    tuned, untuned = about["tuned"], about["untuned"]
+    if tuned:
+        return f"tuned: {tuned} of {tuned + untuned} kinds of layers, by {about['records']}"
+    if records is None:
+        return "untuned, as asked for"
+    if records == AUTO:
+        return "untuned: no tuning records fit this device and network (tools/tune.py makes some)"
+    return f"untuned: {records} holds no records of this network's layers for this target"
 
 
 def _request(prefix, epoch, data_shape, target, precision, records):
@@ -98,12 +118,12 @@ def _compile_with_kernels(folder, request):
 
 
 def _compile(folder, request):
-    """Have a process of its own compile into `folder` what `request` (of `common.compiler.__main__`) asks for.
+    """Have a process of its own compile into `folder` what `request` (of `common.compile`) asks for.
 
     Raises InputError with what the compiler says, or where it crashes; OSError where it cannot write.
     """
     compiler = subprocess.run(
-        [sys.executable, "-m", "common.compiler"], cwd=ROOT, check=False, text=True, stdout=2, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "common.compile"], cwd=ROOT, check=False, text=True, stdout=2, stderr=subprocess.PIPE,
         input=json.dumps({**request, "output": str(folder)}),
         env={name: value for name, value in os.environ.items() if name != ONLY_RUNTIME})
     *_, last = compiler.stderr.splitlines() or [""]
@@ -117,4 +137,4 @@ def _compile(folder, request):
         name = signal.Signals(-compiler.returncode).name
         raise InputError(f"the compiler ended with {name}: is there enough memory, or another --target?")
     if compiler.returncode:
-        raise RuntimeError(f"python -m common.compiler ended with {compiler.returncode}")
+        raise RuntimeError(f"python -m common.compile ended with {compiler.returncode}")

@@ -3,7 +3,6 @@
 float32; float16: half-precision arithmetic and weights, softmax in float32; int8: see `common.compiler.quantize`.
 """
 from common.errors import InputError
-from common.inference.drivers import PLATFORMS
 
 PRECISIONS = ("float32", "float16", "int8")
 HALF = "cl_khr_fp16"  # OpenCL's extension of half-precision arithmetic
@@ -23,6 +22,8 @@ def check_device(precision: str, device) -> None:
     """Raises InputError where `device` (tvm.runtime.Device), an OpenCL device, cannot compute in `precision`."""
     if precision != "float16":
         return
+    from common.inference.drivers import PLATFORMS  # not above: what reads arguments imports this module
+
     name = device.device_name.strip()
     for _, devices in PLATFORMS:
         if any(found.name.strip() == name and HALF in found.extensions.split() for found in devices):

@@ -10,10 +10,11 @@ import io
 import os
 import platform
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 from common.errors import InputError
+from common.inference.cores import usable_cores
 from common.inference.drivers import PLATFORMS
 from common.inference.plugin import load_plugin
 
@@ -22,18 +23,12 @@ NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip insta
 ONLY_RUNTIME = "TVM_USE_RUNTIME_LIB"
 
 
-def usable_cores() -> int:
-    """Cores that this process may use; two threads of one core count once."""
-    siblings = {(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), cpu)
-                for cpu in os.sched_getaffinity(0)}
-    return len({path.read_text() if path.exists() else cpu for path, cpu in siblings})
-
-
 def _import_tvm():
     """TVM as it was imported already, else with its runtime library alone, else (there is none) with all of it."""
     if "tvm" in sys.modules:
         return sys.modules["tvm"]
-    os.environ.setdefault("TVM_NUM_THREADS", str(usable_cores()))  # it takes half of what look like processors
+    if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():  # it would take half of the processors
+        os.environ["TVM_NUM_THREADS"] = str(usable_cores())
     before = os.environ.get(ONLY_RUNTIME)
     said = io.StringIO()
     os.environ[ONLY_RUNTIME] = "1"
@@ -54,7 +49,7 @@ def _import_tvm():
 tvm = _import_tvm()
 graph_executor = importlib.import_module("tvm.contrib.graph_executor")
 
-__all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl_device", "tvm"]
+__all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl_device", "tvm", "usable_cores"]
 
 
 def device_of(target: str):
@@ -104,11 +99,17 @@ def device_name(device) -> str:
     return device.device_name
 
 
-def processor_name() -> str:
-    """The processor's name as Linux gives it, or its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def processor_name(proc=Path("/proc")) -> str:
+    """The name of the board, where there is one, or of the processor, as Linux gives it; else what its maker and its
+    kind are numbered, or its architecture."""
+    with suppress(OSError):
+        return (proc / "device-tree" / "model").read_text(errors="replace").strip("\0\n ")
+    fields = {}
+    with suppress(OSError):
+        for line in (proc / "cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    if fields.get("model name"):
+        return fields["model name"]
+    numbers = [f"{name} {fields[name]}" for name in ("CPU implementer", "CPU part") if name in fields]
+    return ", ".join([platform.machine(), *numbers])

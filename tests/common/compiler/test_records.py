@@ -36,6 +36,23 @@ def test_those_that_fit_best_are_taken(tmp_path, monkeypatch):
     assert records.choose(tmp_path / "any.json", opencl, None).path.stem == "any"  # asked for by name
 
 
+def test_what_cannot_be_used_is_passed_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    haswell, device = resolve_target("llvm -mcpu=haswell"), Device("A", 0, AVX2)
+    write(tmp_path, "another-tvm", device="A", tvm="0.18.0")
+    write(tmp_path, "another-layout", layout="nchw16c", records=[3])  # is not looked into
+    write(tmp_path, "any")
+    assert records.choose("auto", haswell, device).path.stem == "any" and capsys.readouterr().out == ""
+    (tmp_path / "half.json").write_text('{"device"')
+    write(tmp_path, "rows", device="A", records=[3])
+    write(tmp_path, "flags", needs=[[]])
+    assert records.choose("auto", haswell, device).path.stem == "any"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(".json: not tuning records")[0] for line in lines] == [
+        f"warning: {tmp_path / name}" for name in ("flags", "half", "rows")]
+    assert records.choose(tmp_path / "another-tvm.json", haswell, device).path.stem == "another-tvm"
+
+
 def test_what_is_no_file_of_records(tmp_path):
     row = {"input": ["llvm", "conv2d.blocked", [], {}], "config": {"index": 0, "code_hash": None, "entity": []},
            "result": [[1e-3], 0, 1, 1], "version": 0.2, "tvm_version": "0.19.0"}
@@ -50,6 +67,10 @@ def test_what_is_no_file_of_records(tmp_path):
         records.load(tmp_path / "bad.json")
     with pytest.raises(InputError, match="none.json: No such file"):
         records.load(tmp_path / "none.json")
+
+
+def test_records_are_shipped_for_the_processors_that_most_have():
+    assert {"x86-64-avx2", "x86-64-avx512", "opencl-x86-64-avx512"} <= {path.stem for path in SHIPPED}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

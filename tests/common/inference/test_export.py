@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from common.errors import InputError
+from common.inference.cores import usable_cores
 from common.inference.export import check_destination, export, is_for_another_machine
 from common.inference.network import compile_elsewhere, open_network
 from common.preprocess import preprocess, read_image
@@ -82,7 +83,7 @@ def runner(request, device):
     """Runs one of the two with arguments, in another folder."""
     program = [device.python, device.bundle / "predict.py"] if request.param == "predict.py" else \
         [device.bundle / "predict"]
-    return lambda *arguments: run(*program, *arguments, cwd="/", env=clean_environment())
+    return lambda *arguments, **more: run(*program, *arguments, cwd="/", env={**clean_environment(), **more})
 
 
 def fails_in_one_line(process, *words):
@@ -200,6 +201,33 @@ def altered(device):
             alter(path.name, content)
 
 
+def test_a_package_without_its_library_is_one_line(device, tmp_path):
+    for code, words in (("raise ImportError('libGL.so.1: cannot open shared object file')", ["libGL.so.1", "README"]),
+                        ("raise RuntimeError('Cannot find libraries:\\n/x/libtvm.so')", ["libraries: /x/libtvm.so"])):
+        name = "cv2" if "libGL" in code else "tvm"
+        (tmp_path / f"{name}.py").write_text(code)
+        process = run(device.python, device.bundle / "predict.py", CAT,
+                      env={**clean_environment(), "PYTHONPATH": str(tmp_path)})
+        fails_in_one_line(process, *words)
+        (tmp_path / f"{name}.py").unlink()
+
+
+@pytest.mark.parametrize(("given", "threads"), [({}, str(usable_cores())), ({"OMP_NUM_THREADS": "1"}, None),
+                                                ({"TVM_NUM_THREADS": "7"}, "7")])
+def test_tvm_is_given_a_thread_for_each_core(runner, altered, tmp_path, given, threads):
+    (tmp_path / "print.c").write_text("""
+        #include <stdio.h>
+        #include <stdlib.h>
+        __attribute__((constructor)) void f(void) {
+          const char* threads = getenv("TVM_NUM_THREADS");
+          printf("threads %s\\n", threads ? threads : "None");
+          exit(0);
+        }""")
+    assert run("g++", "-xc", "-shared", "-fPIC", "-o", tmp_path / "p.so", tmp_path / "print.c").returncode == 0
+    altered("network.so", (tmp_path / "p.so").read_bytes())
+    assert runner(CAT, **given).stdout == f"threads {threads}\n"
+
+
 def test_a_bundle_that_is_not_whole(device, runner, altered):
     for name in ("network.so", "network.json", "preprocess.json", "graph.json", "labels.txt", "network.params"):
         whole = (device.bundle / name).read_bytes()
@@ -230,7 +258,9 @@ def test_another_machine(one_convolution, device, runner, altered, synset, tmp_p
     assert objects and all(machine(path) == AARCH64 for path in objects)
     assert not (bundle / "network.so").exists() and not (bundle / "libtvm_opencl.so").exists()
     assert (bundle / "opencl" / "Makefile").exists() == target.startswith("opencl")
-    assert json.loads((bundle / "network.json").read_text())["target"] == target
+    about = json.loads((bundle / "network.json").read_text())
+    kind = "processor" if target.startswith("llvm") else ""  # what OpenCL device it will be is not known
+    assert (about["target"], about["device_name"], about["device_kind"]) == (target, "", kind)
     fails_in_one_line(run(device.python, bundle / "predict.py", CAT), "network.so", "make")
 
     altered("network.so", objects[0].read_bytes())
@@ -270,10 +300,16 @@ def test_opencl_and_batches(one_convolution, compiled, device, photos, synset, t
     environment = {**clean_environment(), "OPENCL_LIBRARY": str(loader), "PYOPENCL_HOME": str(drivers.parent),
                    "LD_LIBRARY_PATH": str(drivers)}  # what pyopencl tells its loader
     on_llvm = run(device.python, device.bundle / "predict.py", *photos[:3]).stdout
-    for program in ([device.python, "predict.py"], ["./predict"]):
-        process = run(*program, *photos[:3], cwd=bundle, env=environment)
-        assert process.returncode == 0, process.stderr
-        assert process.stdout == on_llvm != ""
+    about = json.loads((bundle / "network.json").read_text())
+    other = {"GPU": "processor", "processor": "GPU"}[about["device_kind"]]
+    for kind in (about["device_kind"], other):
+        (bundle / "network.json").write_text(json.dumps({**about, "device_kind": kind}))
+        for program in ([device.python, "predict.py"], ["./predict"]):
+            process = run(*program, *photos[:3], cwd=bundle, env=environment)
+            assert process.returncode == 0 and process.stdout == on_llvm != "", process.stderr
+            warnings = [line for line in process.stderr.splitlines() if "warning: compiled for a" in line]
+            assert len(warnings) == (kind == other)
+            assert all(f"compiled for a {other} ({about['device_name']}), runs on" in line for line in warnings)
 
 
 def test_a_bundle_is_replaced_and_nothing_else(compiled, synset, tmp_path):

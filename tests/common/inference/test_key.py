@@ -1,5 +1,9 @@
 """What makes a compiled network another one."""
+import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,12 +49,42 @@ def test_what_compiles_and_what_it_compiles_for_are_in_the_key(given, tmp_path, 
         with monkeypatch.context() as patch:
             patch.setattr(key, name, value)
             assert key_of(**given) != llvm
-    copy = shutil.copytree(key.COMMON, tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(key, "COMMON", copy)
-    assert key_of(**given) == llvm
-    with (copy / "compiler" / "build.py").open("a") as file:
-        file.write("# changed\n")
-    assert key_of(**given) != llvm
+    for folder in ("common", "symbols", "tuning"):
+        shutil.copytree(key.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(key, "ROOT", tmp_path)
+    for changed, matters in (("common/trainer.py", False), ("common/compiler/build.py", True)):
+        with (tmp_path / changed).open("a") as file:
+            file.write("# changed\n")
+        assert (key_of(**given) != llvm) == matters
+
+
+def test_the_calibration_is_in_the_key_of_int8(given, tmp_path):
+    int8, float32 = {**given, "precision": "int8"}, key_of(**given)
+    keys = [key_of(**int8)]  # the compiler tells that it is missing
+    for content in ("{}", "{} "):
+        (tmp_path / "x-0000-int8.json").write_text(content)
+        keys.append(key_of(**int8))
+    assert len({*keys, float32}) == 4 and key_of(**given) == float32
+
+
+def test_all_modules_that_the_compiler_imports_are_in_the_key(one_convolution, tmp_path):
+    """Of this repository, as a process that compiles has them at its end."""
+    code = """
+import json, os, sys
+from pathlib import Path
+from common.compile import main
+main({**json.loads(sys.argv[1]), "parent": os.getppid()})
+files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+print(json.dumps([file for file in files if file and Path(file).is_relative_to(Path.cwd()) and ".venv" not in file]))
+"""
+    request = {"prefix": str(one_convolution), "epoch": 0, "data_shape": [1, 3, 8, 8], "target": "llvm",
+               "device": None, "precision": "float32", "records": "auto", "output": str(tmp_path), "elsewhere": False}
+    process = subprocess.run([sys.executable, "-c", code, json.dumps(request)], cwd=key.ROOT, capture_output=True,
+                             text=True, check=True)
+    imported = set(map(Path, json.loads(process.stdout.splitlines()[-1])))
+    found = set(key.modules_of(key.ROOT / key.COMPILER))
+    assert len(imported) > 15 and imported <= found
+    assert key.ROOT / "common" / "trainer.py" not in found
 
 
 def test_the_processor_is_told_by_its_name_and_flags():

@@ -15,7 +15,7 @@ import pytest
 
 from common.errors import InputError
 from common.inference import network
-from common.inference.network import CompiledNetwork, open_network
+from common.inference.network import CompiledNetwork, open_network, tuning_line
 from common.mxnet_predict import predict
 from tests.conftest import ROOT
 
@@ -104,6 +104,66 @@ def test_a_full_disk_is_an_error_of_the_file_system(one_convolution, tmp_path):
     (tmp_path / "network.params").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
         network._compile(tmp_path, network._request(one_convolution, 0, SHAPE, "llvm", "float32", None))
+
+
+@pytest.mark.parametrize(("linker", "message"), [
+    ("#!/bin/sh\necho ld: cannot find -lstdc++\nexit 1\n", "cc cannot link the network: ld: cannot find -lstdc"),
+    ("#!/bin/sh\nexit 1\n", "cc cannot link the network: it failed without a word"),
+    (None, "needs a C.. compiler: .*cc is not there")])
+def test_a_linker_that_fails_is_one_line_and_compiles_once(one_convolution, cache, tmp_path, monkeypatch, capfd, linker,
+                                                           message):
+    if linker:
+        (tmp_path / "cc").write_text(linker)
+        (tmp_path / "cc").chmod(stat.S_IRWXU)
+    monkeypatch.setenv("CXX", str(tmp_path / "cc"))
+    with pytest.raises(InputError, match=message) as error:
+        open_network(one_convolution, 0, SHAPE, "llvm")
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == "compiling for llvm, half a minute or so\n"
+
+
+def test_a_linker_without_room_is_an_error_of_the_file_system(one_convolution, tmp_path, monkeypatch):
+    linker = tmp_path / "cc"
+    linker.write_text("#!/bin/sh\necho 'ld: final link failed: No space left on device'\nexit 1\n")
+    linker.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("CXX", str(linker))
+    with pytest.raises(OSError, match="No space left on device"):
+        network._compile(tmp_path, network._request(one_convolution, 0, SHAPE, "llvm", "float32", None))
+
+
+def compiler_where(tmp_path, monkeypatch, code):
+    """Have `code` run at the start of the compiler's process."""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.parametrize(("code", "message"), [
+    ("import importlib.util as u; find = u.find_spec\n"
+     "u.find_spec = lambda name, *a: None if name == 'tvm.relay' else find(name, *a)", "has no Relay: pip install -r"),
+    ("import os; os.environ['TVM_USE_RUNTIME_LIB'] = '1'", "only TVM's runtime is loaded"),
+    ("import os; os.environ['TVM_LIBRARY_PATH'] = '/none'; import sys; sys.modules['tvm._ffi.libinfo'] = None",
+     "TVM's compiler cannot be loaded")])
+def test_a_tvm_that_cannot_compile_is_one_line(one_convolution, cache, tmp_path, monkeypatch, capfd, code, message):
+    compiler_where(tmp_path, monkeypatch, code)
+    with pytest.raises(InputError, match=message) as error:
+        open_network(one_convolution, 0, SHAPE, "llvm")
+    assert "\n" not in str(error.value) and capfd.readouterr().err == ""
+
+
+def test_an_error_of_tvms_python_code_is_one_line(one_convolution, cache, capfd):
+    target = "llvm -keys=micro_dev,arm_cpu"
+    with pytest.raises(InputError, match=f"TVM cannot compile this network for target '{target}': NameError: name "):
+        open_network(one_convolution, 0, SHAPE, target)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_became_of_tuning_records_is_told(one_convolution, tmp_path):
+    opened = open_network(one_convolution, 0, SHAPE, "llvm")
+    assert tuning_line(opened.about, "auto").startswith("untuned: no tuning records fit this device")
+    assert tuning_line(opened.about, None) == "untuned, as asked for"
+    assert tuning_line(opened.about, "x.json").startswith("untuned: x.json holds no records")
+    tuned = {"tuned": 3, "untuned": 1, "records": "x.json"}
+    assert tuning_line(tuned, "auto") == "tuned: 3 of 4 kinds of layers, by x.json"
 
 
 @pytest.mark.parametrize(("target", "message"), [

@@ -20,33 +20,37 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 def main(request: dict) -> None:
     if not _dies_with(request["parent"]):
         return
+    _import_tvm()
     import tvm
 
     from common.compiler.blocked import block_of
-    from common.compiler.build import build, save, with_precision
+    from common.compiler.build import build, save
     from common.compiler.checkpoint import load_network
     from common.compiler.cross import export_options
+    from common.compiler.precision import in_precision, target_for
     from common.compiler.records import choose
     from common.compiler.targets import check_runs_here, resolve_target
     from common.inference.device import Device
 
     name, device = request["target"], request["device"] and Device(*request["device"])
-    target = resolve_target(name, device.floats if device else 0)
+    prefix, epoch, precision = request["prefix"], request["epoch"], request["precision"]
+    target = target_for(resolve_target(name, device.floats if device else 0), precision)
     if not request["elsewhere"]:
         check_runs_here(name, target)
-    network = load_network(request["prefix"], request["epoch"], tuple(request["data_shape"]),
-                           block_of(target))
-    network = with_precision(network, request["precision"], target)
+    network = load_network(prefix, epoch, tuple(request["data_shape"]), block_of(target))
     records = choose(request["records"], target, device)
-    print(f"compiling for {name}, half a minute or so", flush=True)
     try:
+        network = in_precision(network, precision, target, prefix, epoch)
+        print(f"compiling for {name}, half a minute or so", flush=True)
         built = build(network, target, records.records if records else ())
-    except tvm.error.TVMError as error:
-        raise InputError(f"TVM cannot compile this network for target {name!r}: {last_line(error)}") from None
+    except InputError:
+        raise
+    except Exception as error:  # also of TVM's Python code: what a schedule has not thought of, in any words
+        raise InputError(f"TVM cannot compile this network for target {name!r}: {_told(error)}") from None
     try:
         save(built.library, request["output"], {
-            "data_shape": network.data_shape, "num_classes": network.num_classes, "precision": request["precision"],
-            "target": str(target), "kind": target.kind.name, "records": records and records.path.name,
+            "data_shape": network.data_shape, "num_classes": network.num_classes, "precision": precision,
+            "target": str(target), "kind": target.kind.name, "records": records.path.name if built.tuned else None,
             "tuned": built.tuned, "untuned": built.untuned, "tvm": tvm.__version__}, **export_options(target))
     except OSError as error:
         print(error.strerror, file=sys.stderr)
@@ -57,6 +61,19 @@ def _dies_with(parent) -> bool:
     """Have the kernel end this process when its parent ends, however that ends; False where it is gone already."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return os.getppid() == parent
+
+
+def _import_tvm():
+    try:
+        import common.compiler  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        raise InputError(f"TVM's compiler cannot be loaded: {_told(error)}") from None
+
+
+def _told(error):
+    """One line of any exception: `KeyError: 'x'` rather than `'x'`, but TVM's and ours as they are."""
+    line, kind = last_line(error), type(error).__name__
+    return line if kind in ("TVMError", "InternalError", "ImportError") or line == kind else f"{kind}: {line}"
 
 
 if __name__ == "__main__":

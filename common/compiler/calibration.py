@@ -1,0 +1,106 @@
+"""What the layers of a network see of real images: the ranges that 8-bit codes are made for.
+
+PREFIX-0032-int8.json, beside PREFIX-0032.params:
+
+    {"params": "SHA-256 of the parameters' file", "images": 256,
+     "layers": {"fc_weight": {"low": 0.0, "high": 3.21, "mean": [a number for each channel]}, ...}}
+
+of the input of each layer, which the name of its weight stands for, BatchNorm folded.
+"""
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import relay
+from tvm.contrib import graph_executor
+
+from common.compiler.build import build
+from common.compiler.checkpoint import Network
+from common.compiler.quantize import Statistics, layers_of
+from common.compiler.targets import host_cpu
+from common.errors import InputError
+from common.files import written_atomically
+from common.inference.precision import calibration_file
+from common.params_file import checkpoint_files
+from common.symbol_json import INPUT
+
+DIGITS = 6  # that are kept of a number
+
+
+def measure(network: Network, images) -> tuple:
+    """({name of a layer's weight: Statistics of its input}, number of images), by running `network` here in float32.
+
+    `images`: float32 arrays of the network's data_shape. Raises InputError where an input is not finite.
+    """
+    layers = layers_of(network)
+    inputs = list(dict.fromkeys(node.args[0] for node in layers.values()))
+    outputs = relay.Tuple(inputs)
+    module = tvm.IRModule.from_expr(relay.Function(relay.analysis.free_vars(outputs), outputs))
+    target = tvm.target.Target(f"llvm -mcpu={host_cpu()}")
+    library = build(network._replace(module=module), target).library
+    executor = graph_executor.GraphModule(library["default"](tvm.cpu()))
+    low, high, total, count = [math.inf] * len(inputs), [-math.inf] * len(inputs), [0] * len(inputs), 0
+    for image in images:
+        executor.set_input(INPUT, image)
+        executor.run()
+        count += len(image)
+        for i in range(len(inputs)):
+            values = executor.get_output(i).numpy()
+            low[i], high[i] = min(low[i], float(values.min())), max(high[i], float(values.max()))
+            total[i] += values.reshape(*values.shape[:2], -1).mean(axis=2, dtype=np.float64).sum(axis=0)
+    statistics = {}
+    for name, node in layers.items():
+        i = inputs.index(node.args[0])
+        statistics[name] = Statistics(low[i], high[i], total[i] / max(count, 1))
+        if count and not np.isfinite([low[i], high[i], *statistics[name].mean]).all():
+            raise InputError(f"the input of the layer of {name!r} is not finite: the weights hold NaN or infinity, or "
+                             "numbers that lead there (training may have diverged)")
+    return statistics, count
+
+
+def save_calibration(prefix, epoch: int, statistics: dict, images: int) -> None:
+    layers = {name: {"low": _short(entry.low), "high": _short(entry.high), "mean": list(map(_short, entry.mean))}
+              for name, entry in statistics.items()}
+    content = {"params": _params_hash(prefix, epoch), "images": images, "layers": layers}
+    with written_atomically(calibration_file(prefix, epoch)) as partial:
+        Path(partial).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def load_calibration(prefix, epoch: int, network: Network) -> dict:
+    """{name of a layer's weight: Statistics}. Raises InputError where there is no such file, or it is not of these
+    parameters or this network."""
+    path, again = calibration_file(prefix, epoch), f"python tools/calibrate.py {prefix} --epoch {epoch} --images DIR"
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--precision int8 needs {path}; make it with: {again}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); make it again with: {again}") from None
+    try:
+        if content["params"] != _params_hash(prefix, epoch):
+            raise InputError(f"{path}: was made of other parameters than {checkpoint_files(prefix, epoch)[1]} holds; "
+                             f"make it again with: {again}")
+        return {name: _statistics(content["layers"][name], node) for name, node in layers_of(network).items()}
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not a calibration of this network; make it again with: {again}") from None
+
+
+def _statistics(entry, node):
+    numbers = np.array([entry["low"], entry["high"], *entry["mean"]], np.float64)
+    channels = int(node.args[0].checked_type.shape[1])
+    if not (np.abs(numbers) < 1e30).all() or entry["low"] > entry["high"] or len(entry["mean"]) > channels:
+        raise ValueError("not the range and the means of a tensor")
+    return Statistics(*numbers[:2], numbers[2:])
+
+
+def _params_hash(prefix, epoch):
+    return hashlib.sha256(Path(checkpoint_files(prefix, epoch)[1]).read_bytes()).hexdigest()
+
+
+def _short(number):
+    return float(f"{number:.{DIGITS}g}")

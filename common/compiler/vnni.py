@@ -1,0 +1,207 @@
+"""Convolutions of 8-bit integers with the VNNI instructions of AVX-512 or AVX, over blocks of 16 or 8 channels.
+
+`vpdpbusd` adds to each 32-bit sum of a vector the products of four unsigned and four signed bytes, without saturation.
+The four are input channels, or adjacent pixels where each channel has a convolution of its own. (TVM's own schedules
+give the instruction operands of types that LLVM 22 refuses, and have none for the latter.) The tiles, and what becomes
+of other convolutions, are those of `common.compiler.schedules`.
+"""
+from tvm import autotvm, relay, te, tir
+from tvm.relay.op.strategy.generic import conv2d_NCHWc_strategy, depthwise_conv2d_NCHWc_strategy
+from tvm.target import Target
+from tvm.target.x86 import target_has_features
+from tvm.topi.nn import conv2d_alter_layout, conv2d_legalize
+from tvm.topi.nn.utils import get_pad_tuple
+from tvm.topi.utils import get_const_tuple, traverse_inline
+
+from common.compiler import blocked, schedules
+from common.compiler.schedules import _define_tile, _divisors, _padded
+
+KEY = "vnni"  # of a target: choose these
+FEATURES = {"avx512vnni": 16, "avxvnni": 8}  # LLVM's name: sums in a vector
+INSTRUCTION = {16: "llvm.x86.avx512.vpdpbusd.512", 8: "llvm.x86.avx512.vpdpbusd.256"}
+DOT = 4  # products in a sum
+ROWS = 14  # of a depthwise convolution's output, at most, for which the padded input is copied at a time
+
+
+def block_for(target) -> int:
+    """Channels in a block for the processor of `target` (of kind llvm); 0 where it has no such instructions."""
+    with target:
+        return next((block for feature, block in FEATURES.items() if target_has_features(feature)), 0)
+
+
+@conv2d_legalize.register(KEY)
+def _legalize(attrs, inputs, types):
+    return None
+
+
+@conv2d_alter_layout.register(KEY)
+def _alter_layout(attrs, inputs, tinfos, out_type):
+    data, kernel = tinfos
+    block = block_for(Target.current())
+    outputs, per_group, _, width = get_const_tuple(kernel.shape)
+    channels = int(data.shape[1])
+    if attrs["data_layout"] == "NCHW" and (data.dtype, kernel.dtype) == ("uint8", "int8") and outputs % block == 0:
+        new = dict(attrs) | {"channels": outputs, "out_layout": f"NCHW{block}c"}
+        if attrs.groups == 1 and channels % DOT == 0:
+            inner = block if channels % block == 0 else DOT
+            return relay.nn.contrib_conv2d_nchwc(*inputs, **new | {
+                "data_layout": f"NCHW{inner}c", "kernel_layout": f"OIHW{inner // DOT}i{block}o{DOT}i"})
+        if attrs.groups == channels == outputs and per_group == 1 and width <= DOT and int(attrs.dilation[1]) == 1:
+            data, kernel = inputs
+            height, _ = size = get_const_tuple(attrs.kernel_size)
+            top, left, bottom, right = get_pad_tuple(get_const_tuple(attrs.padding), size)
+            kernel = relay.nn.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, DOT - width)))
+            return relay.nn.contrib_depthwise_conv2d_nchwc(data, kernel, **new | {
+                "kernel_size": (height, DOT), "padding": (top, left, bottom, right + DOT - width),
+                "data_layout": f"NCHW{block}c", "kernel_layout": f"OIHW1i{block}o{DOT}w"})
+    return blocked._alter_layout(attrs, inputs, tinfos, out_type)
+
+
+@autotvm.register_topi_compute("conv2d.vnni")
+def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+    """`data` uint8 (N, C/i, H, W, i), `kernel` int8 (O/o, C/i, kh, kw, i/4, o, 4); returns (N, O/o, H', W', o)."""
+    in_chunks = int(data.shape[1])
+    chunks, _, kh, kw, fours, block, _ = get_const_tuple(kernel.shape)
+    (sh, sw), (dh, dw) = strides, dilation
+    padded, height, width = _padded(data, kh, kw, strides, padding, dilation)
+    chunk, four, k = (te.reduce_axis((0, n), name) for n, name in ((in_chunks, "chunk"), (fours, "four"), (DOT, "k")))
+    row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
+    _define_tile(cfg, height, width, chunks)
+
+    def pixel(n, o, p, c):
+        h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
+        return te.sum(padded[n, chunk, h * sh + row * dh, w * sw + column * dw, four * DOT + k].astype("int32")
+                      * kernel[o, chunk, row, column, four, c, k].astype("int32"), axis=[chunk, row, column, four, k])
+
+    return _output((data.shape[0], chunks, height, width, block), pixel, "conv2d")
+
+
+@autotvm.register_topi_compute("depthwise_conv2d.vnni")
+def depthwise_conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+    """`data` uint8 (N, C/o, H, W, o), `kernel` int8 (C/o, 1, kh, 1, 1, o, 4); returns (N, C/o, H', W', o)."""
+    chunks, _, kh, _, _, block, _ = get_const_tuple(kernel.shape)
+    (sh, sw), (dh, _) = strides, dilation
+    padded, height, width = _padded(data, kh, DOT, strides, padding, dilation)
+    row, k = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, DOT), "k")
+    _define_tile(cfg, height, width, 1)
+
+    def pixel(n, o, p, c):
+        h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
+        return te.sum(padded[n, o, h * sh + row * dh, w * sw + k, c].astype("int32")
+                      * kernel[o, 0, row, 0, 0, c, k].astype("int32"), axis=[row, k])
+
+    return _output((data.shape[0], chunks, height, width, block), pixel, "depthwise_conv2d")
+
+
+def _output(shape, pixel, name):
+    # one axis for all pixels, so that a tile of a small map may span rows
+    batch, chunks, height, width, block = shape
+    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels")
+    return te.compute(shape, lambda n, o, h, w, c: pixels[n, o, h * width + w, c], name, tag="vnni_output")
+
+
+@autotvm.register_topi_schedule("conv2d.vnni")
+def schedule_conv2d(cfg, outs):
+    return _schedule(cfg, outs)
+
+
+@autotvm.register_topi_schedule("depthwise_conv2d.vnni")
+def schedule_depthwise_conv2d(cfg, outs):
+    return _schedule(cfg, outs)
+
+
+def _schedule(cfg, outs):
+    out = outs if isinstance(outs, te.Tensor) else outs[0]
+    schedule = te.create_schedule(out.op)
+    found = []
+    traverse_inline(schedule, out.op, lambda op: found.append(op) if op.tag == "vnni_output" else None)
+    convolution, = found
+    if convolution.output(0) != out:
+        schedule[convolution].compute_inline()
+    pixels, = convolution.input_tensors
+    data = pixels.op.input_tensors[0]
+
+    tile_pixels, tile_blocks = cfg["tile"].val
+    n, o, h, w, c = schedule[out].op.axis
+    o, o_tile = schedule[out].split(o, tile_blocks)
+    if isinstance(data.op, te.ComputeOp) and data.op.name == "padded":
+        # the instruction reads pixels from memory, so that those around the picture have to be there
+        h, h_tile = schedule[out].split(h, max(_divisors(int(out.shape[2]), ROWS)))
+        p, p_tile = schedule[out].split(schedule[out].fuse(h_tile, w), tile_pixels)
+        schedule[out].reorder(n, o, h, p, o_tile, p_tile, c)
+        shared, tile = schedule[out].fuse(n, o, h), p
+        schedule[data].compute_at(schedule[out], shared)
+        schedule[data].vectorize(data.op.axis[-1])
+    else:
+        p, p_tile = schedule[out].split(schedule[out].fuse(h, w), tile_pixels)
+        outer = (n, o, p) if cfg["channels_outer"].val else (n, p, o)
+        schedule[out].reorder(*outer, o_tile, p_tile, c)
+        shared = tile = schedule[out].fuse(*outer)
+    for axis in (o_tile, p_tile):
+        schedule[out].unroll(axis)
+    schedule[out].vectorize(c)
+    schedule[out].parallel(shared)
+    schedule[pixels].compute_at(schedule[out], tile)
+    _, o, p, c = pixels.op.axis
+    *reduced, k = pixels.op.reduce_axis
+    schedule[pixels].reorder(*reduced, o, p, c, k)
+    for axis in (*reduced[-3:], o, p):
+        schedule[pixels].unroll(axis)
+    schedule[pixels].tensorize(c, _dot(int(out.shape[-1]), convolution.name == "conv2d"))
+    return schedule
+
+
+def _dot(block, same):
+    """TensorIntrin of `block` sums of four products: of the `same` four bytes with each four of the kernel, else of
+    four pixels, each channel's with its own."""
+    k = te.reduce_axis((0, DOT), "k")
+    kernel = te.placeholder((block, DOT), "int8", "kernel")
+    data = te.placeholder((DOT,) if same else (DOT, block), "uint8", "data")
+    sums = te.compute((block,), lambda c: te.sum((data[k] if same else data[k, c]).astype("int32")
+                                                 * kernel[c, k].astype("int32"), axis=k))
+
+    def operand(data):
+        if same:
+            word = tir.call_intrin("int32", "tir.reinterpret", data.vload([0], f"uint8x{DOT}"))
+            codes = word.astype(f"int32x{block}")
+        else:
+            pixels = data.vload([0, 0], f"uint8x{block * DOT}")
+            codes = tir.Shuffle([pixels], [n % DOT * block + n // DOT for n in range(block * DOT)])
+        return tir.call_intrin(f"int8x{block * DOT}", "tir.reinterpret", codes)
+
+    def generate(inputs, outputs):
+        data, kernel = inputs
+        out, = outputs
+
+        def statement(value):
+            builder = tir.ir_builder.create()
+            builder.emit(out.vstore([0], value))
+            return builder.get()
+
+        def added_to(before):
+            return statement(tir.call_llvm_pure_intrin(
+                f"int32x{block}", INSTRUCTION[block], tir.const(3, "uint32"), before, operand(data),
+                kernel.vload([0, 0], f"int8x{block * DOT}")))
+
+        zero = tir.const(0, f"int32x{block}")
+        return added_to(zero), statement(zero), added_to(out.vload([0], f"int32x{block}"))
+
+    def buffer(tensor, strides):
+        return tir.decl_buffer(tensor.shape, tensor.dtype, tensor.name, offset_factor=1, strides=strides)
+
+    binds = {data: buffer(data, [1] if same else [block, 1]), kernel: buffer(kernel, [DOT, 1])}
+    return te.decl_tensor_intrin(sums.op, generate, binds=binds, default_buffer_params={"offset_factor": 1})
+
+
+def _strategy(ours, others):
+    def strategy(attrs, inputs, out_type, target):
+        return (ours if len(inputs[1].shape) == 7 else others)(attrs, inputs, out_type, target)
+    return strategy
+
+
+conv2d_NCHWc_strategy.register(KEY)(_strategy(
+    blocked._strategy(conv2d, schedule_conv2d, "conv2d.vnni"),
+    blocked._strategy(schedules.conv2d, schedules.schedule_conv2d, "conv2d.blocked")))
+depthwise_conv2d_NCHWc_strategy.register(KEY)(_strategy(
+    blocked._strategy(depthwise_conv2d, schedule_depthwise_conv2d, "depthwise_conv2d.vnni"),
+    blocked._strategy(schedules.depthwise_conv2d, schedules.schedule_depthwise_conv2d, "depthwise_conv2d.blocked")))

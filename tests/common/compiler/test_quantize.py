@@ -1,0 +1,228 @@
+"""8-bit integers against integers in NumPy, and whole networks in int8 and float16 against float32."""
+import json
+
+import numpy as np
+import pytest
+
+from common.checkpoint import save_checkpoint
+from common.compiler import vnni
+from common.compiler.blocked import block_of
+from common.compiler.build import build
+from common.compiler.calibration import load_calibration, measure, save_calibration
+from common.compiler.checkpoint import Network, load_network
+from common.compiler.precision import arithmetic_of, in_float16, in_precision, target_for
+from common.compiler.quantize import Statistics, coding, quantized, quantized_weight
+from common.compiler.targets import resolve_target
+from common.errors import InputError
+from common.find_mxnet import mx
+from common.inference.drivers import PLATFORMS
+from common.inference.precision import HALF, calibration_file, check_device
+from common.inference.runtime import graph_executor, opencl_device, tvm
+from common.mxnet_predict import predict
+from tests.networks import convolution_3x3, random_params
+
+relay = tvm.relay
+SHAPE = (1, 3, 32, 32)
+
+
+def run(network, target, data):
+    executor = graph_executor.GraphModule(build(network, target).library["default"](tvm.cpu()))
+    executor.set_input("data", data)
+    executor.run()
+    return executor.get_output(0).numpy()
+
+
+def one_layer(data_shape, weight, stride=1, padding=0):
+    """A Network of one convolution, or fully connected layer, without a bias."""
+    data = relay.var("data", shape=data_shape)
+    variable = relay.var("weight", shape=weight.shape)
+    if weight.ndim == 2:
+        layer = relay.nn.dense(data, variable, units=len(weight))
+    else:
+        layer = relay.nn.conv2d(data, variable, channels=len(weight), kernel_size=weight.shape[2:], strides=stride,
+                                padding=padding, groups=data_shape[1] if weight.shape[1] < data_shape[1] else 1)
+    module = relay.transform.InferType()(tvm.IRModule.from_expr(layer))
+    return Network(module, {"weight": tvm.nd.array(weight)}, data_shape, len(weight))
+
+
+def exact_sums(codes, integers, stride):
+    """Of codes (N, C, H, W), those around the picture subtracted already, x integers (O, ...), in float64."""
+    if integers.ndim == 2:
+        return codes @ integers.T
+    if integers.shape[2] == 1:
+        return np.einsum("oi,nihw->nohw", integers[:, :, 0, 0], codes[:, :, ::stride, ::stride])
+    return convolution_3x3(codes, integers, stride, "symmetric")
+
+
+LAYERS = {
+    "1x1": ((2, 32, 7, 5), (48, 32, 1, 1), 1, 0),
+    "1x1 of other channels": ((1, 6, 9, 9), (10, 6, 1, 1), 1, 0),
+    "3x3": ((1, 3, 17, 14), (16, 3, 3, 3), 2, 1),
+    "depthwise": ((1, 32, 14, 28), (32, 1, 3, 3), 1, 1),
+    "depthwise stride 2": ((2, 16, 15, 13), (16, 1, 3, 3), 2, 1),
+    "depthwise of other channels": ((1, 24, 8, 8), (24, 1, 3, 3), 1, 1),
+    "fully connected": ((3, 40), (10, 40), 1, 0),
+}
+
+
+@pytest.mark.parametrize("target", ["llvm", "llvm -mcpu=x86-64-v3"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_sums_exactly(layer, target):
+    data_shape, weight_shape, stride, padding = LAYERS[layer]
+    rng = np.random.RandomState(1)
+    weight = rng.normal(0, 1, weight_shape).astype(np.float32)
+    weight[0] = np.abs(weight[0]).max()  # the greatest sums there can be
+    data = rng.uniform(-1, 3, data_shape).astype(np.float32)
+    data[0] = 3
+    statistics = Statistics(-1, 3, np.zeros(data_shape[1]))
+    integers, scales = quantized_weight(weight)
+    scale, zero = coding(-1, 3)
+    codes = np.clip(np.floor(data / scale + zero + np.float32(0.5)), 0, 255) - zero
+    expected = exact_sums(codes.astype(np.float64), integers.astype(np.float64), stride)
+
+    target = target_for(resolve_target(target), "int8")
+    network = quantized(one_layer(data_shape, weight, stride, padding), {"weight": statistics}, arithmetic_of(target))
+    unit = (scale * scales).reshape(-1, *(1,) * (weight.ndim - 2))
+    np.testing.assert_array_equal(np.rint(run(network, target, data) / unit), expected)
+
+
+@pytest.mark.parametrize("mcpu", ["cascadelake", "alderlake"])
+def test_the_instructions_are_used_where_llvm_knows_that_a_processor_has_them(mcpu):
+    target = target_for(resolve_target(f"llvm -mcpu={mcpu}"), "int8")
+    for layer in ("1x1", "3x3", "depthwise"):
+        data_shape, weight_shape, stride, padding = LAYERS[layer]
+        network = one_layer(data_shape, np.ones(weight_shape, np.float32), stride, padding)
+        network = quantized(network, {"weight": Statistics(0, 6, np.zeros(data_shape[1]))}, arithmetic_of(target))
+        assert "vpdpbusd" in build(network, target).library.get_lib().get_source("asm")
+
+
+def test_the_bias_takes_back_what_rounded_weights_add():
+    rng = np.random.RandomState(2)
+    weight = rng.uniform(0, 1, (16, 64, 1, 1)).astype(np.float32)
+    weight[:, 1:] = np.floor(weight[:, 1:] * 20) / 127 + 0.4 / 127  # all of them are rounded down
+    weight[:, 0] = 1
+    data = rng.uniform(0, 6, (1, 64, 16, 16)).astype(np.float32)
+    target = target_for(resolve_target("llvm"), "int8")
+    network = one_layer(data.shape, weight)
+    expected = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], data)
+    errors = []
+    for mean in (np.zeros(64), data.mean(axis=(0, 2, 3))):
+        out = run(quantized(network, {"weight": Statistics(0, 6, mean)}, arithmetic_of(target)), target, data)
+        errors.append(np.abs((out - expected).mean(axis=(0, 2, 3))).max())
+    assert errors[0] > 0.5 and errors[1] < 0.01
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """(PREFIX of a network of one block and what is around it, with a calibration of epoch 0; images to try it on)."""
+    prefix = tmp_path_factory.mktemp("calibrated") / "small"
+    net = unit(mx.sym.Variable("data"), "first", 16, kernel=3, stride=2)
+    block = unit(net, "expansion", 40)
+    block = unit(block, "depthwise", 40, kernel=3, groups=40)
+    net = unit(block, "linear", 16, relu6=False) + net
+    net = unit(net, "padded", 24, kernel=3, stride=2, pad_layer=True)
+    net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, pool_type="avg", kernel=(1, 1)))
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=10, name="fc"), name="softmax")
+    save_checkpoint(prefix, 0, net, *({name: mx.nd.array(array) for name, array in part.items()}
+                                      for part in random_params(net, SHAPE)))
+    images = np.random.RandomState(3).normal(0, 1, (24, *SHAPE)).astype(np.float32)
+    save_calibration(prefix, 0, *measure(load_network(prefix, 0, SHAPE), images[:16]))
+    return prefix, images[16:]
+
+
+def unit(data, name, channels, kernel=1, stride=1, groups=1, relu6=True, pad_layer=False):
+    pad = kernel // 2
+    if pad_layer:
+        data = mx.sym.pad(data, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 0, 1, 0, 1))
+        pad = 0
+    data = mx.sym.Convolution(data, num_filter=channels, kernel=(kernel, kernel), stride=(stride, stride),
+                              pad=(pad, pad), num_group=groups, no_bias=True, name=name)
+    data = mx.sym.BatchNorm(data, fix_gamma=False, name=f"{name}_bn")
+    return mx.sym.clip(data, 0, 6) if relu6 else data
+
+
+def difference(network, target, prefix, images):
+    """The largest between the probabilities of `network` and those of MXNet."""
+    executor = graph_executor.GraphModule(build(network, target).library["default"](tvm.cpu()))
+    differences = []
+    for image in images:
+        executor.set_input("data", image)
+        executor.run()
+        expected = predict(prefix, 0, image)
+        assert expected.std() > 0.01
+        differences.append(np.abs(executor.get_output(0).numpy() - expected).max())
+    return max(differences)
+
+
+@pytest.mark.parametrize("target", ["llvm", "llvm -mcpu=x86-64-v3"])
+def test_a_network_in_int8_answers_as_in_float32(calibrated, target):
+    prefix, images = calibrated
+    target = target_for(resolve_target(target), "int8")
+    network = in_precision(load_network(prefix, 0, SHAPE, block_of(target)), "int8", target, prefix, 0)
+    weights = [array for name, array in network.params.items() if name.endswith("_weight")]
+    assert len(weights) == 6 and all("int" in array.dtype for array in weights)
+    assert 0 < difference(network, target, prefix, images) < 0.02
+
+
+def test_a_network_in_float16_answers_as_in_float32(calibrated):
+    prefix, images = calibrated
+    target = resolve_target("llvm")
+    network = in_float16(load_network(prefix, 0, SHAPE, block_of(target)))
+    assert 0 < difference(network, target, prefix, images) < 0.005
+
+
+def test_float16_for_opencl_is_half_precision_but_for_softmax(calibrated):
+    library = build(in_float16(load_network(calibrated[0], 0, SHAPE)), resolve_target("opencl")).library
+    source = library.get_lib().imported_modules[0].get_source()
+    assert f"#pragma OPENCL EXTENSION {HALF} : enable" in source
+    kernels = [line for line in source.splitlines() if line.startswith("__kernel") and line.endswith(";")]
+    convolutions = [line for line in kernels if "conv2d" in line]
+    operands = "half* restrict p0, __global half* restrict p1"
+    assert convolutions and all(operands in line for line in convolutions)
+    assert any("softmax" in line and "half" not in line for line in kernels)
+
+
+def test_float16_is_refused_where_a_device_has_none():
+    device = opencl_device()
+    has = any(HALF in found.extensions.split() for _, devices in PLATFORMS for found in devices
+              if found.name.strip() == device.device_name.strip())
+    if has:
+        check_device("float16", device)
+    else:
+        with pytest.raises(InputError, match=f"has no half-precision arithmetic .{HALF}.; give"):
+            check_device("float16", device)
+    with pytest.raises(InputError, match="haswell has no half-precision arithmetic"):
+        target_for(resolve_target("llvm -mcpu=haswell"), "float16")
+    with pytest.raises(InputError, match="unknown precision 'int4'"):
+        target_for(resolve_target("llvm"), "int4")
+
+
+def test_int8_without_a_calibration_that_fits_is_refused(one_convolution, calibrated, tmp_path):
+    with pytest.raises(InputError, match=r"needs .*one-0000-int8.json; make it with: python tools/calibrate.py"):
+        load_calibration(one_convolution, 0, load_network(one_convolution, 0, (1, 3, 8, 8)))
+
+    prefix, path = tmp_path / "x", tmp_path / "x-0000-int8.json"
+    for ending in ("-symbol.json", "-0000.params", "-0000-int8.json"):
+        (tmp_path / f"x{ending}").write_bytes(calibrated[0].with_name(f"small{ending}").read_bytes())
+    network, content = load_network(prefix, 0, SHAPE), json.loads(path.read_text())
+    assert load_calibration(prefix, 0, network).keys() == content["layers"].keys()
+    fc = content["layers"]["fc_weight"]
+    for wrong in ({"params": "0" * 64}, {"layers": {}}, {"layers": []},
+                  {"layers": {**content["layers"], "fc_weight": {**fc, "low": 2, "high": 1}}},
+                  {"layers": {**content["layers"], "fc_weight": {**fc, "high": float("nan")}}},
+                  {"layers": {**content["layers"], "fc_weight": {**fc, "high": "3"}}},
+                  {"layers": {**content["layers"], "fc_weight": {**fc, "mean": [0.0] * 5000}}}):
+        path.write_text(json.dumps({**content, **wrong}))
+        with pytest.raises(InputError, match="x-0000-int8.json: .*tools/calibrate.py") as error:
+            load_calibration(prefix, 0, network)
+        assert "\n" not in str(error.value)
+    path.write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        load_calibration(prefix, 0, network)
+
+
+def test_every_processor_has_an_arithmetic():
+    assert calibration_file("a/b", 32) == "a/b-0032-int8.json"
+    for name, block in (("llvm -mcpu=cascadelake", 16), ("llvm -mcpu=alderlake", 8), ("llvm -mcpu=haswell", 0)):
+        assert vnni.block_for(resolve_target(name)) == block
+        assert (arithmetic_of(target_for(resolve_target(name), "int8")).codes == "uint8") == bool(block)

@@ -1,0 +1,88 @@
+"""tools/calibrate.py as a user runs it, against MXNet and NumPy."""
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from common.find_mxnet import mx
+from common.preprocess import preprocess, read_image
+from tests.conftest import ROOT
+
+SHAPE = (3, 40, 40)
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "tools/calibrate.py", *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+
+
+@pytest.fixture
+def prefix(tmp_path, one_convolution):
+    """PREFIX of a checkpoint of this test's own, for any size of image."""
+    for file in one_convolution.parent.glob(f"{one_convolution.name}-*"):
+        shutil.copy(file, tmp_path / file.name)
+    return tmp_path / one_convolution.name
+
+
+def test_ranges_and_means_are_those_of_the_images(prefix, photographs):
+    process = run(prefix, "--images", photographs, "--image-shape", "3,40,40", "--count", "1000")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == f"{prefix}-0000-int8.json: 2 layers, from 103 images\n"
+    content = json.loads(prefix.with_name(f"{prefix.name}-0000-int8.json").read_text())
+    assert content["images"] == 103 and list(content["layers"]) == ["conv_weight", "fc_weight"]
+
+    images = np.concatenate([preprocess(read_image(path), SHAPE) for path in photographs.glob("*/*.jpg")])
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(prefix), 0)
+    internals = symbol.get_internals()
+    pooled = internals[next(name for name in internals.list_outputs() if name.startswith("flatten"))]
+    executor = pooled.simple_bind(mx.cpu(), data=images.shape, grad_req="null")
+    executor.copy_params_from(arg_params, aux_params, allow_extra_params=True)
+    of_fc = executor.forward(data=mx.nd.array(images))[0].asnumpy()
+    for name, inputs in (("conv_weight", images), ("fc_weight", of_fc)):
+        layer = content["layers"][name]
+        np.testing.assert_allclose([layer["low"], layer["high"]], [inputs.min(), inputs.max()], rtol=1e-4)
+        means = inputs.reshape(*inputs.shape[:2], -1).mean(axis=(0, 2))
+        np.testing.assert_allclose(layer["mean"], means, rtol=1e-3, atol=1e-3)
+
+
+def test_some_records_are_chosen_by_the_seed(prefix, packed):
+    path = prefix.with_name(f"{prefix.name}-0000-int8.json")
+    written = []
+    for seed in (1, 1, 2):
+        process = run(prefix, "--images", f"{packed}.rec", "--image-shape", "3,40,40", "--count", "5", "--seed", seed)
+        assert process.returncode == 0 and "from 5 images" in process.stdout, process.stderr
+        written.append(path.read_text())
+    assert written[0] == written[1] != written[2]
+
+
+def test_what_is_no_image_is_left_out(prefix, photographs, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(next(photographs.glob("*/*.jpg")), folder / "whole.jpg")
+    (folder / "broken.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:500])
+    process = run(prefix, "--images", folder, "--image-shape", "3,40,40")
+    assert process.returncode == 0 and "from 1 images" in process.stdout
+    warning, = [line for line in process.stderr.splitlines() if line.startswith("warning")]
+    assert f"{folder}/broken.jpg: " in warning and warning.endswith("; left out")
+
+
+def test_slips_are_one_line(prefix, photographs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.jpg").write_text("no image")
+    for arguments, words in (
+            ((prefix, "--images", tmp_path / "empty"), "no images there"),
+            ((prefix, "--images", tmp_path / "text"), "none of the images could be read"),
+            ((prefix, "--images", tmp_path / "missing.rec"), "No such file"),
+            ((prefix, "--images", f"{prefix}-0000.params"), "not a RecordIO file"),
+            ((prefix, "--images", photographs, "--epoch", "7"), "one-0007.params: No such file"),
+            ((f"{prefix}-0000.params", "--images", photographs), "give the prefix alone"),
+            ((prefix, "--images", photographs, "--count", "0"), "a whole number of 1 or more")):
+        process = run(*arguments)
+        assert process.returncode in (1, 2) and "Traceback" not in process.stderr, process.stderr
+        assert process.stderr.strip().splitlines()[-1].startswith("calibrate.py: error: "), process.stderr
+        assert words in process.stderr.strip().splitlines()[-1]
+    assert not prefix.with_name(f"{prefix.name}-0000-int8.json").exists()

@@ -1,0 +1,98 @@
+#!/usr/bin/env python
+"""Measure what a checkpoint's layers see of real images, which --precision int8 needs. MXNet is not needed. Examples:
+
+    python tools/calibrate.py models/mobilenetv2 --epoch 235 --images ~/imagenet/train.rec
+    python tools/calibrate.py models/mobilenetv2 --epoch 235 --images photographs/
+
+runs the network in float32 on some of the images, prepared as PREFIX-preprocess.json says, and writes
+PREFIX-0235-int8.json. Take images of the kind that the network will be given, but not those it is scored on.
+"""
+import random
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.arguments import ArgumentParser, not_negative, positive
+from common.errors import InputError, reported
+from common.prefix import check_no_file_name
+from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("prefix", metavar="PREFIX", help="PREFIX of PREFIX-symbol.json")
+    parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
+    parser.add_argument("--images", required=True, metavar="DIR|REC", help="folder with images, or RecordIO file")
+    parser.add_argument("--count", type=positive, default=256, help="how many of them, at random")
+    parser.add_argument("--seed", type=not_negative, default=0, help="which ones")
+    add_preprocessing_args(parser, "PREFIX")
+    return parser
+
+
+def main(args):
+    check_no_file_name(args.prefix, "PREFIX")
+    args = completed(args, args.prefix)
+    from common.compiler.calibration import measure, save_calibration
+    from common.compiler.checkpoint import load_network
+    from common.inference.precision import calibration_file
+
+    network = load_network(args.prefix, args.epoch, (1, *args.image_shape))
+    chosen = chosen_images(args)
+    print("compiling for llvm, half a minute or so", file=sys.stderr)
+    statistics, count = measure(network, prepared(chosen, args))
+    if not count:
+        raise InputError(f"{args.images}: none of the images could be read")
+    save_calibration(args.prefix, args.epoch, statistics, count)
+    print(f"{calibration_file(args.prefix, args.epoch)}: {len(statistics)} layers, from {count} images")
+
+
+def chosen_images(args) -> list:
+    """(name, function that gives the image as common.preprocess.read_image does) of some of --images."""
+    choose = random.Random(args.seed)
+    if Path(args.images).is_dir():
+        from common.inference.classify import images_in
+        from common.preprocess import read_image
+
+        names = list(images_in([args.images]))
+        found = [(name, lambda name=name: read_image(name)) for name in names]
+    else:
+        found = records(args.images)
+    if not found:
+        raise InputError(f"{args.images}: no images there")
+    return choose.sample(found, min(args.count, len(found)))
+
+
+def records(rec) -> list:
+    from common.packing.inspection import split
+    from common.preprocess import decode_whole
+    from common.recordio import check_records, read_records
+
+    def image(offset):
+        return decode_whole(split(rec, *next(read_records(rec, offset)))[2])
+
+    check_records(rec)
+    return [(f"{rec} at byte {offset}", lambda offset=offset: image(offset))
+            for offset, _ in read_records(rec, head=1)]
+
+
+def prepared(images, args):
+    """The images that can be read, as the network takes them; a warning for each of the others."""
+    from tqdm import tqdm
+
+    from common.preprocess import preprocess
+
+    for name, read in tqdm(images, unit=" images", disable=None, dynamic_ncols=True):
+        try:
+            image = read()
+        except InputError as error:
+            reason = str(error).removeprefix(f"{name}: ")
+            print(f"warning: {name}: {reason}; left out", file=sys.stderr)
+        else:
+            yield preprocess(image, args.image_shape, preprocessing_of(args))
+
+
+if __name__ == "__main__":
+    arguments = get_args_parser().parse_args()
+    with reported("calibrate.py"):
+        main(arguments)
