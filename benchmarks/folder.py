@@ -1,0 +1,158 @@
+#!/usr/bin/env python
+"""Images/s of a folder of photographs: decoded alone, classified alone, and both as from_mxnet.py does. Example:
+
+    python benchmarks/folder.py --model-prefix models/imagenet1k-mnetv2-1_0 --out benchmarks/folder.csv
+
+Photographs of the sizes that ImageNet has are made from the samples of scikit-learn and data/cat.jpg, by random crops
+and shifts of colour. The ways take turns, each with all cores: "decode" reads and prepares them for the network,
+"network" computes a batch again and again, "both" goes from the files to the table. Where the network runs on the
+processor that decodes, they share its cores: cores_bound is 1 / (1 / decode + 1 / network), the most that is left
+where no core is idle in either. cpu_ms is what an image takes of all cores together, waiting included that keeps one
+busy. Peak memory is that of a process of its own, for all of them and for one folder in ten.
+"""
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_sample_images
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.results import machine, write_csv
+from common.arguments import ArgumentParser, not_negative, positive
+from common.errors import reported
+from common.inference.classify import classify_images, images_in
+from common.inference.tables import answers_table
+from common.inference.tabulate import tabulate
+
+ROOT = Path(__file__).resolve().parent.parent
+# (width, height) and how frequent it is; ImageNet's most frequent size is 500x375
+SIZES = {(500, 375): 0.5, (375, 500): 0.15, (640, 480): 0.15, (800, 600): 0.1, (1024, 768): 0.1}
+FOLDERS = 10
+PEAK = """
+import re, sys
+from pathlib import Path
+import from_mxnet
+sys.argv[0] = "from_mxnet.py"
+from_mxnet.main(from_mxnet.get_args_parser().parse_args())
+print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
+"""
+
+
+def write_photographs(folder, count):
+    """folder/<number % FOLDERS>/<number>.jpg"""
+    sources = [image[..., ::-1] for image in load_sample_images().images] + [cv2.imread(str(ROOT / "data" / "cat.jpg"))]
+    rng = np.random.RandomState(0)
+    for number in range(count):
+        source = sources[rng.randint(len(sources))]
+        width, height = list(SIZES)[rng.choice(len(SIZES), p=list(SIZES.values()))]
+        share = rng.uniform(0.6, 0.95) * min(source.shape[0] / height, source.shape[1] / width)
+        rows, columns = int(height * share), int(width * share)
+        top, left = rng.randint(source.shape[0] - rows + 1), rng.randint(source.shape[1] - columns + 1)
+        image = cv2.resize(source[top:top + rows, left:left + columns], (width, height), interpolation=cv2.INTER_CUBIC)
+        image = image * rng.uniform(0.8, 1.2, 3) + rng.normal(0, 4, image.shape)  # colours; the grain that cubic took
+        path = folder / str(number % FOLDERS) / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = cv2.imencode(".jpg", np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        path.write_bytes(content.tobytes())
+
+
+def measured(args, target, folder):
+    """{way: [(images/s, milliseconds of all cores for an image)] of the rounds}."""
+    from common.inference.network import open_network
+
+    network = open_network(args.model_prefix, args.epoch, (args.batch_size, 3, 224, 224), target)
+    shape, count = network.data_shape, args.images - args.images % args.batch_size
+    batch = np.random.RandomState(0).normal(0, 50, shape).astype(np.float32)
+    answers = network.predict(batch)  # and OpenCL's kernels are built
+    names = [str(label) for label in range(network.num_classes)]
+
+    def decode():
+        for _ in classify_images(images_in([folder]), lambda data: answers, shape):
+            pass
+        return args.images
+
+    def compute():
+        for _ in range(count // args.batch_size):
+            network.predict(batch)
+        return count
+
+    def both(threads=None):
+        with tempfile.TemporaryDirectory() as out, answers_table(f"{out}/x.csv") as write:
+            return tabulate(images_in([folder]), args.images, write, names, bar=False, predict=network.predict,
+                            data_shape=shape, threads=threads).classified
+
+    ways = {"decode": decode, "network": compute, "both": both,
+            **{f"both, {threads} threads": lambda threads=threads: both(threads) for threads in args.threads}}
+    speeds = {way: [] for way in ways}
+    for _ in range(args.rounds):
+        for way, run in ways.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            done = run()
+            speeds[way].append((done / (time.perf_counter() - start), 1e3 * (time.process_time() - cpu) / done))
+            print(f"{target}: {way}: {speeds[way][-1][0]:.1f} images/s, {speeds[way][-1][1]:.2f} ms", flush=True)
+    return speeds
+
+
+def peak(args, target, paths):
+    """Peak memory in MB of from_mxnet.py for `paths`, whose network is compiled and kept already."""
+    with tempfile.TemporaryDirectory() as out:
+        synset = Path(out) / "synset.txt"
+        synset.write_text("".join(f"{label}\n" for label in range(args.num_classes)))
+        done = subprocess.run([sys.executable, "-c", PEAK, *map(str, paths), "--model-prefix", args.model_prefix,
+                               "--epoch", str(args.epoch), "--target", target, "--batch-size", str(args.batch_size),
+                               "--synset", str(synset), "--output", f"{out}/x.csv"], cwd=ROOT, capture_output=True,
+                              text=True, check=True)
+    return float(re.findall(r"[\d.]+", done.stdout)[-1])
+
+
+def rows_of(args, target, folder):
+    speeds = measured(args, target, folder)
+    medians = {way: statistics.median(speed for speed, _ in values) for way, values in speeds.items()}
+    slower = min(medians["decode"], medians["network"])
+    bound = 1 / (1 / medians["decode"] + 1 / medians["network"])
+    few, all_of_them = (peak(args, target, paths) for paths in (sorted(folder.iterdir())[:1], [folder]))
+    for way, values in speeds.items():
+        both = way.startswith("both")
+        yield {"target": target, "way": way, "images": args.images, "batch": args.batch_size, "runs": len(values),
+               "median": f"{medians[way]:.1f}", "min": f"{min(values)[0]:.1f}", "max": f"{max(values)[0]:.1f}",
+               "cpu_ms": f"{statistics.median(cpu for _, cpu in values):.2f}",
+               "share_of_slower": f"{medians[way] / slower:.2f}" if both else "",
+               "share_of_cores_bound": f"{medians[way] / bound:.2f}" if both else "",
+               "peak_mb": f"{all_of_them:.0f}" if way == "both" else "",
+               f"peak_mb_of_1_in_{FOLDERS}": f"{few:.0f}" if way == "both" else "", **machine(),
+               "opencv": version("opencv-python-headless"), "simplejpeg": version("simplejpeg")}
+
+
+def main(args):
+    rows = []
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+        folder = Path(scratch) / "photographs"
+        write_photographs(folder, args.images)
+        for target in args.target:
+            rows += rows_of(args, target, folder)
+            print(*rows[-3 - len(args.threads):], sep="\n")
+    write_csv(args.out, rows)
+
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json, for 224x224 pixels")
+    parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
+    parser.add_argument("--num-classes", type=positive, default=1000, help="of the network")
+    parser.add_argument("--target", nargs="+", default=["llvm", "opencl"], help="devices to measure")
+    parser.add_argument("--images", type=positive, default=2000, help="number of photographs")
+    parser.add_argument("--batch-size", type=positive, default=16, help="images that the network takes at a time")
+    parser.add_argument("--threads", type=positive, nargs="*", default=[], help="numbers of threads to try beside")
+    parser.add_argument("--rounds", type=positive, default=3, help="runs of each way")
+    parser.add_argument("--scratch", help="folder for temporary files")
+    parser.add_argument("--out", default="benchmarks/folder.csv", help="CSV file to write")
+    with reported("folder.py"):
+        main(parser.parse_args())
