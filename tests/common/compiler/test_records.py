@@ -81,6 +81,7 @@ def test_shipped_records_can_be_read_and_written(path, tmp_path):
     assert again.path.read_text() == path.read_text() and found.records
 
 
+@pytest.mark.long
 def test_shipped_records_are_of_all_layers_of_the_published_network():
     target = resolve_target("llvm -mcpu=haswell")
     found = records.choose("auto", target, Device("any", 0, AVX2))

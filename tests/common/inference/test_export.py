@@ -142,6 +142,7 @@ def print_the_top_5(compiled, python, bundle, preprocessing, synset, photos):
         assert process.stdout.splitlines() == expected
 
 
+@pytest.mark.long
 def test_published_weights(testdata, device, photos, tmp_path):
     names = ROOT / "data" / "imagenet1k-synset.txt"
     compiled = open_network(testdata / "pretrained" / "imagenet1k-mnetv2-1_0", 0, (1, 3, 224, 224), "llvm")
