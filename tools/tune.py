@@ -9,7 +9,10 @@ Each schedule is built and run on the device. The fastest one of a layer is writ
 next layer's turn: what an interrupted run has found stays, and --resume goes on from there, or adds another network.
 How a board is reached: docs/inference.md. Nothing else should run meanwhile.
 """
+import argparse
+import logging
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -29,7 +32,7 @@ def get_args_parser():
     parser.add_argument("--any-processor", action="store_true",
                         help="the records are for every processor with such vectors, not for this one alone")
     network = parser.add_argument_group("network, whose weights make no difference")
-    network.add_argument("--multiplier", type=positive_amount, nargs="+", default=[1.0], help="of MobileNetV2's widths")
+    network.add_argument("--multiplier", type=positive_amount, nargs="+", help="of MobileNetV2's widths (default: 1.0)")
     network.add_argument("--model-prefix", help="PREFIX of PREFIX-symbol.json, in place of --multiplier")
     network.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
     network.add_argument("--image-shape", type=image_shape, default=(3, 224, 224), help="channels,height,width")
@@ -43,31 +46,36 @@ def get_args_parser():
 def host_and_port(text: str) -> tuple:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r}: give HOST:PORT, as in 192.168.1.2:9190")
+        raise argparse.ArgumentTypeError(f"{text!r}: give HOST:PORT, as in 192.168.1.2:9190")
     return host, int(port)
 
 
 def main(args):
     if bool(args.rpc) != bool(args.key):
         raise InputError("--rpc and --key go together: the tracker, and the board's name there")
-    from common.compiler import records, tuning
+    if args.model_prefix and args.multiplier:
+        raise InputError("--multiplier is of the networks that are tuned without --model-prefix")
+    from common.compiler import records
+    from common.compiler.measuring import board, end_processes, reached
     from common.compiler.targets import resolve_target
+    from common.compiler.tuning import tasks_of
+    from common.inference.device import describe
 
-    device = tuning.board(*args.rpc, args.key, args.target) if args.rpc else tuning.this_machine(args.target)
+    resolve_target(args.target)
+    device = board(*args.rpc, args.key, args.target) if args.rpc else describe(args.target)
     target = resolve_target(args.target, device.floats)
     output = Path(args.output or records.FOLDER / f"{file_name(device.name)}.json")
     found = start(args, output, target, device)
-    tasks = missing(found, (task for network in networks(args, target) for task in tuning.tasks_of(network, target)))
+    tasks = missing(found, (task for network in networks(args, target) for task in tasks_of(network, target)))
     print(f"{output}: {len(found.records)} layers are there, {len(tasks)} to tune on {device.name}", flush=True)
-    with tuning.reached(args.rpc, args.key, target) as address:
-        for number, task in enumerate(tasks, start=1):
-            began = time.perf_counter()
-            with progress(f"[{number}/{len(tasks)}]", min(args.trials, len(task.config_space))) as on_trials:
-                best = tuning.tune(task, args.trials, address, on_trials)
-            print(f"[{number}/{len(tasks)}] {outcome(task, best, time.perf_counter() - began)}", flush=True)
-            if best:
-                found.records.append(best)
-                records.save(found)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.disable(logging.WARNING)  # the tuners' notes on schedules that fail
+    with reached(args.rpc, args.key, target) as address:
+        try:
+            for number, task in enumerate(tasks, start=1):
+                print(f"[{number}/{len(tasks)}] {tune_layer(task, args.trials, address, found)}", flush=True)
+        finally:
+            end_processes()  # or Python waits until they have measured what they are at
     if not found.records:
         raise InputError(f"no schedule of any layer ran on {device.name}")
 
@@ -100,7 +108,7 @@ def networks(args, target):
         if args.model_prefix:
             yield load_network(args.model_prefix, args.epoch, data_shape, block_of(target))
         else:
-            for multiplier in args.multiplier:
+            for multiplier in args.multiplier or [1.0]:
                 yield untrained_network(multiplier, data_shape, block_of(target))
 
 
@@ -110,7 +118,25 @@ def missing(found, tasks) -> list:
     return list({task.workload: task for task in tasks if task.workload not in done}.values())
 
 
-def progress(label, trials):
+def tune_layer(task, trials, address, found) -> str:
+    """Add the fastest schedule to the records, and write them; what to tell of it."""
+    from common.compiler.records import save
+    from common.compiler.tuning import NoneRan, tune
+
+    began = time.perf_counter()
+    layer = " ".join([task.name, *("x".join(map(str, argument[1])) for argument in task.args[:2])])
+    try:
+        with progress(min(trials, len(task.config_space))) as on_trials:
+            best = tune(task, trials, address, on_trials)
+    except NoneRan as error:
+        return f"{layer}: no schedule ran: {error}"
+    found.records.append(best)
+    save(found)
+    cost = min(best[1].costs)
+    return f"{layer}: {cost * 1e3:.3f} ms, {task.flop / cost / 1e9:.0f} GFLOP/s, {time.perf_counter() - began:.0f} s"
+
+
+def progress(trials):
     """A bar on a terminal; `on_trials(number, seconds of the best or None)` moves it."""
     from contextlib import contextmanager
 
@@ -118,21 +144,13 @@ def progress(label, trials):
 
     @contextmanager
     def bar():
-        with tqdm(total=trials, desc=label, unit=" trials", leave=False, disable=None, dynamic_ncols=True) as line:
+        with tqdm(total=trials, unit=" trials", leave=False, disable=None, dynamic_ncols=True) as line:
             def on_trials(number, best):
                 line.update(number)
                 if best is not None:
                     line.set_postfix_str(f"{best * 1e3:.3f} ms")
             yield on_trials
     return bar()
-
-
-def outcome(task, best, seconds) -> str:
-    shapes = " ".join("x".join(map(str, argument[1])) for argument in task.args[:2])
-    if best is None:
-        return f"{task.name} {shapes}: no schedule ran, {seconds:.0f} s"
-    cost = min(best[1].costs)
-    return f"{task.name} {shapes}: {cost * 1e3:.3f} ms, {task.flop / cost / 1e9:.0f} GFLOP/s, {seconds:.0f} s"
 
 
 def file_name(device: str) -> str:

@@ -1,0 +1,153 @@
+"""The device that schedules are measured on, reached over TVM's RPC: a board, or this machine.
+
+This machine is reached so too: a kernel that crashes or hangs is then one that failed.
+The server on either: `common.inference.rpc_server`.
+"""
+import asyncio
+import os
+import secrets
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import tvm
+from tvm._ffi.libinfo import find_lib_path
+from tvm.contrib.popen_pool import PopenWorker, kill_child_processes
+from tvm.rpc import base
+from tvm.rpc.tracker import TrackerServerHandler
+
+from common.errors import InputError, last_line
+from common.inference.cores import usable_cores
+from common.inference.device import Device
+from common.inference.rpc_server import serve
+
+ROOT = str(Path(__file__).resolve().parent.parent.parent)
+PATIENCE = 5  # seconds that a tracker has to answer
+
+
+def board(host: str, port: int, key: str, target: str) -> Device:
+    """The board called `key` at an RPC tracker. Raises InputError where it is not there, or has no such device."""
+    kind, where = target.split()[0], f"--rpc {host}:{port}"
+    free = boards_at(host, port)
+    if key not in free:
+        raise InputError(f"{where}: no board is called {key!r} there; there are: {', '.join(sorted(free)) or 'none'}")
+    if not free[key]:
+        print(f"waiting for {key}, which is busy", file=sys.stderr, flush=True)
+    try:
+        session = tvm.rpc.connect_tracker(host, port).request(key, session_timeout=60, max_retry=1)
+        device = session.device(kind)
+        if not device.exist:  # TVM's runner would look for it forever
+            raise InputError(f"{where} --key {key}: it has no {kind} device, or its TVM was not started with one "
+                             "(docs/inference.md)")
+        return Device(key if kind == "llvm" else device.device_name, 0, ())
+    except (tvm.error.TVMError, OSError, RuntimeError) as error:
+        raise InputError(f"{where} --key {key}: {last_line(error)}") from None
+
+
+def boards_at(host: str, port: int) -> dict:
+    """{key: how many are free} of the boards at an RPC tracker. Raises InputError where there is none."""
+    try:
+        with socket.create_connection((host, port), timeout=PATIENCE) as connection:
+            connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
+            if base.recvall(connection, 4) != struct.pack("<i", base.RPC_TRACKER_MAGIC):
+                raise OSError("what answers is no tracker of TVM's")
+            base.sendjson(connection, [base.TrackerCode.SUMMARY])
+            _, summary = base.recvjson(connection)
+    except OSError as error:
+        raise InputError(f"--rpc {host}:{port}: no RPC tracker answers ({error.strerror or error})") from None
+    keys = {server["key"].partition(":")[2] for server in summary["server_info"]}
+    return {key: summary["queue_info"].get(key, {"free": 0})["free"] for key in keys}
+
+
+@contextmanager
+def reached(rpc, key, target):
+    """(host, port, key) of the RPC tracker to measure at: that of `rpc`, or one of this process's own for the block.
+
+    Within the block, processes that are started find this repository's modules, and temporary files go into a folder
+    that is removed after it.
+    """
+    with _temporary_files(), environment(PYTHONPATH=_before(ROOT, os.environ.get("PYTHONPATH"))):
+        if rpc:
+            yield *rpc, key
+            return
+        name = f"here-{secrets.token_hex(8)}"  # what else runs here is not to measure with it
+        with _tracker() as port, _server(target.kind.name, port, name):
+            yield "127.0.0.1", port, name
+
+
+@contextmanager
+def _server(kind, tracker_port, key):
+    process = PopenWorker(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with environment(TVM_NUM_THREADS=os.environ.get("TVM_NUM_THREADS") or str(usable_cores()), **_runtime_alone()):
+            process.send(serve, [os.getpid(), kind == "opencl", "127.0.0.1", ("127.0.0.1", tracker_port), key])
+        try:
+            process.recv()
+        except (InputError, OSError, ValueError) as error:  # with the traceback there as its message
+            raise InputError(last_line(error).removeprefix("common.errors.InputError: ")) from None
+        yield
+    finally:
+        process.kill()
+
+
+def end_processes() -> None:
+    """End what builds and measures for this process, and all else that it has started."""
+    kill_child_processes(os.getpid())
+
+
+@contextmanager
+def _tracker():
+    """The port of an RPC tracker in a thread: it ends with this process, however that ends."""
+    listening, loop = socket.create_server(("127.0.0.1", 0)), asyncio.new_event_loop()
+
+    def track():
+        asyncio.set_event_loop(loop)
+        handler = TrackerServerHandler(listening, secrets.token_hex())
+        handler.run()
+        handler.stop()
+
+    thread = threading.Thread(target=track, daemon=True)
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def _runtime_alone() -> dict:
+    """OpenCL's drivers bring an LLVM that does not go with that of TVM's compiler; a TVM may have no such library."""
+    return {"TVM_USE_RUNTIME_LIB": "1"} if find_lib_path("libtvm_runtime.so", optional=True) else {}
+
+
+@contextmanager
+def _temporary_files():
+    """TVM's builders and servers leave theirs where they are killed."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        try:
+            with environment(TMPDIR=folder):
+                yield
+        finally:
+            tempfile.tempdir = before
+
+
+def _before(folder: str, paths) -> str:
+    return os.pathsep.join(filter(None, (folder, paths)))
+
+
+@contextmanager
+def environment(**values):
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

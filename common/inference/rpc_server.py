@@ -1,0 +1,72 @@
+"""TVM's RPC server, on whose device schedules are measured: of this machine for tools/tune.py here, or on a board:
+
+    TVM_USE_RUNTIME_LIB=1 python -m common.inference.rpc_server HOST PORT KEY
+
+makes the board known as KEY to the RPC tracker at HOST, PORT. TVM's runtime alone is loaded: its compiler brings an
+LLVM that does not go with that of OpenCL's drivers. No driver is opened before the server forks for a measurement.
+"""
+import ctypes
+import os
+import signal
+import threading
+from functools import partial
+
+import tvm
+from tvm.rpc.server import PopenRPCServerState
+
+from common.arguments import ArgumentParser, positive
+from common.errors import reported
+from common.inference.plugin import PLUGIN, load_plugin
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+PORTS = 9000, 9190
+
+
+def serve(parent: int, opencl: bool, host: str, tracker: tuple, key: str) -> None:
+    """Serve this machine's devices at `host` as `key` of a tracker's (host, port), until process `parent` ends."""
+    dies_with(parent)
+    os.register_at_fork(after_in_child=partial(dies_with, os.getpid()))  # it measures in processes that it forks
+    start(opencl, host, tracker, key)
+
+
+def start(opencl, host, tracker, key) -> threading.Thread:
+    if opencl and not tvm.runtime.enabled("opencl"):
+        load_plugin()
+    thread = threading.Thread(target=_serve_on, args=(host, tracker, key))
+    thread.start()
+    return thread
+
+
+def _serve_on(host, tracker, key):
+    here = os.getcwd()
+    while True:  # TVM's thread ends where a kernel crashes, in a folder that is gone
+        state = PopenRPCServerState(host, *PORTS, key=key, tracker_addr=tracker, silent=True)
+        state.thread.join()
+        state.sock.close()
+        os.chdir(here)
+
+
+def dies_with(parent: int) -> None:
+    """Have the kernel end this process when `parent`, which started it, ends, however that ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__, prog="rpc_server")
+    parser.add_argument("host", help="of the RPC tracker")
+    parser.add_argument("port", type=positive, help="of the RPC tracker")
+    parser.add_argument("key", help="what --key of tools/tune.py calls this machine")
+    return parser
+
+
+def main(args):
+    opencl = PLUGIN.exists() or tvm.runtime.enabled("opencl")
+    start(opencl, "0.0.0.0", (args.host, args.port), args.key)
+    print(f"{args.key}: serving {'OpenCL and ' if opencl else ''}this processor", flush=True)
+
+
+if __name__ == "__main__":
+    with reported("rpc_server"):
+        main(get_args_parser().parse_args())

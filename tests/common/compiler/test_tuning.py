@@ -1,0 +1,88 @@
+"""How schedules are built for a device, and how it is reached."""
+import socket
+import tarfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tvm import rpc
+from tvm.autotvm.measure import MeasureInput
+
+from common.compiler import cross, measuring
+from common.compiler.blocked import block_of
+from common.compiler.checkpoint import load_network
+from common.compiler.measuring import board, boards_at, reached
+from common.compiler.targets import resolve_target
+from common.compiler.tuning import NoneRan, builder_for, tasks_of, tune
+from common.errors import InputError
+from common.inference.device import Device
+
+AARCH64 = 183  # of elf.h
+
+
+def first_task(prefix, target):
+    return tasks_of(load_network(prefix, 0, (1, 3, 8, 8), block_of(target)), target)[0]
+
+
+def test_without_a_cross_compiler_a_boards_schedules_are_archives(one_convolution, monkeypatch):
+    monkeypatch.setattr(cross.shutil, "which", lambda _: None)
+    target = resolve_target("llvm -mtriple=aarch64-linux-gnu")
+    task = first_task(one_convolution, target)
+    with reached(("127.0.0.1", 1), "board", target):
+        builder = builder_for(target)
+        builder.set_task(task, {})
+        built, = builder.build([MeasureInput(target, task, task.config_space.get(0))])
+        assert built.error is None, built.error
+        with tarfile.open(built.filename) as archive:
+            heads = [archive.extractfile(member).read(20) for member in archive if member.name.endswith(".o")]
+    assert heads and all(head[:4] == b"\x7fELF" and head[18] == AARCH64 for head in heads)
+    assert not Path(built.filename).exists()
+
+
+def test_where_no_schedule_runs_the_first_error_is_told(one_convolution, tmp_path, monkeypatch):
+    (tmp_path / "g++").write_text("#!/bin/sh\necho cannot link today\nexit 1\n")
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    target = resolve_target("llvm")
+    with reached(None, None, target) as address, pytest.raises(NoneRan, match="^cannot link today$"):
+        tune(first_task(one_convolution, target), 1, address, lambda *_: None)
+
+
+def test_a_board_that_is_not_there_is_told_at_once():
+    target = resolve_target("llvm")
+    with reached(None, None, target) as (host, port, key):
+        wait_for(key, host, port)
+        assert board(host, port, key, "llvm") == Device(key, 0, ())
+        with pytest.raises(InputError, match=f"no board is called 'board' there; there are: {key}"):
+            board(host, port, "board", "llvm")
+        with pytest.raises(InputError, match="has no vulkan device"):
+            board(host, port, key, "vulkan")
+    with pytest.raises(InputError, match="no RPC tracker answers"):
+        boards_at(host, port)
+
+
+def wait_for(key, host, port):
+    """The server makes itself known to the tracker once it has begun to serve."""
+    while not boards_at(host, port).get(key):
+        time.sleep(0.01)
+
+
+def test_what_crashes_while_it_is_measured_takes_nothing_else_with_it():
+    with reached(None, None, resolve_target("llvm")) as (host, port, key):
+        for _ in range(3):
+            wait_for(key, host, port)
+            session = rpc.connect_tracker(host, port).request(key)
+            server = next(child for child in psutil.Process().children() if child.children())
+            for measuring_process in server.children():
+                measuring_process.kill()
+            del session
+            psutil.wait_procs([measuring_process])
+        wait_for(key, host, port)
+        assert board(host, port, key, "llvm") == Device(key, 0, ())
+
+
+def test_what_is_no_tracker_is_told(monkeypatch):
+    monkeypatch.setattr(measuring, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(InputError, match="no RPC tracker answers"):
+        boards_at(*listening.getsockname())  # which says nothing

@@ -1,0 +1,132 @@
+"""tools/tune.py as a user runs it: from any folder, killed at any time."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from common.compiler import records
+from common.inference.network import open_network
+from tests.conftest import ROOT
+
+LAYERS = 2  # of the network of one_convolution: its dense layer is a convolution too
+
+
+def start(folder, checkpoint, *arguments, env=None):
+    """tune.py for llvm, from `folder`, whose temporary files are in folder/tmp."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    command = [sys.executable, ROOT / "tools" / "tune.py", "--target", "llvm", "--model-prefix", checkpoint,
+               "--image-shape", "3,32,32", "--trials", "2", "--output", "found.json", *arguments]
+    return subprocess.Popen(list(map(str, command)), cwd=folder, text=True, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, "TMPDIR": str(folder / "tmp"), **(env or {})})
+
+
+def finish(process):
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    return out
+
+
+def of_session(leader) -> list:
+    """Processes of the session that `leader` began, which those that it starts stay in."""
+    def belongs(process):
+        try:
+            return os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            return False
+    return [process for process in psutil.process_iter() if belongs(process)]
+
+
+def gone(leader, seconds=100) -> bool:
+    until = time.monotonic() + seconds
+    while of_session(leader) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not of_session(leader)
+
+
+def test_from_another_folder_and_then_compiled_with(one_convolution, tmp_path):
+    """Also where PYTHONPATH is set already, and the answers are those of the network without records."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "sitecustomize.py").write_text(
+        f"open({str(tmp_path / 'seen')!r}, 'a').write('x')")
+    out = finish(start(tmp_path, one_convolution, env={"PYTHONPATH": str(tmp_path / "elsewhere")}))
+    assert out.count(" GFLOP/s, ") == LAYERS and "no schedule ran" not in out, out
+    assert len((tmp_path / "seen").read_text()) > 2  # processes that tune.py started
+    assert not list((tmp_path / "tmp").iterdir())
+    data = np.random.RandomState(0).rand(1, 3, 32, 32).astype(np.float32)
+    plain = open_network(one_convolution, 0, data.shape, "llvm", records=None)
+    tuned = open_network(one_convolution, 0, data.shape, "llvm", records=tmp_path / "found.json")
+    assert (plain.tuned, tuned.tuned, tuned.untuned) == (0, LAYERS, 0)
+    np.testing.assert_allclose(tuned.predict(data), plain.predict(data), atol=1e-5)
+
+
+def test_killed_in_the_middle_it_leaves_whole_records_and_no_process(one_convolution, tmp_path):
+    process = start(tmp_path, one_convolution)
+    for line in process.stdout:
+        if line.startswith(f"[1/{LAYERS}]"):
+            break
+    assert len(of_session(process.pid)) > 1
+    process.kill()
+    assert gone(process.pid), of_session(process.pid)
+    process.communicate()
+    assert len(records.load(tmp_path / "found.json").records) == 1
+    out = finish(start(tmp_path, one_convolution, "--resume"))
+    assert f"1 layers are there, {LAYERS - 1} to tune" in out
+    assert len(records.load(tmp_path / "found.json").records) == LAYERS
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_it_says_so_in_a_line_and_cleans_up(number, one_convolution, tmp_path):
+    process = start(tmp_path, one_convolution)
+    for line in process.stdout:
+        if line.startswith(f"[1/{LAYERS}]"):
+            break
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    assert process.communicate(timeout=100)[1].splitlines() == ["tune.py: interrupted"]
+    assert process.returncode == 130 and gone(process.pid)
+    assert not list((tmp_path / "tmp").iterdir())
+    assert len(records.load(tmp_path / "found.json").records) == 1
+
+
+@pytest.mark.long
+def test_killed_again_and_again_it_comes_to_an_end(one_convolution, tmp_path):
+    found = tmp_path / "found.json"
+    for moment in np.linspace(0.5, 20, 12):
+        process = start(tmp_path, one_convolution, "--resume")
+        time.sleep(moment)
+        process.kill()
+        process.communicate()
+        assert gone(process.pid), of_session(process.pid)
+        if found.exists():
+            assert len(records.load(found).records) <= LAYERS
+    finish(start(tmp_path, one_convolution, "--resume"))
+    assert len(records.load(found).records) == LAYERS
+    assert json.loads(found.read_text())["kind"] == "llvm"
+
+
+def test_refuses_in_one_line(one_convolution, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        free = listening.getsockname()[1]
+    for arguments, words in [
+        (["--rpc", "foo", "--key", "board"], ["--rpc", "'foo'", "HOST:PORT"]),
+        (["--rpc", "127.0.0.1:9190"], ["--rpc and --key"]),
+        (["--multiplier", "1.4"], ["--multiplier", "--model-prefix"]),
+        (["--rpc", f"127.0.0.1:{free}", "--key", "board"], [f"127.0.0.1:{free}", "no RPC tracker", "refused"]),
+        (["--target", "fpga"], ["fpga"]),
+    ]:
+        process = start(tmp_path, one_convolution, *arguments)
+        out, err = process.communicate(timeout=500)
+        line, = err.splitlines()
+        assert process.returncode in (1, 2) and not out and line.startswith("tune.py: error: "), err
+        assert all(word in line for word in words), line
+    assert not list(tmp_path.glob("*.json"))
