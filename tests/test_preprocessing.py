@@ -116,7 +116,7 @@ def test_all_programs_prepare_alike(packed, tiny, photographs, tmp_path, monkeyp
         close(evaluate(packed, tiny, tmp_path / "x.csv", *arguments), expected)
     seen = []
     monkeypatch.setattr(from_mxnet, "classify",
-                        lambda compiled, data, _: seen.append(compiled.predict(data)) or seen[-1])
+                        lambda compiled, path, data, synset: seen.append(compiled.predict(data)) or seen[-1])
     (tmp_path / "synset.txt").write_text("a\nb\nc\n")
     photograph = str(next(photographs.glob("*/*.jpg")))
     from_mxnet.main(from_mxnet.get_args_parser().parse_args([

@@ -22,8 +22,8 @@ def run(*arguments):
 @pytest.fixture
 def prefix(tmp_path, one_convolution):
     """PREFIX of a checkpoint of this test's own, for any size of image."""
-    for file in one_convolution.parent.glob(f"{one_convolution.name}-*"):
-        shutil.copy(file, tmp_path / file.name)
+    for end in ("symbol.json", "0000.params"):  # and no calibration that another test has left
+        shutil.copy(f"{one_convolution}-{end}", tmp_path)
     return tmp_path / one_convolution.name
 
 
