@@ -3,12 +3,12 @@
 
     python benchmarks/folder.py --model-prefix models/imagenet1k-mnetv2-1_0 --out benchmarks/folder.csv
 
-Photographs of the sizes that ImageNet has are made from the samples of scikit-learn and data/cat.jpg, by random crops
-and shifts of colour. The ways take turns, each with all cores: "decode" reads and prepares them for the network,
-"network" computes a batch again and again, "both" goes from the files to the table. Where the network runs on the
-processor that decodes, they share its cores: cores_bound is 1 / (1 / decode + 1 / network), the most that is left
-where no core is idle in either. cpu_ms is what an image takes of all cores together, waiting included that keeps one
-busy. Peak memory is that of a process of its own, for all of them and for one folder in ten.
+The photographs are those of benchmarks/photographs.py. The ways take turns, each with all cores: "decode" reads and
+prepares them for the network, "network" computes a batch again and again, "both" goes from the files to the table.
+Where the network runs on the processor that decodes, they share its cores: cores_bound is 1 / (1 / decode + 1 /
+network), the most that is left where no core is idle in either. cpu_ms is what an image takes of all cores together,
+waiting included that keeps one busy. Peak memory is that of a process of its own, for all of them and for one folder
+in ten.
 """
 import re
 import statistics
@@ -19,12 +19,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import cv2
 import numpy as np
-from sklearn.datasets import load_sample_images
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.photographs import CLASSES, write_photographs
 from benchmarks.results import machine, write_csv
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import reported
@@ -33,9 +32,6 @@ from common.inference.tables import answers_table
 from common.inference.tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
-# (width, height) and how frequent it is; ImageNet's most frequent size is 500x375
-SIZES = {(500, 375): 0.5, (375, 500): 0.15, (640, 480): 0.15, (800, 600): 0.1, (1024, 768): 0.1}
-FOLDERS = 10
 PEAK = """
 import re, sys
 from pathlib import Path
@@ -44,24 +40,6 @@ sys.argv[0] = "from_mxnet.py"
 from_mxnet.main(from_mxnet.get_args_parser().parse_args())
 print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
 """
-
-
-def write_photographs(folder, count):
-    """folder/<number % FOLDERS>/<number>.jpg"""
-    sources = [image[..., ::-1] for image in load_sample_images().images] + [cv2.imread(str(ROOT / "data" / "cat.jpg"))]
-    rng = np.random.RandomState(0)
-    for number in range(count):
-        source = sources[rng.randint(len(sources))]
-        width, height = list(SIZES)[rng.choice(len(SIZES), p=list(SIZES.values()))]
-        share = rng.uniform(0.6, 0.95) * min(source.shape[0] / height, source.shape[1] / width)
-        rows, columns = int(height * share), int(width * share)
-        top, left = rng.randint(source.shape[0] - rows + 1), rng.randint(source.shape[1] - columns + 1)
-        image = cv2.resize(source[top:top + rows, left:left + columns], (width, height), interpolation=cv2.INTER_CUBIC)
-        image = image * rng.uniform(0.8, 1.2, 3) + rng.normal(0, 4, image.shape)  # colours; the grain that cubic took
-        path = folder / str(number % FOLDERS) / f"{number:06d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = cv2.imencode(".jpg", np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        path.write_bytes(content.tobytes())
 
 
 def measured(args, target, folder):
@@ -127,7 +105,7 @@ def rows_of(args, target, folder):
                "share_of_slower": f"{medians[way] / slower:.2f}" if both else "",
                "share_of_cores_bound": f"{medians[way] / bound:.2f}" if both else "",
                "peak_mb": f"{all_of_them:.0f}" if way == "both" else "",
-               f"peak_mb_of_1_in_{FOLDERS}": f"{few:.0f}" if way == "both" else "", **machine(),
+               f"peak_mb_of_1_in_{CLASSES}": f"{few:.0f}" if way == "both" else "", **machine(),
                "opencv": version("opencv-python-headless"), "simplejpeg": version("simplejpeg")}
 
 

@@ -4,10 +4,9 @@
     .venv/bin/pip install -r requirements-benchmarks.txt
     python benchmarks/prepare.py --out benchmarks/prepare.csv
 
-Photographs made from those that scikit-image and scikit-learn ship, by random crops and shifts of colour, are packed
-with a shorter side of 480 and a JPEG quality of 95. Each way is a process of its own on all cores; the ways take turns.
-"bound" decodes, resizes and encodes the same images with OpenCV, on all cores, and does nothing else: it has them in
-memory, and writes nothing.
+The photographs of benchmarks/photographs.py are packed with a shorter side of 480 and a JPEG quality of 95. Each way
+is a process of its own on all cores; the ways take turns. "bound" decodes, resizes and encodes the same images with
+OpenCV, on all cores, and does nothing else: it has them in memory, and writes nothing.
 """
 import importlib.util
 import statistics
@@ -20,22 +19,14 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-import cv2
-import numpy as np
-from skimage import data
-from sklearn.datasets import load_sample_images
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.photographs import write_photographs
 from benchmarks.results import machine, write_csv
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
 
 ROOT = Path(__file__).resolve().parent.parent
-# (width, height) and how frequent it is; ImageNet's most frequent size is 500x375
-SIZES = {(500, 375): 0.5, (375, 500): 0.15, (640, 480): 0.15, (800, 600): 0.1, (1024, 768): 0.1}
-SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
-CLASSES = 10
 
 BOUND = """
 import sys, time
@@ -66,25 +57,6 @@ dataset = prepare(sys.argv[1], sys.argv[2], any_count=True)
 print(1e6 * (time.thread_time() - start) / dataset["parts"]["train"]["images"])
 print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
 """
-
-
-def write_photographs(folder, count):
-    """folder/train/<class>/<number>.JPEG"""
-    sources = [image[..., ::-1] for image in load_sample_images().images]
-    sources += [getattr(data, name)()[..., 2::-1] for name in SKIMAGE]
-    rng = np.random.RandomState(0)
-    for number in range(count):
-        source = sources[rng.randint(len(sources))]
-        width, height = list(SIZES)[rng.choice(len(SIZES), p=list(SIZES.values()))]
-        share = rng.uniform(0.6, 0.95) * min(source.shape[0] / height, source.shape[1] / width)
-        rows, columns = int(height * share), int(width * share)
-        top, left = rng.randint(source.shape[0] - rows + 1), rng.randint(source.shape[1] - columns + 1)
-        image = cv2.resize(source[top:top + rows, left:left + columns], (width, height), interpolation=cv2.INTER_CUBIC)
-        image = image * rng.uniform(0.8, 1.2, 3) + rng.normal(0, 4, image.shape)  # colours; the grain that cubic took
-        path = folder / "train" / f"n{number % CLASSES:08d}" / f"{number:06d}.JPEG"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = cv2.imencode(".jpg", np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        path.write_bytes(content.tobytes())
 
 
 def write_archive(folder, out):
@@ -167,7 +139,7 @@ def main(args):
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch) / "photographs"
         archive = Path(scratch) / "archive"
-        write_photographs(folder, args.images)
+        write_photographs(folder / "train", args.images)
         write_archive(folder, archive)
         for row in chain(speeds(args, folder, archive, scratch), main_thread(args, archive, scratch)):
             rows.append({**dict.fromkeys(columns, ""), **row, **machine(), **versions})

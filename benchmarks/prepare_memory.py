@@ -3,7 +3,7 @@
 
     python benchmarks/prepare_memory.py --out benchmarks/prepare_memory.csv
 
-The images are those of benchmarks/prepare.py, again and again under other names.
+The images are those of benchmarks/photographs.py, again and again under other names.
 """
 import os
 import statistics
@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.prepare import costs, write_archive, write_photographs
+from benchmarks.photographs import write_photographs
+from benchmarks.prepare import costs, write_archive
 from benchmarks.results import machine, write_csv
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
@@ -35,7 +36,7 @@ def main(args):
     rows, first = [], {}
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         photographs = Path(scratch) / "photographs"
-        write_photographs(photographs, args.photographs)
+        write_photographs(photographs / "train", args.photographs)
         for megabytes in args.megabytes:
             folder, archive = Path(scratch) / f"folder{megabytes}", Path(scratch) / f"archive{megabytes}"
             images = linked(photographs, folder, megabytes * 1e6)
