@@ -25,6 +25,7 @@ from common.inference.classify import check_finite, images_in
 from common.inference.precision import PRECISIONS
 from common.inference.tables import answers_table, table_file
 from common.inference.tabulate import best, tabulate
+from common.inference.target_string import is_for_another_machine, kind_of
 from common.labels import read_synset
 from common.preprocess import preprocess, read_image
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
@@ -90,7 +91,6 @@ def main(args):
     check_arguments(args, many, only_export)
     check_published_weights(args)
     args = completed(args, args.model_prefix)
-    from common.inference.export import is_for_another_machine
     if args.export and is_for_another_machine(args.target):
         if not only_export:
             raise InputError(f"--target {args.target!r} cannot run here: give --export without photographs")
@@ -220,7 +220,7 @@ def verify(args, mxnet_predict, inputs, outputs, file=None):
     """Fails above TOLERANCE in float32; of the other precisions the difference is told."""
     expected = [mxnet_predict(args.model_prefix, args.epoch, data) for data in inputs]
     difference = float(np.abs(np.subtract(expected, outputs)).max())
-    name = "OpenCL" if args.target.split()[0] == "opencl" else args.target.split()[0]
+    name = "OpenCL" if kind_of(args.target) == "opencl" else kind_of(args.target)
     if args.precision != "float32":
         print(f"{name} in {args.precision} and MXNet differ by {difference:.1e} at most", file=file)
     elif difference <= TOLERANCE:

@@ -1,18 +1,14 @@
 """What every benchmark does with its results."""
 import csv
-import os
 import platform
-from pathlib import Path
 
 from common.files import written_atomically
+from common.inference.processor import processor_name, usable_processors
 
 
 def machine() -> dict:
     """The processor, its cores that may be used, and Python."""
-    models = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-              if line.startswith("model name")]
-    return {"processor": models[0] if models else platform.machine(), "cores": len(os.sched_getaffinity(0)),
-            "python": platform.python_version()}
+    return {"processor": processor_name(), "cores": usable_processors(), "python": platform.python_version()}
 
 
 def write_csv(path, rows: list) -> None:

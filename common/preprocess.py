@@ -43,6 +43,17 @@ def without_pillow_warnings():
         yield
 
 
+@contextmanager
+def one_opencv_thread():
+    """Within this block OpenCV starts no threads of its own: there are as many images as cores at a time already."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def decode_whole(content: bytes) -> np.ndarray:
     """An encoded image as `read_image` gives it; the InputError for one that is not whole says no more than why.
 

@@ -2,23 +2,17 @@
 import shutil
 from pathlib import Path
 
-import tvm
+from common.compiler.processor import is_elsewhere, triple_of
 
 
 def export_options(target) -> dict:
     """Options of TVM's export_library for `target`: none for this machine's architecture; else the cross compiler that
     has the name of the target's triple (`aarch64-linux-gnu-g++`), or, where that is not installed, no linking at all:
     objects/*.o beside network.so's place."""
-    processor = target if target.kind.name == "llvm" else target.host
-    triple = str(processor.attrs.get("mtriple", ""))
-    if not triple or architecture(triple) == architecture(tvm.target.codegen.llvm_get_system_triple()):
+    if not is_elsewhere(target):
         return {}
-    compiler = f"{triple}-g++"
+    compiler = f"{triple_of(target)}-g++"
     return {"cc": compiler} if shutil.which(compiler) else {"fcompile": keep_objects}
-
-
-def architecture(triple: str) -> str:
-    return triple.split("-")[0]
 
 
 def keep_objects(library, objects, **_) -> None:

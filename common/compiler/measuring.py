@@ -22,9 +22,10 @@ from tvm.rpc import base
 from tvm.rpc.tracker import TrackerServerHandler
 
 from common.errors import InputError, last_line
-from common.inference.cores import usable_cores
 from common.inference.device import Device
+from common.inference.processor import usable_cores
 from common.inference.rpc_server import serve
+from common.inference.target_string import kind_of
 
 ROOT = str(Path(__file__).resolve().parent.parent.parent)
 PATIENCE = 5  # seconds that a tracker has to answer
@@ -32,7 +33,7 @@ PATIENCE = 5  # seconds that a tracker has to answer
 
 def board(host: str, port: int, key: str, target: str) -> Device:
     """The board called `key` at an RPC tracker. Raises InputError where it is not there, or has no such device."""
-    kind, where = target.split()[0], f"--rpc {host}:{port}"
+    kind, where = kind_of(target), f"--rpc {host}:{port}"
     free = boards_at(host, port)
     if key not in free:
         raise InputError(f"{where}: no board is called {key!r} there; there are: {', '.join(sorted(free)) or 'none'}")

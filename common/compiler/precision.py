@@ -1,16 +1,17 @@
 """A network in another precision than float32, and the target that its code is for."""
 import tvm
 from tvm import relay
-from tvm.target.codegen import target_has_features
 
 from common.compiler import vnni
 from common.compiler.blocked import BLOCKS
 from common.compiler.calibration import load_calibration
 from common.compiler.checkpoint import Network
+from common.compiler.processor import has_feature
 from common.compiler.quantize import Arithmetic, quantized
 from common.errors import InputError
+from common.inference.precision import PRECISIONS
 
-HALF = {"x86_64": "avx512fp16", "aarch64": "fullfp16"}  # the features of processors with half-precision arithmetic
+HALF = ("avx512fp16", "fullfp16")  # of processors with half-precision arithmetic: x86, ARM
 
 
 def target_for(target, precision: str):
@@ -20,12 +21,13 @@ def target_for(target, precision: str):
     """
     if precision == "int8" and target.kind.name == "llvm" and (block := vnni.block_for(target)):
         return _with_keys(target, [vnni.KEY, f"nchw{block}c"])
-    if precision == "float16" and target.kind.name == "llvm" and not _has_half(target):
+    half = target.kind.name != "llvm" or any(has_feature(target, feature) for feature in HALF)
+    if precision == "float16" and not half:
         raise InputError(f"--precision float16: {target.attrs.get('mcpu', 'this processor')} has no half-precision "
-                         f"arithmetic ({' or '.join(HALF.values())}), and would be slower than in float32; give "
+                         f"arithmetic ({' or '.join(HALF)}), and would be slower than in float32; give "
                          "float32 or int8")
-    if precision not in ("float32", "float16", "int8"):
-        raise InputError(f"unknown precision {precision!r}: give float32, float16 or int8")
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}: give {', '.join(PRECISIONS)}")
     return target
 
 
@@ -55,11 +57,6 @@ def arithmetic_of(target) -> Arithmetic:
     if target.kind.name == "llvm":
         return Arithmetic("int16", "int16")
     return Arithmetic("uint8", "int8")
-
-
-def _has_half(target):
-    with target:
-        return any(target_has_features(feature) for feature in HALF.values())
 
 
 def _with_keys(target, keys):

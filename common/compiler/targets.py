@@ -2,8 +2,10 @@
 import tvm
 
 from common.compiler.blocked import layout_for
+from common.compiler.processor import is_elsewhere
 from common.errors import InputError
 from common.inference.runtime import device_of
+from common.inference.target_string import kind_of
 
 
 def host_cpu() -> str:
@@ -26,7 +28,7 @@ def resolve_target(name: str, floats: int = 0):
     """
     here = f"llvm -mcpu={host_cpu()}"
     try:
-        if name.split()[:1] == ["llvm"]:
+        if kind_of(name) == "llvm":
             processor = target = tvm.target.Target(here if name == "llvm" else name)
             target = tvm.target.Target(target, host=target)  # another one would be compiled for
         else:
@@ -59,10 +61,7 @@ def check_runs_here(name: str, target) -> None:
 
     Whether there is an OpenCL device, only a process can tell that has loaded what runs it: `common.inference.runtime`.
     """
-    here = tvm.target.codegen.llvm_get_system_triple()
-    processor = target if target.kind.name == "llvm" else target.host
-    triple = str(processor.attrs.get("mtriple", ""))
-    if triple and triple.split("-")[0] != here.split("-")[0]:
-        raise InputError(f"target {name!r} cannot run here: this is {here}")
+    if is_elsewhere(target):
+        raise InputError(f"target {name!r} cannot run here: this is {tvm.target.codegen.llvm_get_system_triple()}")
     if target.kind.name != "opencl":
         device_of(target.kind.name)

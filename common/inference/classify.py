@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +14,9 @@ import cv2
 import numpy as np
 
 from common.errors import InputError, last_line
-from common.inference.cores import usable_processors
+from common.inference.processor import usable_processors
 from common.packing.jpeg import decode_strictly
-from common.preprocess import USUAL, preprocess, without_pillow_warnings
+from common.preprocess import USUAL, one_opencv_thread, preprocess, without_pillow_warnings
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
                       ".ppm", ".pgm", ".pbm", ".pnm"))
@@ -70,7 +69,7 @@ def classify_images(paths: Iterable[str], predict, data_shape, preprocessing=USU
     buffers = deque(np.zeros(data_shape, np.float32) for _ in range(1 + AHEAD))
     paths, decoding = iter(paths), deque()
     pool = ThreadPoolExecutor(threads or usable_processors(), "decode")
-    with without_pillow_warnings(), _one_opencv_thread():
+    with without_pillow_warnings(), one_opencv_thread():
         try:
             while True:
                 while buffers and (batch := list(islice(paths, batch_size))):
@@ -114,14 +113,3 @@ def _answers(batch, reasons, probabilities):
         if reason is None:
             check_finite(path, row)
         yield Answer(path, row if reason is None else None, reason)
-
-
-@contextmanager
-def _one_opencv_thread():
-    """Within this block OpenCV starts no threads of its own: there are as many images as cores at a time already."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -1,10 +1,10 @@
 """What is known of the device that a target runs on, here: what a network is compiled and tuned for."""
-import re
-from pathlib import Path
 from typing import NamedTuple
 
 from common.inference.drivers import PLATFORMS
-from common.inference.runtime import device_of, processor_name
+from common.inference.processor import processor_flags, processor_name
+from common.inference.runtime import device_of
+from common.inference.target_string import kind_of
 
 
 class Device(NamedTuple):
@@ -17,7 +17,7 @@ class Device(NamedTuple):
 def describe(target: str) -> Device:
     """The device that `target`, a TVM target string, runs on. Raises InputError where there is none."""
     device = device_of(target)
-    if target.split()[0] != "opencl":
+    if kind_of(target) != "opencl":
         return Device(processor_name(), 0, processor_flags())
     name = device.device_name
     floats = max((d.native_vector_width_float for _, devices in PLATFORMS for d in devices
@@ -28,11 +28,3 @@ def describe(target: str) -> Device:
 def _is_processor(device) -> bool:
     import pyopencl
     return bool(device.type & pyopencl.device_type.CPU)
-
-
-def processor_flags() -> tuple:
-    try:
-        found = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return tuple(found.group(1).split()) if found else ()

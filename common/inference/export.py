@@ -16,7 +16,6 @@
 import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import string
 from contextlib import suppress
@@ -26,7 +25,8 @@ from common.errors import InputError
 from common.files import make_folder
 from common.inference.device import describe
 from common.inference.plugin import PLUGIN
-from common.inference.runtime import processor_name
+from common.inference.processor import processor_name
+from common.inference.target_string import is_for_another_machine
 from common.labels import read_synset
 from common.preprocessing_file import Preprocessing
 from common.symbol_json import INPUT
@@ -40,12 +40,6 @@ BUILT = ("predict", "__pycache__")  # beside them, by those who run it
 PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")
 DEVICES = {"llvm": "cpu", "opencl": "opencl"}  # kind of a target: the runners' name of its device
 ELF_MACHINE = slice(18, 20)  # of an ELF file's header
-
-
-def is_for_another_machine(target: str) -> bool:
-    """Whether a target string names a processor (-mtriple) of another architecture than this machine's."""
-    triples = [word.removeprefix("-mtriple=") for word in target.split() if word.startswith("-mtriple=")]
-    return any(triple.split("-")[0] != platform.machine() for triple in triples)
 
 
 def check_destination(folder) -> None:

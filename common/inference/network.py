@@ -16,6 +16,7 @@ from common.inference.kernels import keep_kernels, load_library
 from common.inference.key import key_of
 from common.inference.precision import check_device
 from common.inference.runtime import ONLY_RUNTIME, device_of, graph_executor
+from common.inference.target_string import kind_of
 from common.symbol_json import INPUT
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -59,7 +60,7 @@ def open_network(prefix, epoch: int, data_shape, target="opencl", precision="flo
     Raises InputError for files that are missing, damaged or do not belong together, and for a target that TVM does not
     know, that cannot run here, or that cannot compute in `precision`.
     """
-    kind = target.partition(" ")[0]
+    kind = kind_of(target)
     if kind == "opencl":
         check_device(precision, device_of(target))
     request = {**_request(prefix, epoch, data_shape, target, precision, records),

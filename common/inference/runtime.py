@@ -8,15 +8,14 @@ TVM's runtime library is loaded, unless all of TVM was imported before this modu
 import importlib
 import io
 import os
-import platform
 import sys
-from contextlib import redirect_stderr, suppress
-from pathlib import Path
+from contextlib import redirect_stderr
 
 from common.errors import InputError
-from common.inference.cores import usable_cores
 from common.inference.drivers import PLATFORMS
 from common.inference.plugin import load_plugin
+from common.inference.processor import processor_name, usable_cores
+from common.inference.target_string import kind_of
 
 NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pocl-binary-distribution; "
              "--target llvm works without OpenCL")
@@ -54,7 +53,7 @@ __all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl
 
 def device_of(target: str):
     """TVM's device for a target string. Raises InputError where this machine or this TVM has none of its kind."""
-    kind = target.split()[0] if target.split() else ""
+    kind = kind_of(target)
     if kind == "opencl":
         return opencl_device()
     if kind == "llvm":
@@ -97,19 +96,3 @@ def device_name(device) -> str:
     if device.device_type == tvm.cpu().device_type:
         return f"this processor ({processor_name()})"
     return device.device_name
-
-
-def processor_name(proc=Path("/proc")) -> str:
-    """The name of the board, where there is one, or of the processor, as Linux gives it; else what its maker and its
-    kind are numbered, or its architecture."""
-    with suppress(OSError):
-        return (proc / "device-tree" / "model").read_text(errors="replace").strip("\0\n ")
-    fields = {}
-    with suppress(OSError):
-        for line in (proc / "cpuinfo").read_text(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip(), value.strip())
-    if fields.get("model name"):
-        return fields["model name"]
-    numbers = [f"{name} {fields[name]}" for name in ("CPU implementer", "CPU part") if name in fields]
-    return ", ".join([platform.machine(), *numbers])

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import cv2
-
 from common.dataset import FORMAT, NAME, read_dataset
 from common.errors import InputError
 from common.files import written_atomically
@@ -27,7 +25,7 @@ from common.packing.part import KINDS, PartPacking
 from common.packing.progress import progress
 from common.packing.sources import PARTS, SYNSET, find_sources
 from common.packing.workers import cores
-from common.preprocess import without_pillow_warnings
+from common.preprocess import one_opencv_thread, without_pillow_warnings
 
 WORK = ".prepare"  # in the output folder, until the data set is finished
 COMMIT_SECONDS = 15
@@ -63,7 +61,7 @@ def prepare(source_dir, out_dir, short_side=480, quality=95, enlarge=False, seed
         print(f"{out / NAME}: finished already, with these options and of images of these names and sizes; to make it "
               "again, remove it and its records")
         return finished
-    with _work_folder(out, identity) as work, _single_threaded_opencv(), without_pillow_warnings():
+    with _work_folder(out, identity) as work, one_opencv_thread(), without_pillow_warnings():
         verified = _verify(sources) if verify_first else {}
         parts = {}
         for part, source in sources.items():
@@ -155,17 +153,6 @@ def _work_folder(out, identity):
         except KeyboardInterrupt:
             print(f"{out}: run the same command again to go on", file=sys.stderr)
             raise
-
-
-@contextmanager
-def _single_threaded_opencv():
-    """The images are what is done in parallel."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _verify(sources):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from common.compiler.precision import target_for
 from common.compiler.targets import check_runs_here, host_cpu, resolve_target
 from common.errors import InputError
 from tests.conftest import ROOT
@@ -27,6 +28,13 @@ def test_unknown_processors_are_refused(target, mcpu):
 def test_targets_that_cannot_run_here_are_refused(target):
     with pytest.raises(InputError, match="cannot run here"):
         check_runs_here(target, resolve_target(target))
+
+
+def test_no_instructions_are_asked_for_of_an_architecture_that_tvm_crashes_on():
+    target = resolve_target("llvm -mtriple=riscv64-unknown-linux-gnu")
+    assert target_for(target, "int8") == target
+    with pytest.raises(InputError, match="no half-precision"):
+        target_for(target, "float16")
 
 
 def test_the_processor_is_this_one_unless_the_target_names_another():

@@ -3,7 +3,6 @@ import importlib.util
 import io
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -17,9 +16,9 @@ import pytest
 from PIL import Image
 
 from common.errors import InputError
-from common.inference.cores import usable_cores
-from common.inference.export import check_destination, export, is_for_another_machine
+from common.inference.export import check_destination, export
 from common.inference.network import compile_elsewhere, open_network
+from common.inference.processor import usable_cores
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
 from tests.conftest import ROOT
@@ -249,7 +248,6 @@ def test_a_processor_without_the_instructions(runner, altered, tmp_path):
 @pytest.mark.parametrize("target", ["llvm -mtriple=aarch64-linux-gnu",
                                     "opencl -device=mali -mtriple=aarch64-linux-gnu"])
 def test_another_machine(one_convolution, device, runner, altered, synset, tmp_path, monkeypatch, target):
-    assert is_for_another_machine(target)
     monkeypatch.setenv("PATH", str(tmp_path))  # where no cross compiler is
     compile_elsewhere(tmp_path, one_convolution, 0, (1, *SHAPE), target)
     monkeypatch.undo()
@@ -270,11 +268,6 @@ def test_another_machine(one_convolution, device, runner, altered, synset, tmp_p
 
 def machine(elf):
     return int.from_bytes(elf.read_bytes()[18:20], "little")
-
-
-def test_this_machine_is_no_other():
-    assert not any(map(is_for_another_machine, ("llvm", "llvm -mcpu=znver4", "opencl",
-                                                f"llvm -mtriple={platform.machine()}-linux-gnu")))
 
 
 def test_a_cross_compiler_links(one_convolution, synset, tmp_path):

@@ -45,7 +45,7 @@ def test_what_compiles_and_what_it_compiles_for_are_in_the_key(given, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(key, "PLATFORMS", [])
         assert key_of(**given) == llvm and key_of(**{**given, "target": "opencl"}) != opencl
-    for name, value in (("_processor", lambda: [("model name", "another")]), ("_libraries", list)):
+    for name, value in (("processor_identity", lambda: {"model name": "another"}), ("_libraries", list)):
         with monkeypatch.context() as patch:
             patch.setattr(key, name, value)
             assert key_of(**given) != llvm
@@ -85,8 +85,3 @@ print(json.dumps([file for file in files if file and Path(file).is_relative_to(P
     found = set(key.modules_of(key.ROOT / key.COMPILER))
     assert len(imported) > 15 and imported <= found
     assert key.ROOT / "common" / "trainer.py" not in found
-
-
-def test_the_processor_is_told_by_its_name_and_flags():
-    names = {name for name, _ in key._processor()}
-    assert {"flags", "Features"} & names and "cpu MHz" not in names

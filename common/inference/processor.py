@@ -1,0 +1,56 @@
+"""This machine's processor: its name, its instructions, and what of it this process may use."""
+import os
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+FLAGS = ("flags", "Features")  # of x86 and of ARM
+IDENTIFYING = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU architecture",
+               "CPU variant", "CPU part", *FLAGS)
+
+
+def processor_name(proc=PROC) -> str:
+    """The name of the board, where there is one, or of the processor, as Linux gives it; else what its maker and its
+    kind are numbered, or its architecture."""
+    with suppress(OSError):
+        return (proc / "device-tree" / "model").read_text(errors="replace").strip("\0\n ")
+    fields = _fields(proc)
+    if fields.get("model name"):
+        return fields["model name"]
+    numbers = [f"{name} {fields[name]}" for name in ("CPU implementer", "CPU part") if name in fields]
+    return ", ".join([platform.machine(), *numbers])
+
+
+def processor_flags() -> tuple:
+    """Names of its sets of instructions, as Linux gives them."""
+    fields = _fields(PROC)
+    return tuple(word for name in FLAGS for word in fields.get(name, "").split())
+
+
+def processor_identity() -> dict:
+    """What tells it from others that code may be compiled for; {} where Linux does not say."""
+    fields = _fields(PROC)
+    return {name: fields[name] for name in IDENTIFYING if name in fields}
+
+
+def _fields(proc):
+    """/proc/cpuinfo, of the first processor that has a field."""
+    fields = {}
+    with suppress(OSError):
+        for line in (proc / "cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    return fields
+
+
+def usable_processors() -> int:
+    """Processors as the kernel counts them: threads of cores, of which decoders of images use all."""
+    return len(os.sched_getaffinity(0))
+
+
+def usable_cores() -> int:
+    """Cores: two threads of one core count once, for arithmetic that fills a core leaves nothing to a second."""
+    siblings = {(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), cpu)
+                for cpu in os.sched_getaffinity(0)}
+    return len({path.read_text() if path.exists() else cpu for path, cpu in siblings})
