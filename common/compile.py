@@ -6,20 +6,16 @@ What `common.inference.network` runs is written into the folder `output`; `elsew
 message for the user goes to standard output, an error to standard error; the exit status is 74 where nothing can be
 written.
 """
-import ctypes
 import json
 import os
-import signal
 import sys
 
 from common.errors import InputError, last_line, reported
-
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+from common.parent_process import dies_with
 
 
 def main(request: dict) -> None:
-    if not _dies_with(request["parent"]):
-        return
+    dies_with(request["parent"])
     _import_tvm()
     import tvm
 
@@ -55,12 +51,6 @@ def main(request: dict) -> None:
     except OSError as error:
         print(error.strerror, file=sys.stderr)
         sys.exit(os.EX_IOERR)
-
-
-def _dies_with(parent) -> bool:
-    """Have the kernel end this process when its parent ends, however that ends; False where it is gone already."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return os.getppid() == parent
 
 
 def _import_tvm():

@@ -12,7 +12,7 @@ from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
 from common.compiler.cross import export_options
 from common.errors import last_line
-from common.inference.rpc_server import dies_with
+from common.parent_process import dies_with
 
 SMALL = 128  # schedules that are tried in any order; of a layer with more, those that a genetic search comes to
 TIMEOUT = 60  # seconds to build a schedule, or to measure it

@@ -5,9 +5,7 @@
 makes the board known as KEY to the RPC tracker at HOST, PORT. TVM's runtime alone is loaded: its compiler brings an
 LLVM that does not go with that of OpenCL's drivers. No driver is opened before the server forks for a measurement.
 """
-import ctypes
 import os
-import signal
 import threading
 from functools import partial
 
@@ -17,8 +15,8 @@ from tvm.rpc.server import PopenRPCServerState
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
 from common.inference.plugin import PLUGIN, load_plugin
+from common.parent_process import dies_with
 
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 PORTS = 9000, 9190
 
 
@@ -44,13 +42,6 @@ def _serve_on(host, tracker, key):
         state.thread.join()
         state.sock.close()
         os.chdir(here)
-
-
-def dies_with(parent: int) -> None:
-    """Have the kernel end this process when `parent`, which started it, ends, however that ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def get_args_parser():
