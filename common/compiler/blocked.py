@@ -16,6 +16,7 @@ from tvm.relay.op.strategy.generic import (
 from tvm.topi.nn import conv2d_alter_layout
 
 from common.compiler import schedules
+from common.compiler.processor import has_feature
 
 # a target's key for the layout: channels in a block
 BLOCKS = {"nchw16c": 16, "nchw8c": 8, "nchw4c": 4}
@@ -25,7 +26,7 @@ PASS_CONFIG = {"tir.LoopPartition": {"partition_const_loop": True}}
 
 
 @conv2d_alter_layout.register(list(BLOCKS))
-def _alter_layout(attrs, inputs, tinfos, out_type):
+def alter_layout(attrs, inputs, tinfos, out_type):
     """The convolution over blocks of channels; None (as it is) where it is grouped, but not depthwise in blocks."""
     data, kernel = tinfos
     if attrs["data_layout"] != "NCHW" or attrs["kernel_layout"] != "OIHW":
@@ -49,14 +50,8 @@ def layout_for(target, floats: int = 0) -> str:
     `floats`: the numbers in a vector, where the target does not tell, as OpenCL's on a processor.
     """
     if target.kind.name == "llvm":
-        floats = next((width for width, feature in X86_VECTORS if _is_x86(target)
-                       and tvm.target.codegen.target_has_features(feature, target)), 4)
+        floats = next((width for width, feature in X86_VECTORS if has_feature(target, feature)), 4)
     return f"nchw{min(floats, 16)}c" if f"nchw{min(floats, 16)}c" in BLOCKS else ""
-
-
-def _is_x86(target) -> bool:
-    triple = str(target.attrs.get("mtriple", "")) or tvm.target.codegen.llvm_get_system_triple()
-    return triple.startswith(("x86_64", "i386", "i686"))
 
 
 def layout_of(target) -> str:
@@ -127,16 +122,16 @@ class _OddConvolution(dataflow_pattern.DFPatternCallback):
         return relay.strided_slice(wider, (0,), (outputs,), axes=(1,))
 
 
-def _strategy(compute, schedule, name):
-    def strategy(attrs, inputs, out_type, target):
+def strategy(compute, schedule, name):
+    def chosen_for(attrs, inputs, out_type, target):
         chosen = relay.op.OpStrategy()
         chosen.add_implementation(wrap_compute_conv2d(compute, need_data_layout=True, need_out_layout=True),
                                   wrap_topi_schedule(schedule), name=name)
         return chosen
-    return strategy
+    return chosen_for
 
 
 conv2d_NCHWc_strategy.register(list(BLOCKS))(
-    _strategy(schedules.conv2d, schedules.schedule_conv2d, "conv2d.blocked"))
+    strategy(schedules.conv2d, schedules.schedule_conv2d, "conv2d.blocked"))
 depthwise_conv2d_NCHWc_strategy.register(list(BLOCKS))(
-    _strategy(schedules.depthwise_conv2d, schedules.schedule_depthwise_conv2d, "depthwise_conv2d.blocked"))
+    strategy(schedules.depthwise_conv2d, schedules.schedule_depthwise_conv2d, "depthwise_conv2d.blocked"))

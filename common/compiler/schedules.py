@@ -16,16 +16,17 @@ from tvm.topi.utils import get_const_tuple, traverse_inline
 SMALLEST, UNTUNED, LARGEST = 6, 14, 30
 MAX_BLOCKS = 5
 OPENCL = "opencl"
+TAG = "blocked_output"  # of a convolution's tensor
 
 
-def _divisors(number, limit):
+def divisors(number, limit):
     return [n for n in range(1, min(number, limit) + 1) if number % n == 0]
 
 
-def _define_tile(cfg, height, width, blocks):
+def define_tile(cfg, height, width, blocks):
     """The space of tiles: adjacent pixels, of one row or of whole rows, by blocks of channels."""
-    pixels = [p for p in _divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
-    tiles = [(p, b) for p in pixels for b in _divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
+    pixels = [p for p in divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
+    tiles = [(p, b) for p in pixels for b in divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
     smallest = min(SMALLEST, max(p * b for p, b in tiles))
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     cfg.define_knob("channels_outer", [1, 0])
@@ -40,24 +41,21 @@ def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, ou
     """`data` (N, C/i, H, W, i) or (N, C, H, W), `kernel` (O/o, C/i, kh, kw, i, o); returns (N, O/o, H', W', o)."""
     batch = get_const_tuple(data.shape)[0]
     chunks, in_chunks, kh, kw, inner, block = get_const_tuple(kernel.shape)
-    padded, height, width = _padded(data, kh, kw, strides, padding, dilation)
+    data, height, width = padded(data, kh, kw, strides, padding, dilation)
     (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
     channel = te.reduce_axis((0, in_chunks * inner), "channel")
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    _define_tile(cfg, height, width, chunks)
+    define_tile(cfg, height, width, chunks)
 
     def pixel(n, o, p, c):
-        # one axis for all pixels, so that a tile of a small map may span rows
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
         within = [tir.indexmod(channel, inner)] if len(data.shape) == 5 else []
-        return te.sum(padded(n, tir.indexdiv(channel, inner), h * sh + row * dh, w * sw + column * dw,
-                             *within).astype(out_dtype)
+        return te.sum(data(n, tir.indexdiv(channel, inner), h * sh + row * dh, w * sw + column * dw,
+                           *within).astype(out_dtype)
                       * kernel[o, tir.indexdiv(channel, inner), row, column, tir.indexmod(channel, inner), c]
                       .astype(out_dtype), axis=[channel, row, column])
 
-    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels", tag="blocked_pixels")
-    return te.compute((batch, chunks, height, width, block), lambda n, o, h, w, c: pixels[n, o, h * width + w, c],
-                      "conv2d", tag="blocked_output")
+    return as_map(pixel, (batch, chunks, height, width, block), "conv2d")
 
 
 @autotvm.register_topi_compute("depthwise_conv2d.blocked")
@@ -65,26 +63,35 @@ def depthwise_conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_
     """`data` (N, C/i, H, W, i), `kernel` (C/i, 1, kh, kw, 1, i); returns (N, C/i, H', W', i)."""
     batch, chunks, _, _, block = get_const_tuple(data.shape)
     _, _, kh, kw, _, _ = get_const_tuple(kernel.shape)
-    padded, height, width = _padded(data, kh, kw, strides, padding, dilation)
+    data, height, width = padded(data, kh, kw, strides, padding, dilation)
     (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    _define_tile(cfg, height, width, 1)
+    define_tile(cfg, height, width, 1)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
-        return te.sum(padded[n, o, h * sh + row * dh, w * sw + column * dw, c].astype(out_dtype)
+        return te.sum(data[n, o, h * sh + row * dh, w * sw + column * dw, c].astype(out_dtype)
                       * kernel[o, 0, row, column, 0, c].astype(out_dtype), axis=[row, column])
 
-    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels", tag="blocked_pixels")
-    return te.compute((batch, chunks, height, width, block), lambda n, o, h, w, c: pixels[n, o, h * width + w, c],
-                      "depthwise_conv2d", tag="blocked_output")
+    return as_map(pixel, (batch, chunks, height, width, block), "depthwise_conv2d")
 
 
 def _pair(value):
     return value if isinstance(value, (tuple, list)) else (value, value)
 
 
-def _padded(data, kh, kw, strides, padding, dilation):
+def as_map(pixel, shape, name):
+    """The convolution `name` as a tensor of `shape` (N, C/i, H, W, i), of `pixel(n, o, p, c)`.
+
+    All pixels have one axis p, so that a tile of a small map may span rows.
+    """
+    batch, chunks, height, width, block = shape
+    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels")
+    return te.compute(shape, lambda n, o, h, w, c: pixels[n, o, h * width + w, c], name, tag=TAG)
+
+
+def padded(data, kh, kw, strides, padding, dilation):
+    """`data` (N, C/i, H, W, i) or (N, C, H, W) with zeros around it, and the convolution's height and width."""
     (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
     top, left, bottom, right = get_pad_tuple(padding, ((kh - 1) * dh + 1, (kw - 1) * dw + 1))
     rows, columns = get_const_tuple(data.shape)[2:4]
@@ -107,33 +114,10 @@ def schedule_depthwise_conv2d(cfg, outs):
 
 
 def _schedule(cfg, outs):
-    out = outs if isinstance(outs, te.Tensor) else outs[0]
-    schedule = te.create_schedule(out.op)
-    found = []
-
-    def find(op):
-        if op.tag == "blocked_output":
-            found.append(op)
-
-    traverse_inline(schedule, out.op, find)
-    convolution, = found
-    if convolution.output(0) != out:
-        schedule[convolution].compute_inline()
-    pixels, = convolution.input_tensors
-    data = pixels.op.input_tensors[0]
-    if isinstance(data.op, te.ComputeOp) and data.op.name == "padded":
+    schedule, out, pixels, data = begun(outs)
+    if is_padded(data):
         schedule[data].compute_inline()
-
-    tile_pixels, tile_blocks = cfg["tile"].val
-    n, o, h, w, c = schedule[out].op.axis
-    o, o_tile = schedule[out].split(o, tile_blocks)
-    p, p_tile = schedule[out].split(schedule[out].fuse(h, w), tile_pixels)
-    outer = (n, o, p) if cfg["channels_outer"].val else (n, p, o)
-    schedule[out].reorder(*outer, o_tile, p_tile, c)
-    tile = schedule[out].fuse(*outer)
-    for axis in (o_tile, p_tile):
-        schedule[out].unroll(axis)
-    schedule[out].vectorize(c)
+    tile = in_tiles(cfg, schedule[out])
     schedule[pixels].compute_at(schedule[out], tile)
     _, o, p, c = pixels.op.axis
     schedule[pixels].reorder(*pixels.op.reduce_axis, o, p, c)
@@ -142,6 +126,42 @@ def _schedule(cfg, outs):
     schedule[pixels].vectorize(c)
     _spread(schedule[out], tile)
     return schedule
+
+
+def begun(outs):
+    """(schedule, out, pixels, data) of what a convolution of `as_map` and the operators after it are computed in."""
+    out = outs if isinstance(outs, te.Tensor) else outs[0]
+    schedule = te.create_schedule(out.op)
+    found = []
+    traverse_inline(schedule, out.op, lambda op: found.append(op) if op.tag == TAG else None)
+    convolution, = found
+    if convolution.output(0) != out:
+        schedule[convolution].compute_inline()
+    pixels, = convolution.input_tensors
+    return schedule, out, pixels, pixels.op.input_tensors[0]
+
+
+def is_padded(data) -> bool:
+    return isinstance(data.op, te.ComputeOp) and data.op.name == "padded"
+
+
+def in_tiles(cfg, stage):
+    """Split `stage` into the tiles that `cfg` chooses; returns the one axis of all tiles."""
+    pixels, blocks = cfg["tile"].val
+    n, o, h, w, c = stage.op.axis
+    o, o_tile = stage.split(o, blocks)
+    p, p_tile = stage.split(stage.fuse(h, w), pixels)
+    outer = (n, o, p) if cfg["channels_outer"].val else (n, p, o)
+    unrolled(stage, *outer, o_tile, p_tile, c)
+    return stage.fuse(*outer)
+
+
+def unrolled(stage, *axes):
+    """Order `axes`, of which the last three are a tile's: a vector, and what is unrolled of vectors."""
+    stage.reorder(*axes)
+    for axis in axes[-3:-1]:
+        stage.unroll(axis)
+    stage.vectorize(axes[-1])
 
 
 def _spread(stage, axis):

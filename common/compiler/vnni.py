@@ -8,13 +8,13 @@ of other convolutions, are those of `common.compiler.schedules`.
 from tvm import autotvm, relay, te, tir
 from tvm.relay.op.strategy.generic import conv2d_NCHWc_strategy, depthwise_conv2d_NCHWc_strategy
 from tvm.target import Target
-from tvm.target.x86 import target_has_features
 from tvm.topi.nn import conv2d_alter_layout, conv2d_legalize
 from tvm.topi.nn.utils import get_pad_tuple
-from tvm.topi.utils import get_const_tuple, traverse_inline
+from tvm.topi.utils import get_const_tuple
 
 from common.compiler import blocked, schedules
-from common.compiler.schedules import _define_tile, _divisors, _padded
+from common.compiler.processor import has_feature
+from common.compiler.schedules import as_map, begun, define_tile, divisors, in_tiles, is_padded, padded, unrolled
 
 KEY = "vnni"  # of a target: choose these
 FEATURES = {"avx512vnni": 16, "avxvnni": 8}  # LLVM's name: sums in a vector
@@ -25,8 +25,7 @@ ROWS = 14  # of a depthwise convolution's output, at most, for which the padded 
 
 def block_for(target) -> int:
     """Channels in a block for the processor of `target` (of kind llvm); 0 where it has no such instructions."""
-    with target:
-        return next((block for feature, block in FEATURES.items() if target_has_features(feature)), 0)
+    return next((block for feature, block in FEATURES.items() if has_feature(target, feature)), 0)
 
 
 @conv2d_legalize.register(KEY)
@@ -54,7 +53,7 @@ def _alter_layout(attrs, inputs, tinfos, out_type):
             return relay.nn.contrib_depthwise_conv2d_nchwc(data, kernel, **new | {
                 "kernel_size": (height, DOT), "padding": (top, left, bottom, right + DOT - width),
                 "data_layout": f"NCHW{block}c", "kernel_layout": f"OIHW1i{block}o{DOT}w"})
-    return blocked._alter_layout(attrs, inputs, tinfos, out_type)
+    return blocked.alter_layout(attrs, inputs, tinfos, out_type)
 
 
 @autotvm.register_topi_compute("conv2d.vnni")
@@ -63,17 +62,17 @@ def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, ou
     in_chunks = int(data.shape[1])
     chunks, _, kh, kw, fours, block, _ = get_const_tuple(kernel.shape)
     (sh, sw), (dh, dw) = strides, dilation
-    padded, height, width = _padded(data, kh, kw, strides, padding, dilation)
+    data, height, width = padded(data, kh, kw, strides, padding, dilation)
     chunk, four, k = (te.reduce_axis((0, n), name) for n, name in ((in_chunks, "chunk"), (fours, "four"), (DOT, "k")))
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    _define_tile(cfg, height, width, chunks)
+    define_tile(cfg, height, width, chunks)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
-        return te.sum(padded[n, chunk, h * sh + row * dh, w * sw + column * dw, four * DOT + k].astype("int32")
+        return te.sum(data[n, chunk, h * sh + row * dh, w * sw + column * dw, four * DOT + k].astype("int32")
                       * kernel[o, chunk, row, column, four, c, k].astype("int32"), axis=[chunk, row, column, four, k])
 
-    return _output((data.shape[0], chunks, height, width, block), pixel, "conv2d")
+    return as_map(pixel, (data.shape[0], chunks, height, width, block), "conv2d")
 
 
 @autotvm.register_topi_compute("depthwise_conv2d.vnni")
@@ -81,65 +80,43 @@ def depthwise_conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_
     """`data` uint8 (N, C/o, H, W, o), `kernel` int8 (C/o, 1, kh, 1, 1, o, 4); returns (N, C/o, H', W', o)."""
     chunks, _, kh, _, _, block, _ = get_const_tuple(kernel.shape)
     (sh, sw), (dh, _) = strides, dilation
-    padded, height, width = _padded(data, kh, DOT, strides, padding, dilation)
+    data, height, width = padded(data, kh, DOT, strides, padding, dilation)
     row, k = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, DOT), "k")
-    _define_tile(cfg, height, width, 1)
+    define_tile(cfg, height, width, 1)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
-        return te.sum(padded[n, o, h * sh + row * dh, w * sw + k, c].astype("int32")
+        return te.sum(data[n, o, h * sh + row * dh, w * sw + k, c].astype("int32")
                       * kernel[o, 0, row, 0, 0, c, k].astype("int32"), axis=[row, k])
 
-    return _output((data.shape[0], chunks, height, width, block), pixel, "depthwise_conv2d")
-
-
-def _output(shape, pixel, name):
-    # one axis for all pixels, so that a tile of a small map may span rows
-    batch, chunks, height, width, block = shape
-    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels")
-    return te.compute(shape, lambda n, o, h, w, c: pixels[n, o, h * width + w, c], name, tag="vnni_output")
+    return as_map(pixel, (data.shape[0], chunks, height, width, block), "depthwise_conv2d")
 
 
 @autotvm.register_topi_schedule("conv2d.vnni")
 def schedule_conv2d(cfg, outs):
-    return _schedule(cfg, outs)
+    return _schedule(cfg, outs, same=True)
 
 
 @autotvm.register_topi_schedule("depthwise_conv2d.vnni")
 def schedule_depthwise_conv2d(cfg, outs):
-    return _schedule(cfg, outs)
+    return _schedule(cfg, outs, same=False)
 
 
-def _schedule(cfg, outs):
-    out = outs if isinstance(outs, te.Tensor) else outs[0]
-    schedule = te.create_schedule(out.op)
-    found = []
-    traverse_inline(schedule, out.op, lambda op: found.append(op) if op.tag == "vnni_output" else None)
-    convolution, = found
-    if convolution.output(0) != out:
-        schedule[convolution].compute_inline()
-    pixels, = convolution.input_tensors
-    data = pixels.op.input_tensors[0]
-
-    tile_pixels, tile_blocks = cfg["tile"].val
-    n, o, h, w, c = schedule[out].op.axis
-    o, o_tile = schedule[out].split(o, tile_blocks)
-    if isinstance(data.op, te.ComputeOp) and data.op.name == "padded":
+def _schedule(cfg, outs, same):
+    schedule, out, pixels, data = begun(outs)
+    if is_padded(data):
         # the instruction reads pixels from memory, so that those around the picture have to be there
-        h, h_tile = schedule[out].split(h, max(_divisors(int(out.shape[2]), ROWS)))
+        tile_pixels, tile_blocks = cfg["tile"].val
+        n, o, h, w, c = schedule[out].op.axis
+        o, o_tile = schedule[out].split(o, tile_blocks)
+        h, h_tile = schedule[out].split(h, max(divisors(int(out.shape[2]), ROWS)))
         p, p_tile = schedule[out].split(schedule[out].fuse(h_tile, w), tile_pixels)
-        schedule[out].reorder(n, o, h, p, o_tile, p_tile, c)
+        unrolled(schedule[out], n, o, h, p, o_tile, p_tile, c)
         shared, tile = schedule[out].fuse(n, o, h), p
         schedule[data].compute_at(schedule[out], shared)
         schedule[data].vectorize(data.op.axis[-1])
     else:
-        p, p_tile = schedule[out].split(schedule[out].fuse(h, w), tile_pixels)
-        outer = (n, o, p) if cfg["channels_outer"].val else (n, p, o)
-        schedule[out].reorder(*outer, o_tile, p_tile, c)
-        shared = tile = schedule[out].fuse(*outer)
-    for axis in (o_tile, p_tile):
-        schedule[out].unroll(axis)
-    schedule[out].vectorize(c)
+        shared = tile = in_tiles(cfg, schedule[out])
     schedule[out].parallel(shared)
     schedule[pixels].compute_at(schedule[out], tile)
     _, o, p, c = pixels.op.axis
@@ -147,7 +124,7 @@ def _schedule(cfg, outs):
     schedule[pixels].reorder(*reduced, o, p, c, k)
     for axis in (*reduced[-3:], o, p):
         schedule[pixels].unroll(axis)
-    schedule[pixels].tensorize(c, _dot(int(out.shape[-1]), convolution.name == "conv2d"))
+    schedule[pixels].tensorize(c, _dot(int(out.shape[-1]), same))
     return schedule
 
 
@@ -200,8 +177,8 @@ def _strategy(ours, others):
 
 
 conv2d_NCHWc_strategy.register(KEY)(_strategy(
-    blocked._strategy(conv2d, schedule_conv2d, "conv2d.vnni"),
-    blocked._strategy(schedules.conv2d, schedules.schedule_conv2d, "conv2d.blocked")))
+    blocked.strategy(conv2d, schedule_conv2d, "conv2d.vnni"),
+    blocked.strategy(schedules.conv2d, schedules.schedule_conv2d, "conv2d.blocked")))
 depthwise_conv2d_NCHWc_strategy.register(KEY)(_strategy(
-    blocked._strategy(depthwise_conv2d, schedule_depthwise_conv2d, "depthwise_conv2d.vnni"),
-    blocked._strategy(schedules.depthwise_conv2d, schedules.schedule_depthwise_conv2d, "depthwise_conv2d.blocked")))
+    blocked.strategy(depthwise_conv2d, schedule_depthwise_conv2d, "depthwise_conv2d.vnni"),
+    blocked.strategy(schedules.depthwise_conv2d, schedules.schedule_depthwise_conv2d, "depthwise_conv2d.blocked")))
