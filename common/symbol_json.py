@@ -70,7 +70,7 @@ def fold_batch_norm(graph, params) -> tuple:
     """(graph, params) with every BatchNorm that follows a Convolution folded into its weight and bias.
 
     Inference only: it uses the moving mean and variance. TVM would do the same, but compiles and runs a small program
-    for each constant, which is most of a build's time (benchmarks/compile.py).
+    for each constant.
 
     Parameters
     ----------
