@@ -71,8 +71,9 @@ def lay_out(module, target):
     changes = [change(block_of(target)) for change in (_DenseAsConvolution, _OddConvolution)]
     module["main"] = dataflow_pattern.rewrite(changes, module["main"])
     with target, tvm.transform.PassContext(opt_level=3):
-        return tvm.transform.Sequential([relay.transform.InferType(), relay.transform.CanonicalizeOps(),
-                                         relay.transform.AlterOpLayout(), relay.transform.InferType()])(module)
+        return tvm.transform.Sequential([
+            relay.transform.InferType(), relay.transform.SimplifyInference(),  # BatchNorm knows no blocks
+            relay.transform.CanonicalizeOps(), relay.transform.AlterOpLayout(), relay.transform.InferType()])(module)
 
 
 class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):

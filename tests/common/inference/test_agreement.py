@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from common.checkpoint import save_checkpoint
 from common.find_mxnet import mx
 from common.inference.network import open_network
 from common.mxnet_predict import predict
@@ -45,6 +46,18 @@ def test_opencl_agrees_with_mxnet(checkpoint):
 def test_llvm_agrees_with_mxnet_on_gluons_export_with_same_padding(tmp_path):
     export(tmp_path / "exported", (3, 50, 33), multiplier=0.35, strides="first", padding="same")
     check_agreement(tmp_path / "exported", (1, 3, 50, 33), "llvm", epoch=3)
+
+
+def test_batchnorms_that_follow_no_convolution(tmp_path):
+    net = mx.sym.BatchNorm(mx.sym.Variable("data"), fix_gamma=False, name="first")
+    net = mx.sym.Activation(mx.sym.Convolution(net, kernel=(3, 3), num_filter=32, name="conv"), act_type="relu")
+    net = mx.sym.BatchNorm(net, fix_gamma=False, name="last")
+    net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, pool_type="avg", kernel=(1, 1)))
+    symbol = mx.sym.softmax(mx.sym.FullyConnected(net, num_hidden=10, name="fc"))
+    params = ({name: mx.nd.array(array) for name, array in arrays.items()}
+              for arrays in random_params(symbol, (1, 3, 16, 16)))
+    save_checkpoint(tmp_path / "norms", 0, symbol, *params)
+    check_agreement(tmp_path / "norms", (2, 3, 16, 16), "llvm")
 
 
 @pytest.mark.long
