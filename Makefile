@@ -8,6 +8,8 @@ NATIVE := native/build/libtvm_opencl.so
 CONVERTERS := .venv-converters
 
 PRETRAINED ?= published-1_0
+# a process for each of two cores; the tests of a file share what they make
+IN_PARALLEL := -n 2 --dist loadfile
 
 .PHONY: help setup demo pretrained test test-long test-converters lint clean remake
 .DELETE_ON_ERROR:
@@ -33,10 +35,10 @@ pretrained: $(READY)  ## download the published 1.0 weights, or PRETRAINED="NAME
 	@$(VPY) -m common.modelzoo fetch $(PRETRAINED)
 
 test: $(NATIVE)  ## the tests
-	@$(VPY) -m pytest
+	@$(VPY) -m pytest $(IN_PARALLEL)
 
 test-long: $(NATIVE)  ## the long ones: whole matrices, fuzzing, kill loops
-	@$(VPY) -m pytest -m long
+	@$(VPY) -m pytest $(IN_PARALLEL) -m long
 
 test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (620 MB to download)
 	@MOBILENETV2_FRAMEWORKS=$(CONVERTERS)/bin/python $(VPY) -m pytest -m converters tests/converters
