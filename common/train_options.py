@@ -80,6 +80,8 @@ RUN = (
     ("save-every", dict(type=amount, default=30.0, help="save inside long epochs too, each so many minutes; 0: not")),
     ("keep", dict(type=not_negative, default=5, help="keep the last so many checkpoints, and the best; 0: all")),
     ("gpus", dict(default="", help="GPUs to run on, as in 0,1; empty: the processor")),
+    ("fused-batchnorm", dict(type=switch, default=1, help="1: on the processor, BatchNorm and clip are one operator, "
+                             "where make setup has built it; 0: MXNet's own")),
     ("kv-store", dict(default="device", choices=KV_STORES, help="how devices and workers share gradients")),
     ("gc-type", dict(choices=("none", "2bit"), default="none", help="gradient compression between workers")),
     ("gc-threshold", dict(type=positive_amount, default=0.5, help="its threshold")),

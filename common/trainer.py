@@ -1,9 +1,12 @@
 """A network in training: a Module, its optimizer, and the moving average of its weights."""
+import logging
+
 import numpy as np
 
 from common.errors import InputError
 from common.evaluate import Score, count, module_predictor
 from common.find_mxnet import mx
+from common.fused_batchnorm import CannotFuse, fused, load
 from common.optimizer import init_optimizer, master_weights, restore_state, state_arrays
 from common.training_symbol import params_before, training_symbol
 from common.weight_average import WeightAverage
@@ -24,6 +27,8 @@ class Trainer:
         self._loss_scale = settings.loss_scale or LOSS_SCALE[settings.dtype]
         frozen = params_before(network, settings.train_from) if settings.train_from else []
         symbol = training_symbol(network, settings.label_smoothing, settings.dtype, self._loss_scale, frozen)
+        if settings.fused_batchnorm and all(device.device_type == "cpu" for device in devices):
+            symbol = _fused_where_possible(symbol)
         self._module = mx.mod.Module(symbol, context=devices, fixed_param_names=frozen)
         self._module.bind(*self._described(*shapes))
         mx.random.seed(settings.seed)
@@ -104,6 +109,15 @@ class Trainer:
         module.bind([mx.io.DataDesc("data", data_shape)], for_training=False)
         module.set_params(*params, allow_missing=True)  # softmax_label
         return module_predictor(module)
+
+
+def _fused_where_possible(symbol):
+    try:
+        load()
+    except CannotFuse as error:
+        logging.warning("Training without BatchNorm and clip in one operator, which is slower: %s", error)
+        return symbol
+    return fused(symbol)
 
 
 def settle() -> None:
