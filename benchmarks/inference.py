@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.inference_process import ROOT, Contender
+from benchmarks.contender import ROOT, Contender
 from benchmarks.inference_report import draw, markdown
 from benchmarks.inference_runners import RUNNERS
 from benchmarks.results import machine, write_csv
@@ -41,6 +41,7 @@ from common.preprocess import preprocess, read_image
 from common.preprocessing_file import load_preprocessing
 
 BASE, REFERENCE = "onnxruntime", "mxnet"
+WARM_UP, TURN = 0.05, 0.25  # seconds
 QUIET = 2  # percent of the machine that others may take without a warning
 
 
@@ -72,7 +73,8 @@ def output_of(arguments) -> str:
 
 
 def started(name, args, request, scratch) -> Contender:
-    return Contender(name, args.frameworks if RUNNERS[name].elsewhere else sys.executable, request, scratch)
+    python = args.frameworks if RUNNERS[name].elsewhere else sys.executable
+    return Contender("benchmarks.inference_runners", name, python, request, scratch)
 
 
 def first_results(args, request, scratch) -> dict:
@@ -104,7 +106,7 @@ def measured(args, request, scratch) -> dict:
         for number in range(args.rounds):
             progress(f"{request['data_shape'][0]} images: round {number + 1} of {args.rounds}")
             for contender in order.sample(contenders, len(contenders)):
-                runs, *taken = contender.turn()
+                runs, *taken = contender.turn(WARM_UP, TURN)
                 times[contender.name].append(runs)
                 ticks[contender.name] = [a + b for a, b in zip(ticks[contender.name], taken)]
                 contender.wait_for_rest()

@@ -2,21 +2,17 @@
 
     python -m benchmarks.inference_runners NAME
 
-reads requests from standard input and answers each on standard output, JSON in a line. The first one opens the network
-and runs it once; then it waits, asleep, for "turn" and "answer". Its end is that of its input. It imports no more than
-its framework needs, which may be installed for another Python than that of this repository.
+imports no more than its framework needs, which may be installed for another Python than that of this repository.
 """
 import ast
-import json
 import os
-import platform
 import sys
-import time
 from functools import partial
-from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
+
+from benchmarks.serving import serve
 
 
 class Runner(NamedTuple):
@@ -115,39 +111,13 @@ RUNNERS = {
 }
 
 
-def timed(run, seconds) -> list:
-    """Seconds of each of the runs that begin within `seconds`; of one at least."""
-    times, start = [], time.perf_counter()
-    while not times or time.perf_counter() - start < seconds:
-        begin = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begin)
-    return times
-
-
-def main(name):
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the frameworks print is no answer
-
-    def answer(content):
-        print(json.dumps(content), file=answers, flush=True)
-
-    runner, request = RUNNERS[name], json.loads(sys.stdin.readline())
+def opened(runner, request):
+    """What benchmarks.serving wants of a contender; it is asked for "to", where its answer is to be."""
     data = np.load(request["data"])
     predict, setting = runner.open(request)
-    predict(data)
-    answer("first result")
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request["do"] == "turn":
-            timed(lambda: predict(data), request["warm_up"])
-            answer(timed(lambda: predict(data), request["seconds"]))
-        else:
-            np.save(request["to"], predict(data))
-            answer({"setting": setting, "versions": ", ".join(
-                [*(f"{package} {version(package)}" for package in runner.packages),
-                 f"numpy {version('numpy')}", f"Python {platform.python_version()}"])})
+    return (lambda: predict(data)), setting, lambda request: np.save(request["to"], predict(data))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    runner = RUNNERS[sys.argv[1]]
+    serve(partial(opened, runner), runner.packages)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmarks import inference
-from benchmarks.inference_process import Contender
+from benchmarks.contender import Contender
 from benchmarks.inference_report import figure_of, markdown, read
 from benchmarks.inference_runners import RUNNERS
 from common.errors import InputError
@@ -51,7 +51,7 @@ def test_a_contender_that_ends_says_why_and_is_gone(tmp_path):
                "onnx": str(tmp_path / "missing.onnx")}
     np.save(request["data"], np.zeros(request["data_shape"], np.float32))
     with pytest.raises(InputError, match=r"^onnxruntime ended with 1: .*missing\.onnx"):
-        Contender("onnxruntime", sys.executable, request, tmp_path)
+        Contender("benchmarks.inference_runners", "onnxruntime", sys.executable, request, tmp_path)
 
 
 def test_another_table_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The processes that benchmarks/inference.py measures, from outside: their times, memory and rest."""
+"""The processes that a benchmark measures, from outside: their times, memory and rest."""
 import json
 import os
 import subprocess
@@ -9,20 +9,20 @@ from pathlib import Path
 from common.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-WARM_UP, TURN = 0.05, 0.25  # seconds
 REST = 0.1  # seconds without work after which a process is at rest: threads wait for more by spinning at first
 
 
 class Contender:
-    """A process of benchmarks.inference_runners, which had its first result after `first_result` seconds."""
+    """A process `python -m module name`, whose end is benchmarks.serving: it had its first result after `first_result`
+    seconds."""
 
-    def __init__(self, name, python, request, scratch):
+    def __init__(self, module, name, python, request, scratch):
         threads = {variable: str(request["cores"]) for variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS")}
         self.name, self._errors = name, Path(scratch) / f"{name}.txt"
         start = time.perf_counter()
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [python, "-m", "benchmarks.inference_runners", name], cwd=ROOT, env=os.environ | threads, text=True,
+                [python, "-m", module, name], cwd=ROOT, env=os.environ | threads, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         try:
             self.ask(request)
@@ -45,10 +45,11 @@ class Contender:
         """What it has written to its standard error."""
         return self._errors.read_text(errors="replace")
 
-    def turn(self) -> tuple:
-        """(seconds of each run, processor ticks that other processes took meanwhile, ticks that there were)."""
+    def turn(self, warm_up: float, seconds: float) -> tuple:
+        """(seconds of each run, processor ticks that other processes took meanwhile, ticks that there were): of runs
+        that begin within `seconds`, after some that begin within `warm_up`."""
         busy, ticks, own = *machine_ticks(), self.ticks()
-        times = self.ask({"do": "turn", "warm_up": WARM_UP, "seconds": TURN})
+        times = self.ask({"do": "turn", "warm_up": warm_up, "seconds": seconds})
         own, (busy_after, ticks_after) = self.ticks() - own, machine_ticks()
         return times, max(busy_after - busy - own, 0), ticks_after - ticks
 

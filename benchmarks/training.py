@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""A training step of MobileNetV2 1.0 on the processor: MXNet's own, with the fused operator, and PyTorch's. Example:
+
+    python benchmarks/training.py
+
+Each contender is a process of its own with a thread for each core, in float32. In each round every one has a turn, in
+random order, that begins when the one before it rests: a step that is not counted, then steps for some seconds. A step
+is forward, backward and SGD with momentum on the same batch, without input. Medians are those of all steps, ratios
+those of the rounds' medians. The profile is MXNet's, of each operator for itself, in other processes.
+"""
+import random
+import statistics
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.contender import ROOT, Contender
+from benchmarks.results import machine, write_csv
+from benchmarks.training_runners import RUNNERS
+from common.arguments import ArgumentParser, positive
+from common.errors import reported
+
+BASE = "pytorch"
+MOST = 6  # operators in the profile; the rest is one row
+
+
+def started(args, name, scratch, **request):
+    python = args.frameworks if RUNNERS[name].elsewhere else sys.executable
+    request = {"batch_size": args.batch_size, "cores": machine()["cores"], **request}
+    return Contender("benchmarks.training_runners", name, python, request, scratch)
+
+
+def measured(args, side, scratch) -> dict:
+    """{name: (lists of the seconds of steps, of each round; peak MiB; what it says of itself)}"""
+    order, times = random.Random(side), {name: [] for name in args.contenders}
+    with ExitStack() as stack:
+        contenders = []
+        for name in args.contenders:
+            contenders.append(started(args, name, scratch, side=side))
+            stack.callback(contenders[-1].close)
+        for contender in contenders:
+            contender.wait_for_rest()
+        for number in range(args.rounds):
+            print(f"{side} px: round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+            for contender in order.sample(contenders, len(contenders)):
+                times[contender.name].append(contender.turn(0, args.seconds)[0])
+                contender.wait_for_rest()
+        return {contender.name: (times[contender.name], contender.peak_mib(), contender.ask({"do": "answer"}))
+                for contender in contenders}
+
+
+def rows_of(args, side, found):
+    medians = {name: list(map(statistics.median, times)) for name, (times, *_) in found.items()}
+    for name, (times, peak, about) in found.items():
+        low, median, high = np.quantile(sum(times, []), (0.25, 0.5, 0.75))
+        ratio = statistics.median(b / a for a, b in zip(medians[name], medians[BASE])) if BASE in found else None
+        yield {"side": side, "batch": args.batch_size, "contender": RUNNERS[name].label,
+               "images_per_s": f"{args.batch_size / median:.1f}", "images_per_s_q1": f"{args.batch_size / high:.1f}",
+               "images_per_s_q3": f"{args.batch_size / low:.1f}",
+               "times_pytorch_nchw": f"{ratio:.2f}" if ratio else "", "step_ms": f"{1e3 * median:.0f}",
+               "steps": sum(map(len, times)), "rounds": args.rounds, "peak_mib": f"{peak:.0f}",
+               "setting": about["setting"], "versions": about["versions"], **machine()}
+
+
+def profile_rows(args, side, scratch):
+    """Milliseconds that a step spends in MXNet's operators, the costly ones first."""
+    for name in (name for name in args.contenders if name.startswith("mxnet")):
+        contender = started(args, name, scratch, side=side, profile=True)
+        try:
+            found = contender.ask({"do": "answer"})["found"]
+        finally:
+            contender.close()
+        costly = sorted(found, key=found.get, reverse=True)
+        total = sum(found.values())
+        shown = {**{operator: found[operator] for operator in costly[:MOST]},
+                 "others": sum(found[operator] for operator in costly[MOST:])}
+        for operator, milliseconds in shown.items():
+            yield {"side": side, "batch": args.batch_size, "contender": RUNNERS[name].label, "operator": operator,
+                   "step_ms": f"{milliseconds:.0f}", "share": f"{milliseconds / total:.2f}", **machine()}
+
+
+def main(args):
+    rows, profile = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        for side in args.sides:
+            rows += rows_of(args, side, measured(args, side, scratch))
+            profile += profile_rows(args, side, scratch)
+    for path, found, columns in (
+            (args.out, rows, ("side", "contender", "images_per_s", "times_pytorch_nchw", "peak_mib")),
+            (args.profile, profile, ("side", "contender", "operator", "step_ms", "share"))):
+        for row in found:
+            print(*(row[name] for name in columns), sep="\t")
+        if found:
+            write_csv(path, found)
+
+
+def get_args_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--contenders", nargs="+", choices=RUNNERS, default=list(RUNNERS), metavar="NAME",
+                        help=f"of {', '.join(RUNNERS)}")
+    parser.add_argument("--sides", type=positive, nargs="+", default=[224, 128], help="pixels of an image's side")
+    parser.add_argument("--batch-size", type=positive, default=32, help="images in a step")
+    parser.add_argument("--rounds", type=positive, default=5, help="turns of each")
+    parser.add_argument("--seconds", type=positive, default=6, help="in which the steps of a turn begin")
+    parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
+                        help="the Python that has what requirements-converters.txt lists")
+    parser.add_argument("--out", default="benchmarks/training.csv", help="CSV file to write")
+    parser.add_argument("--profile", default="benchmarks/training_profile.csv", help="CSV file of the profile")
+    return parser
+
+
+if __name__ == "__main__":
+    with reported("training.py"):
+        main(get_args_parser().parse_args())
