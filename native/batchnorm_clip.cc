@@ -7,8 +7,8 @@
 //   _BatchNormClip(data, gamma, beta, moving_mean, moving_var; eps, momentum, a_min, a_max)
 //     = clip(BatchNorm(data, ...; fix_gamma=False), a_min, a_max)
 //
-// with float32 data (N, C, H, W). Sums of at most 4,096 numbers are in float, all others in double, in an order that
-// does not depend on the number of threads. The moving averages are written in the forward pass.
+// with float32 data (N, C, H, W). 256 numbers at a time are summed in float, all else in double, in an order that does
+// not depend on the number of threads. The moving averages are written in the forward pass.
 //
 // The operator is registered with the C++ of MXNet's library, which is that of GCC 4.8: see "as GCC 4.8 has it".
 #include <algorithm>
