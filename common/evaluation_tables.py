@@ -2,11 +2,9 @@
 import csv
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
 from common.evaluate import Score, count, top_answers
 from common.files import written_atomically
 
@@ -63,8 +61,6 @@ def classes_table(path, num_classes: int, top_k: int, names=None):
 @contextmanager
 def _table(path, columns, names):
     """A function that writes a row, given as a dict, to a CSV file; columns of names only where there are names."""
-    if not Path(path).name or Path(path).exists() and not Path(path).is_file():
-        raise InputError(f"{path}: cannot be written, not the name of a file")
     with written_atomically(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [column for column in dict.fromkeys(columns) if names or "name" not in column],
                                 extrasaction="ignore", lineterminator="\n")

@@ -9,8 +9,14 @@ from common.errors import InputError
 
 @contextmanager
 def written_atomically(path):
-    """A temporary name beside `path`; what was written there is renamed to `path` when the block ends well."""
+    """A temporary name beside `path`; what was written there is renamed to `path` when the block ends well.
+
+    Raises InputError, before the block, where `path` is not the name of a file: a folder, or a device such as
+    /dev/null, which root would replace.
+    """
     path = Path(path)
+    if not path.name or path.exists() and not path.is_file():
+        raise InputError(f"{path}: cannot be written, not the name of a file")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield str(partial)

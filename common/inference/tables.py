@@ -6,7 +6,6 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import InputError
 from common.files import written_atomically
 
 TOP = 5
@@ -33,8 +32,6 @@ def answers_table(path=None):
         with _csv(sys.stdout) as write:
             yield write
         return
-    if Path(path).exists() and not Path(path).is_file():
-        raise InputError(f"{path}: cannot be written, not the name of a file")
     with written_atomically(path) as partial, \
             open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file, \
             FORMATS[Path(path).suffix.lower()](file) as write:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from common.errors import InputError
 from common.files import written_atomically
 from tests.conftest import ROOT
 
@@ -21,6 +22,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with written_atomically(path) as partial, open(partial, "w") as file:
         file.write("new")
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["x"]
+
+
+def test_what_is_not_a_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, "", tmp_path / "pipe"):
+        with pytest.raises(InputError, match="cannot be written"), written_atomically(path):
+            pytest.fail("opened")
+    assert os.listdir(tmp_path) == ["pipe"]
 
 
 FULL_DISK = """
