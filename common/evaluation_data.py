@@ -1,5 +1,4 @@
 """The images of a RecordIO file as evaluation sees them: every one once, in order, prepared as for deployment."""
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -9,7 +8,7 @@ import numpy as np
 from common.errors import InputError, last_line
 from common.find_mxnet import mx
 from common.preprocess import decode, preprocess
-from common.recordio import check_records
+from common.recordio import check_records, unpack_image
 
 
 class EvaluationIter(mx.io.DataIter):
@@ -80,16 +79,13 @@ class EvaluationIter(mx.io.DataIter):
     def _decode(self, number, record):
         """(number, label, prepared image (1, 3, H, W)) of a record, counted from 0."""
         try:
-            header, content = mx.recordio.unpack(record)
-        except (struct.error, ValueError):
-            raise InputError(f"{self._rec}: record {number} is not one of images") from None
+            label, content = unpack_image(record)
+        except InputError as error:
+            raise InputError(f"{self._rec}: record {number} {error}") from None
         # not turned as EXIF says: nor does ImageRecordIter in training, and packing has done it
         image = decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None:
             raise InputError(f"{self._rec}: record {number} is not an image, or a damaged one")
-        if np.size(header.label) != 1:
-            raise InputError(f"{self._rec}: record {number} has {np.size(header.label)} labels instead of one")
-        label = np.ravel(header.label)[0]
         return number, label, preprocess(image, self._image_shape, self._preprocessing)
 
 

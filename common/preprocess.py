@@ -116,10 +116,16 @@ def preprocess(image: np.ndarray, data_shape=None, preprocessing=USUAL) -> np.nd
     _, height, width = data_shape or (3, preprocessing.crop, preprocessing.crop)
     cropped = resized_crop(image, preprocessing.resize_for(max(height, width)), height, width)
     data = np.empty((1, 3, height, width), np.float32)
-    for channel, plane in enumerate(reversed(cv2.split(cropped))):
-        np.subtract(plane, np.float32(preprocessing.mean[channel]), out=data[0, channel])
-        data[0, channel] /= np.float32(preprocessing.std[channel])
+    normalise(cropped, preprocessing.mean, preprocessing.std, data[0])
     return data
+
+
+def normalise(image: np.ndarray, mean, std, data: np.ndarray) -> None:
+    """uint8 (height, width, 3), BGR, to float32 (3, height, width), RGB, written to `data`."""
+    for channel, plane in enumerate(reversed(cv2.split(image))):
+        np.subtract(plane, np.float32(mean[channel]), out=data[channel])
+        if std[channel] != 1:
+            data[channel] /= np.float32(std[channel])
 
 
 def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.ndarray:

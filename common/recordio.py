@@ -50,21 +50,52 @@ def read_records(rec, at=0, head=None):
         if head:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         while at < size:
-            start, parts, kind = at, [], None
-            while kind not in (WHOLE, LAST):
-                framing = os.pread(file.fileno(), 8, at)
-                expected = (WHOLE, FIRST) if kind is None else (MIDDLE, LAST)
-                word, = struct.unpack("<4xI", framing) if len(framing) == 8 else (-1,)
-                kind, length = word >> 29, word & (1 << 29) - 1
-                padded = length + (-length % 4)
-                if framing[:4] != MAGIC or kind not in expected or at + 8 + padded > size:
-                    raise InputError(f"{rec}: damaged at byte {at}, after {number} records; copy or pack it again"
-                                     if at else f"{rec}: not a RecordIO file")
-                wanted = length if head is None else min(length, max(0, head - sum(map(len, parts)) - 4 * len(parts)))
-                parts.append(os.pread(file.fileno(), wanted, at + 8))
-                at += 8 + padded
-            yield start, MAGIC.join(parts)
-            number += 1
+            try:
+                payload, end = read_record(file.fileno(), size, at, head)
+            except ValueError:
+                raise InputError(f"{rec}: damaged at byte {at}, after {number} records; copy or pack it again"
+                                 if at else f"{rec}: not a RecordIO file") from None
+            yield at, payload
+            at, number = end, number + 1
+
+
+def read_record(descriptor, size, at, head=None) -> tuple:
+    """(payload, where the next record begins) of the record at byte `at` of an open file of `size` bytes; of the
+    payload no more than `head` bytes. Raises ValueError where there is none."""
+    parts, kind = [], None
+    while kind not in (WHOLE, LAST):
+        framing = os.pread(descriptor, 8, at)
+        expected = (WHOLE, FIRST) if kind is None else (MIDDLE, LAST)
+        word, = struct.unpack("<4xI", framing) if len(framing) == 8 else (-1,)
+        kind, length = word >> 29, word & (1 << 29) - 1
+        padded = length + (-length % 4)
+        if framing[:4] != MAGIC or kind not in expected or at + 8 + padded > size:
+            raise ValueError(f"cannot be read: there is none at byte {at}")
+        wanted = length if head is None else min(length, max(0, head - sum(map(len, parts)) - 4 * len(parts)))
+        parts.append(os.pread(descriptor, wanted, at + 8))
+        at += 8 + padded
+    return MAGIC.join(parts), at
+
+
+def unpack_image(payload: bytes) -> tuple:
+    """(label, encoded image) of a record with one label. Raises InputError, without a subject, for others."""
+    if len(payload) < IMAGE_HEADER.size:
+        raise InputError("is not one of images")
+    labels, label, *_ = IMAGE_HEADER.unpack_from(payload)
+    if labels > 1 or labels and len(payload) < IMAGE_HEADER.size + 4 * labels:
+        raise InputError(f"has {labels} labels instead of one")
+    if labels:
+        label, = struct.unpack_from("<f", payload, IMAGE_HEADER.size)
+    return label, payload[IMAGE_HEADER.size + 4 * labels:]
+
+
+def record_offsets(rec, idx="") -> np.ndarray:
+    """Where each record of a file begins, in its order: as the index says, or the file itself, which is then read
+    through."""
+    if not idx:
+        return np.fromiter((at for at, _ in read_records(rec, head=1)), np.int64)
+    with open(idx, encoding="ascii") as file:
+        return np.sort(np.fromiter((int(line.split("\t")[1]) for line in file), np.int64))
 
 
 def check_records(rec, idx="") -> tuple:
