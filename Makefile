@@ -6,6 +6,7 @@ VPY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NATIVE := native/build/libtvm_opencl.so
 FUSED := native/build/libbatchnorm_clip.so
+JPEG_BOX := native/build/libjpeg_box.so
 CONVERTERS := .venv-converters
 
 PRETRAINED ?= published-1_0
@@ -27,18 +28,18 @@ help:  ## list these targets
 	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses, MXNET=mxnet-cu117==1.9.1 a build of"
 	@echo "MXNet for GPUs in place of mxnet."
 
-setup: $(NATIVE) $(FUSED)  ## make .venv, install the pinned packages, build native/ (demo and test do it by themselves)
+setup: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## make .venv, install the pinned packages, build native/ (demo and test do it by themselves)
 
-demo: $(NATIVE) $(FUSED)  ## handwritten digits from RecordIO to a trained network to the top-5 on OpenCL
+demo: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## handwritten digits from RecordIO to a trained network to the top-5 on OpenCL
 	@PYTHON=$(VPY) tools/demo.sh
 
 pretrained: $(READY)  ## download the published 1.0 weights, or PRETRAINED="NAME NAME" of models/zoo.toml
 	@$(VPY) -m common.modelzoo fetch $(PRETRAINED)
 
-test: $(NATIVE) $(FUSED)  ## the tests
+test: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests
 	@$(VPY) -m pytest $(IN_PARALLEL)
 
-test-long: $(NATIVE) $(FUSED)  ## the long ones: whole matrices, fuzzing, kill loops
+test-long: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the long ones: whole matrices, fuzzing, kill loops
 	@$(VPY) -m pytest $(IN_PARALLEL) -m long
 
 test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (620 MB to download)
@@ -92,3 +93,7 @@ $(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/tvm/support
 $(FUSED): $(READY) native/Makefile native/batchnorm_clip.cc
 	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY) fused || \
 	  echo "make: without BatchNorm and clip in one: training on this processor will be slower"
+
+$(JPEG_BOX): $(READY) native/Makefile native/jpeg_box.cc
+	@$(MAKE) --no-print-directory -B -C native jpeg-box || \
+	  echo "make: without parts of JPEGs (apt-get install libjpeg-dev): training images will be read more slowly"

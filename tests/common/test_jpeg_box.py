@@ -1,0 +1,92 @@
+"""Parts of JPEGs, against the whole images."""
+import io
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from common import jpeg_box
+from common.find_mxnet import mx
+from common.jpeg_box import UPRIGHT, open_image
+from tests.archives import ycck
+
+
+def picture(height=97, width=131, seed=0):
+    noise = np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    return np.ascontiguousarray(cv2.GaussianBlur(noise, (0, 0), 1.5))
+
+
+def encoded(image, kind):
+    if kind in ("444", "422", "420", "440", "411"):
+        return simplejpeg.encode_jpeg(image, 90, "BGR", kind)
+    if kind == "grey":
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(image[..., :1]), 90, "GRAY")
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", progressive=True, quality=90)
+    return file.getvalue()
+
+
+@pytest.fixture(params=["library", "without"])
+def library(request, monkeypatch):
+    if request.param == "without":
+        monkeypatch.setattr(jpeg_box, "library", lambda: None)
+    elif jpeg_box.library() is None:
+        pytest.skip("native/jpeg_box.cc is not built: libjpeg-turbo's header is missing")
+    return request.param
+
+
+@pytest.mark.parametrize("kind", ["444", "422", "420", "440", "411", "grey", "progressive"])
+def test_a_part_is_that_of_the_whole_image_to_the_bit(library, kind):
+    rng = np.random.RandomState(1)
+    for height, width in ((97, 131), (64, 64), (9, 200), (1, 1)):
+        content = encoded(picture(height, width), kind)
+        whole = simplejpeg.decode_jpeg(content, "BGR")
+        *size, box = open_image(content)
+        assert tuple(size) == (height, width)
+        for _ in range(60):
+            rows, columns = rng.randint(1, height + 1), rng.randint(1, width + 1)
+            top, left = rng.randint(height - rows + 1), rng.randint(width - columns + 1)
+            assert (box(top, left, rows, columns) == whole[top:top + rows, left:left + columns]).all()
+
+
+def test_what_is_no_usual_jpeg_is_decoded_by_opencv(library):
+    image = picture()
+    for content in (cv2.imencode(".png", image)[1].tobytes(), ycck(image)):
+        *size, box = open_image(content)
+        assert (box(5, 6, 30, 20) == cv2.imdecode(np.frombuffer(content, np.uint8), UPRIGHT)[5:35, 6:26]).all()
+        assert size == [97, 131]
+
+
+def test_of_a_truncated_jpeg_there_is_what_image_record_iter_makes_of_it(library, tmp_path):
+    """Packing refuses such images, but im2rec.py does not."""
+    content = encoded(picture(), "420")[:-800]
+    writer = mx.recordio.MXRecordIO(str(tmp_path / "x.rec"), "w")
+    writer.write(mx.recordio.pack(mx.recordio.IRHeader(0, 0.0, 0, 0), content))
+    writer.close()
+    images = mx.io.ImageRecordIter(path_imgrec=str(tmp_path / "x.rec"), data_shape=(3, 97, 131), batch_size=1)
+    whole = next(images).data[0].asnumpy()[0].transpose(1, 2, 0)[..., ::-1]
+    *_, box = open_image(content)
+    assert (box(20, 6, 40, 20) == whole[20:60, 6:26]).all()  # libjpeg's versions fill the rest differently
+    assert box(60, 6, 37, 20).shape == (37, 20, 3)
+
+
+def test_what_is_not_an_image(library):
+    for content in (b"", b"x" * 100, b"\xff\xd8"):
+        opened = open_image(content)
+        assert opened is None or opened[2](0, 0, 1, 1) is None
+
+
+def test_a_rectangle_that_is_not_in_the_image_is_refused():
+    if (native := jpeg_box.library()) is None:
+        pytest.skip("not built")
+    content, pixels = encoded(picture(), "420"), np.zeros((200, 200, 3), np.uint8)
+    for rectangle in ((0, 0, 98, 10), (0, 0, 10, 132), (97, 0, 1, 1), (2**32 - 1, 0, 2, 1), (0, 0, 0, 1)):
+        assert native.decode_box(content, len(content), *rectangle, pixels.ctypes.data)
+    assert not pixels.any()
+
+
+def test_a_library_that_cannot_be_loaded_is_done_without(tmp_path):
+    (tmp_path / "x.so").write_text("no library")
+    assert jpeg_box.library(tmp_path / "x.so") is None and jpeg_box.library(tmp_path / "none.so") is None
