@@ -36,6 +36,7 @@ def main(arguments=None):
     from common.distributed import Workers
     from common.fit import Run
     from common.plan import Plan
+    from common.preprocess import one_opencv_thread
     from common.recipe import resolve
     from common.run_summary import run_summary
     from common.training_state import newest_state
@@ -72,10 +73,11 @@ def main(arguments=None):
     run = Run(args, plan, network, devices, workers, state)
     for line in run_summary(args, plan, network, resolve(parser, {})):
         logging.info(line)
-    if args.test_io:
-        run.measure_input()
-    else:
-        run.train()
+    with one_opencv_thread():
+        if args.test_io:
+            run.measure_input()
+        else:
+            run.train()
 
 
 if __name__ == "__main__":

@@ -1,25 +1,22 @@
-"""Images for training and evaluation: ImageRecordIter over RecordIO, or synthetic ones to measure speed."""
+"""Images for training and evaluation from RecordIO, or synthetic ones to measure speed."""
 import argparse
-import os
-import time
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from common.arguments import amount, not_negative, positive, switch
+from common.augmentation import Augmentation
 from common.dataset import describe
-from common.errors import InputError, last_line
-from common.evaluation_data import EvaluationIter, check_labels
+from common.errors import InputError
+from common.evaluation_data import EvaluationIter
 from common.find_mxnet import mx
+from common.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
 from common.preprocessing_file import Preprocessing
 from common.preprocessing_options import add_preprocessing_args, preprocessing_of
 from common.recordio import check_records
+from common.training_images import TrainingImages, epoch_order, offsets_of
 
 BENCHMARK_BATCHES = 50
-# ImageRecordIter with seed_aug, without which several threads give other images each time, augments the images at the
-# same place of all its batches alike: small batches are read many at a time
-IMAGES_AT_A_TIME = 256
 SHORT_SIDE = 480  # of packed images where nothing tells, for crops of 224
 
 # MXNet refuses them together with random_resized_crop, which takes their place
@@ -65,6 +62,8 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
     data.add_argument("--data-val", help="RecordIO file of the validation images; none: no validation")
     add_image_args(data, "--pretrained-model")
+    data.add_argument("--data-backend", choices=tuple(BACKENDS), default="opencv", help="what reads and augments the "
+                      "training images: OpenCV in threads, or MXNet's ImageRecordIter, which is slower")
     data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
     data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "
                       "that dataset.json or the index lists)")
@@ -78,53 +77,6 @@ def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("augmentation of the training images")
     for flag, _, kind, default, text in AUGMENTATION:
         group.add_argument(f"--{flag}", type=kind, default=default, help=text)
-
-
-class TrainingIter(mx.io.DataIter):
-    """`batches` batches of `batch_size`, cut from the larger ones of `images`, which reads `source`, from its beginning
-    again where it ends; what is wrong with one of them is an InputError. A batch holds until the next one is asked for.
-
-    `to_its_end`: read on after the last batch. ImageRecordIter never frees the batch it gave last, but at its end.
-    """
-
-    def __init__(self, images, batches, batch_size, num_classes, source, to_its_end):
-        super().__init__(batch_size)
-        self._images, self._left, self._num_classes, self._source = images, batches, num_classes, source
-        self._to_its_end = to_its_end
-        self._read, self._next = None, images.batch_size
-        self.provide_data, self.provide_label = ([mx.io.DataDesc(desc.name, (batch_size, *desc.shape[1:]))
-                                                  for desc in descs]
-                                                 for descs in (images.provide_data, images.provide_label))
-
-    def next(self):
-        if not self._left:
-            with suppress(mx.base.MXNetError):
-                while self._to_its_end:
-                    self._images.next()
-            raise StopIteration
-        self._left -= 1
-        if self._next == self._images.batch_size:
-            with reading(self._source):
-                try:
-                    self._read = self._images.next()
-                except StopIteration:
-                    self._images.reset()
-                    self._read = self._images.next()
-            self._next = 0
-            check_labels(self._read.label[0].asnumpy(), self._num_classes, self._source)
-        part = slice(self._next, self._next + self.batch_size)
-        self._next += self.batch_size
-        return mx.io.DataBatch([self._read.data[0][part]], [self._read.label[0][part]], pad=0)
-
-
-@contextmanager
-def reading(source):
-    """Within this block an error of MXNet's is an InputError that names the file it reads."""
-    try:
-        yield
-    except mx.base.MXNetError as error:
-        raise InputError(f"{source}: MXNet cannot read an image, or not with these options: {last_line(error)}") \
-            from None
 
 
 class SyntheticIter(mx.io.DataIter):
@@ -184,37 +136,41 @@ def batches_in_epoch(images: TrainingSet, batch_size: int, workers=1) -> int:
     return images.examples // (batch_size * workers)
 
 
-def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1):
-    """Iterator over this worker's batches of an epoch: the images, their order and augmentation are those of
-    (--seed, epoch, rank), on any machine with as many decoding threads."""
+def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1, first=0):
+    """Iterator over this worker's batches of an epoch, from number `first` on: the images, their order and augmentation
+    are those of (--seed, epoch, rank); with --data-backend mxnet on any machine with as many decoding threads."""
+    return BACKENDS[args.data_backend](args, images, epoch, rank, workers, first)
+
+
+def _opencv_iter(args, images, epoch, rank, workers, first):
+    offsets = offsets_of(images.rec, images.idx)
+    augmentation = Augmentation(*args.image_shape[1:], pad=args.pad_size, fill_value=args.fill_value,
+                                **augmentation_options(args, images.short_side))
+    augmentation.check()
+    wanted = batches_in_epoch(images, args.batch_size, workers) * args.batch_size * workers
+    numbers = epoch_order(len(offsets), wanted, args.seed, epoch)[rank::workers]
+    return TrainingImages(images.rec, offsets, numbers, args.batch_size, augmentation, args.rgb_mean, args.rgb_std,
+                          args.num_classes, args.data_nthreads, (args.seed, epoch, rank), first)
+
+
+def _mxnet_iter(args, images, epoch, rank, workers, first):
     seed = int(np.random.SeedSequence([args.seed, epoch, rank]).generate_state(1)[0] >> 1)
     batches = batches_in_epoch(images, args.batch_size, workers)
-    in_part = (images.records or images.examples) // (args.batch_size * workers)
-    at_a_time = max(min(IMAGES_AT_A_TIME // args.batch_size, batches, in_part), 1) * args.batch_size
+    at_a_time = images_at_a_time(args.batch_size, batches, (images.records or images.examples) // workers)
+    # an epoch leaves out less than a batch of each worker, unless it is to have fewer images than there are
+    near_its_end = (images.records or images.examples) <= 1.5 * images.examples
     with reading(images.rec):
-        records = _image_record_iter(
+        records = image_record_iter(
             path_imgrec=images.rec, path_imgidx=images.idx, shuffle=True, seed=seed, seed_aug=seed,
             data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=at_a_time,
             preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
             prefetch_buffer=1,  # more of them would not be freed
-            num_parts=workers, part_index=rank, **augmentation(args, images.short_side),
+            num_parts=workers, part_index=rank, **augmentation_options(args, images.short_side),
             **dict(zip(("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b"), (*args.rgb_mean, *args.rgb_std))))
-    # an epoch leaves out less than a batch of each worker, unless it is to have fewer images than there are
-    near_its_end = (images.records or images.examples) <= 1.5 * images.examples
-    return TrainingIter(records, batches, args.batch_size, args.num_classes, images.rec, near_its_end)
+    return CutBatches(records, batches, args.batch_size, args.num_classes, images.rec, near_its_end, first)
 
 
-def _image_record_iter(**options):
-    """ImageRecordIter, which looks at every file beside the records, and fails where one is renamed meanwhile, as
-    another worker's checkpoint is: it is then made again."""
-    for _ in range(20):
-        try:
-            return mx.io.ImageRecordIter(**options)
-        except mx.base.MXNetError as error:
-            if "GetPathInfo" not in str(error) or not os.path.exists(options["path_imgrec"]):
-                raise
-            time.sleep(0.05)
-    return mx.io.ImageRecordIter(**options)
+BACKENDS = {"opencv": _opencv_iter, "mxnet": _mxnet_iter}
 
 
 def synthetic_iter(args):
@@ -222,7 +178,7 @@ def synthetic_iter(args):
     return SyntheticIter(args.num_classes, (args.batch_size, *args.image_shape), BENCHMARK_BATCHES)
 
 
-def augmentation(args, short_side=None) -> dict:
+def augmentation_options(args, short_side=None) -> dict:
     """ImageRecordIter's options for the augmentation that `args` ask for, of images packed with that shorter side."""
     options = {option: getattr(args, flag.replace("-", "_")) for flag, option, *_ in AUGMENTATION}
     if options["min_random_scale"] is None:  # a crop then sees at least what it sees in evaluation

@@ -47,8 +47,8 @@ class Run:
         check_model_prefix(args)
         check_optimizer(plan.recipe.settings(args, 0))
         # what else the images of an epoch depend on
-        self.pipeline = {"examples": plan.images.examples, "workers": workers.count,
-                         "data_nthreads": args.data_nthreads}
+        self.pipeline = {"examples": plan.images.examples, "workers": workers.count, "data_backend": args.data_backend,
+                         **({"data_nthreads": args.data_nthreads} if args.data_backend == "mxnet" else {})}
         self.state = resume(args, plan, network, state, self.pipeline) if state else begin(args, plan, network)
         if len({tuple(position) for position in workers.gather(self.state.position).tolist()}) > 1:
             raise InputError("--model-prefix: the workers see different checkpoints; put it on storage that all share")
@@ -151,10 +151,10 @@ class Run:
         """The batches of an epoch from number `first` on."""
         if self.args.benchmark:
             return synthetic_iter(settings)
-        images = training_iter(settings, self.plan.images, epoch, self.workers.rank, self.workers.count)
-        if first:
-            logging.info("Reading over %d batches of epoch %d, which are done", first, epoch)
-        for _ in range(first):
+        images = training_iter(settings, self.plan.images, epoch, self.workers.rank, self.workers.count, first)
+        if images.to_read_over:
+            logging.info("Reading over %d batches of epoch %d, which are done", images.to_read_over, epoch)
+        for _ in range(images.to_read_over):
             images.next()
             if self.stop.wish and self.workers.count == 1:
                 raise Stopped(self.stop.wish, f"stopped by {_name(self.stop.wish)} before it went on; {self._last()}")

@@ -2,7 +2,7 @@
 import json
 import math
 
-from common.data import augmentation
+from common.data import augmentation_options
 from common.learning_rate import scaled_rates
 from common.optimizer import MOMENTUM_OPTIMIZERS
 from common.pretrained import listed
@@ -76,7 +76,7 @@ def stages_table(args, plan) -> list:
     for i, stage in enumerate(plan.recipe.stages):
         first = plan.recipe.first_epoch(i)
         batch = str(stage["batch_size"]) + (f" x {plan.workers}" if plan.workers > 1 else "")
-        options = augmentation(plan.recipe.settings(args, i), plan.images.short_side)
+        options = augmentation_options(plan.recipe.settings(args, i), plan.images.short_side)
         scale = f"{options['min_random_scale']:g}-{options['max_random_scale']:g}" if "min_random_scale" in options \
             else f"area {options['min_random_area']:g}-{options['max_random_area']:g}"
         rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{plan.batches[i]:,}",

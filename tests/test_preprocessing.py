@@ -204,7 +204,7 @@ def test_fine_tuning_to_other_classes_resumes_without_the_checkpoint(packed, con
 
 
 def test_a_run_that_goes_on_otherwise_says_so(packed, tiny, tmp_path, capfd):
-    command = ["--multiplier", "0.1", "--num-classes", "2", "--image-shape", "3,32,32"]
+    command = ["--multiplier", "0.1", "--num-classes", "2", "--image-shape", "3,32,32", "--lr", "0.01"]
     train(packed, tmp_path / "y", *command, "--num-epochs", "1")
     assert load_preprocessing(tmp_path / "y") == Preprocessing(37, 32)
     capfd.readouterr()

@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from common.data import AUGMENTATION, augmentation, batches_in_epoch, evaluation_iter, training_iter, training_set
+from common.data import (
+    AUGMENTATION,
+    BACKENDS,
+    augmentation_options,
+    batches_in_epoch,
+    evaluation_iter,
+    training_iter,
+    training_set,
+)
 from common.dataset import describe
 from common.errors import InputError
 from common.find_mxnet import mx
@@ -24,7 +32,7 @@ def options(prefix, **changes):
     return argparse.Namespace(**{**augmentation, **USUAL, **dict(
         data_train=f"{prefix}.rec", data_train_idx="", data_val=f"{prefix}.rec", data_val_idx="",
         image_shape=(3, 48, 48), num_classes=2, num_examples=None, data_nthreads=2, batch_size=10, pad_size=0,
-        fill_value=127, benchmark=0, seed=0), **changes})
+        fill_value=127, benchmark=0, seed=0, data_backend="opencv"), **changes})
 
 
 def training_images(args, **worker):
@@ -35,6 +43,11 @@ def image_record_iter(prefix, shape, std=(1, 1, 1), **options):
     """MXNet's own iterator with the mean subtracted; in order and as packed unless `options` say otherwise."""
     return mx.io.ImageRecordIter(path_imgrec=f"{prefix}.rec", data_shape=shape, verbose=False, mean_r=123.68,
                                  mean_g=116.78, mean_b=103.94, std_r=std[0], std_g=std[1], std_b=std[2], **options)
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request):
+    return request.param
 
 
 def records(prefix):
@@ -130,11 +143,13 @@ def test_evaluation_names_where_the_records_stop(packed, tmp_path):
         list(evaluation_iter(options(tmp_path / "x"), 2))
 
 
-def test_training_reports_an_image_that_it_cannot_read(packed, tmp_path):
+@pytest.mark.parametrize(("name", "message"), [("mxnet", "MXNet cannot read an image"),
+                                               ("opencv", "record 7 is not an image, or a damaged one")])
+def test_training_reports_an_image_that_it_cannot_read(packed, tmp_path, name, message):
     damaged(packed, tmp_path / "x.rec", 7, lambda content: content[:24] + b"x" * (len(content) - 24))
-    with pytest.raises(InputError, match="MXNet cannot read an image") as error:
-        list(training_images(options(tmp_path / "x", num_examples=103)))
-    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=message) as error:
+        list(training_images(options(tmp_path / "x", num_examples=103, batch_size=103, data_backend=name)))
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"{tmp_path}/x.rec: ")
 
 
 @pytest.mark.parametrize("batch_size", [1, 10, 103, 1000])
@@ -146,10 +161,10 @@ def test_evaluation_counts_every_image_once_in_every_pass(packed, batch_size):
         assert labels.tolist() == [0] * 52 + [1] * 51
 
 
-def test_every_epoch_of_training_has_the_same_number_of_batches(packed):
+def test_every_epoch_of_training_has_the_same_number_of_batches(packed, backend):
     assert batches_in_epoch(training_set(options(packed)), 10) == 10
     for epoch in range(3):
-        images = training_images(options(packed), epoch=epoch)
+        images = training_images(options(packed, data_backend=backend), epoch=epoch)
         assert [batch.data[0].shape for batch in images] == [(10, 3, 48, 48)] * 10
 
 
@@ -175,9 +190,10 @@ def gradient(tmp_path_factory):
 NO_COLOUR = dict(max_random_h=0, max_random_s=0, max_random_l=0, batch_size=100)
 
 
-def test_training_scales_crops_and_mirrors_at_random(gradient):
-    """Over 6 epochs, 1200 different augmentations: each is met twice in an epoch of 400 images."""
-    epochs = [measured(training_images(options(gradient, **NO_COLOUR), epoch=epoch)) for epoch in range(6)]
+def test_training_scales_crops_and_mirrors_at_random(gradient, backend):
+    """Over 6 epochs; ImageRecordIter's 1200 augmentations are each met twice in an epoch of 400 images."""
+    args = options(gradient, data_backend=backend, **NO_COLOUR)
+    epochs = [measured(training_images(args, epoch=epoch)) for epoch in range(6)]
     scales, offsets = (np.concatenate(arrays) for arrays in zip(*epochs))
     mirrored = scales < 0
     scales = np.abs(scales)
@@ -190,12 +206,12 @@ def test_training_scales_crops_and_mirrors_at_random(gradient):
     assert len({round(float(scale), 3) for scale in epochs[0][0]}) > 150
 
 
-def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient):
-    images = training_images(options(gradient, max_random_scale=0.535, random_mirror=0, **NO_COLOUR))
+def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient, backend):
+    plain = dict(data_backend=backend, random_mirror=0, **NO_COLOUR)
+    images = training_images(options(gradient, max_random_scale=0.535, **plain))
     scales, offsets = measured(images)
     assert 0.52 < scales.min() <= scales.max() < 0.55
-    images = training_images(options(gradient, min_random_scale=0.6, max_random_scale=0.6, random_crop=0,
-                                      random_mirror=0, **NO_COLOUR))
+    images = training_images(options(gradient, min_random_scale=0.6, max_random_scale=0.6, random_crop=0, **plain))
     scales, offsets = measured(images)
     assert np.ptp(scales) < 1e-3 and np.ptp(offsets) < 0.1      # nothing is left to chance
     assert scales[0] == pytest.approx(0.6, abs=0.01)
@@ -205,7 +221,7 @@ def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient):
 def test_files_that_come_and_go_beside_the_records(packed, tmp_path):
     """As checkpoints do; ImageRecordIter looks at each of them."""
     shutil.copytree(packed.parent, tmp_path / "x")
-    args = options(tmp_path / "x" / "val")
+    args = options(tmp_path / "x" / "val", data_backend="mxnet")
     images, over = training_set(args), threading.Event()
 
     def write():
@@ -230,7 +246,7 @@ from tests.common.test_images import options, training_iter, training_set
 def megabytes():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2 ** 20
-args = options(sys.argv[1], image_shape=(3, 128, 128), batch_size=50)
+args = options(sys.argv[1], data_backend=sys.argv[2], image_shape=(3, 128, 128), batch_size=50)
 images, sizes = training_set(args), []
 for epoch in range(16):
     assert sum(1 for _ in training_iter(args, images, epoch)) == 2
@@ -239,45 +255,48 @@ print(sizes[-1] - sizes[5])
 """
 
 
-def test_epochs_do_not_pile_up_memory(packed):
+def test_epochs_do_not_pile_up_memory(packed, backend):
     """ImageRecordIter leaks: here 100 images of 128 pixels, 20 MB, each epoch. In a process of its own, since what
     other tests have left behind is freed, or not, at any time."""
-    process = subprocess.run([sys.executable, "-c", EPOCHS, packed], cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", EPOCHS, packed, backend], cwd=ROOT, capture_output=True, text=True)
     assert float(process.stdout) < 60, process.stderr  # 200 with the leak
 
 
-def test_random_resized_crop_takes_the_place_of_scale_and_crop(packed):
-    images = training_images(options(packed, random_resized_crop=1, min_random_area=0.3))
+def test_random_resized_crop_takes_the_place_of_scale_and_crop(packed, backend):
+    images = training_images(options(packed, data_backend=backend, random_resized_crop=1, min_random_area=0.3))
     assert next(images).data[0].shape == (10, 3, 48, 48)
 
 
-def test_random_resized_crop_has_the_aspect_ratios_that_are_asked_for(gradient):
+def test_random_resized_crop_has_the_aspect_ratios_that_are_asked_for(gradient, backend):
     def scales(**ratios):
-        images = training_images(options(gradient, random_resized_crop=1, random_mirror=0, min_random_area=0.25,
-                                          max_random_area=0.25, **ratios, **NO_COLOUR))
+        images = training_images(options(gradient, data_backend=backend, random_resized_crop=1, random_mirror=0,
+                                          min_random_area=0.25, max_random_area=0.25, **ratios, **NO_COLOUR))
         return measured(images)[0]
     assert np.ptp(scales()) < 0.05                                                          # squares of one size
     assert np.ptp(scales(min_random_aspect_ratio=0.5, max_random_aspect_ratio=2.0)) > 0.3
 
 
-def test_workers_have_parts_of_their_own_and_equal_numbers_of_batches(packed):
+def test_workers_have_parts_of_their_own_and_equal_numbers_of_batches(packed, backend):
     plain = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0)
     seen = []
     for rank in (0, 1):
         assert batches_in_epoch(training_set(options(packed)), 10, 2) == 5
-        images = training_images(options(packed, **plain), rank=rank, workers=2)
+        images = training_images(options(packed, data_backend=backend, **plain), rank=rank, workers=2)
         seen.append({image.tobytes() for batch in images for image in batch.data[0].asnumpy()})
     assert len(seen[0]) == len(seen[1]) == 50 and not seen[0] & seen[1]
 
 
-def test_a_seed_gives_the_same_training_images(packed):
+def test_a_seed_gives_the_same_training_images(packed, backend):
     def batches(seed, epoch):
-        return np.stack([batch.data[0].asnumpy() for batch in training_images(options(packed, seed=seed), epoch=epoch)])
+        args = options(packed, data_backend=backend, seed=seed)
+        return np.stack([batch.data[0].asnumpy() for batch in training_images(args, epoch=epoch)])
     first = batches(3, 0)
     assert (first == batches(3, 0)).all() and (first != batches(4, 0)).any() and (first != batches(3, 1)).any()
 
 
-@pytest.mark.parametrize("make", [training_images, lambda args: evaluation_iter(args, 1)])
+@pytest.mark.parametrize("make", [
+    training_images, lambda args: training_images(argparse.Namespace(**{**vars(args), "data_backend": "mxnet"})),
+    lambda args: evaluation_iter(args, 1)])
 def test_labels_outside_the_classes_are_refused(packed, make):
     images = make(options(packed, num_classes=1))
     with pytest.raises(InputError, match="label 1, but the network's classes are 0 to 0"):
@@ -311,14 +330,15 @@ def test_training_reads_the_scale_and_the_number_of_images_from_the_description(
     """The shorter side that was packed is 80 pixels; a crop of 48 sees what one of 224 sees of 256."""
     args = options(packed, batch_size=103, max_random_h=0, random_crop=0)
     assert describe(args.data_train) == (80, 103)
-    assert augmentation(args, 80)["min_random_scale"] == round(55 / 80, 3)
-    assert augmentation(args, 480)["min_random_scale"] == round(55 / 480, 3)
-    assert augmentation(options(packed, image_shape=(3, 224, 224)), 480)["min_random_scale"] == 0.533
-    assert augmentation(args, 40)["min_random_scale"] == 1.0 and augmentation(args)["min_random_scale"] == 0.533
-    assert augmentation(options(packed, min_random_scale=0.7), 80)["min_random_scale"] == 0.7
+    assert augmentation_options(args, 80)["min_random_scale"] == round(55 / 80, 3)
+    assert augmentation_options(args, 480)["min_random_scale"] == round(55 / 480, 3)
+    assert augmentation_options(options(packed, image_shape=(3, 224, 224)), 480)["min_random_scale"] == 0.533
+    assert augmentation_options(args, 40)["min_random_scale"] == 1.0
+    assert augmentation_options(args)["min_random_scale"] == 0.533
+    assert augmentation_options(options(packed, min_random_scale=0.7), 80)["min_random_scale"] == 0.7
     narrow = options(packed, crop_ratio=0.75)
-    assert augmentation(narrow, 80)["min_random_scale"] == 64 / 80
-    assert augmentation(narrow)["min_random_scale"] == round(299 / 480, 3)
+    assert augmentation_options(narrow, 80)["min_random_scale"] == 64 / 80
+    assert augmentation_options(narrow)["min_random_scale"] == round(299 / 480, 3)
 
     shutil.copytree(packed.parent, tmp_path / "x")
     lines = (tmp_path / "x" / "val.idx").read_text().splitlines()

@@ -1,0 +1,80 @@
+"""ImageRecordIter, MXNet's own reader of training images, made exact for a seed, and bounded in memory."""
+import os
+import time
+from contextlib import contextmanager, suppress
+
+from common.errors import InputError, last_line
+from common.evaluation_data import check_labels
+from common.find_mxnet import mx
+
+# with seed_aug, without which several threads give other images each time, it augments the images at the same place of
+# all its batches alike: small batches are read many at a time
+IMAGES_AT_A_TIME = 256
+
+
+def images_at_a_time(batch_size, batches, images) -> int:
+    """The size of the batches that batches of `batch_size` are cut from, of which an epoch has `batches`; `images`:
+    those there are."""
+    return max(min(IMAGES_AT_A_TIME // batch_size, batches, images // batch_size), 1) * batch_size
+
+
+def image_record_iter(**options):
+    """ImageRecordIter, which looks at every file beside the records, and fails where one is renamed meanwhile, as
+    another worker's checkpoint is: it is then made again."""
+    for _ in range(20):
+        try:
+            return mx.io.ImageRecordIter(**options)
+        except mx.base.MXNetError as error:
+            if "GetPathInfo" not in str(error) or not os.path.exists(options["path_imgrec"]):
+                raise
+            time.sleep(0.05)
+    return mx.io.ImageRecordIter(**options)
+
+
+class CutBatches(mx.io.DataIter):
+    """`batches` batches of `batch_size`, cut from the larger ones of `images`, which reads `source`, from its beginning
+    again where it ends; what is wrong with one of them is an InputError. A batch holds until the next one is asked for.
+    The `to_read_over` first ones are not wanted, but can only be read.
+
+    `to_its_end`: read on after the last batch. ImageRecordIter never frees the batch it gave last, but at its end.
+    """
+
+    def __init__(self, images, batches, batch_size, num_classes, source, to_its_end, to_read_over=0):
+        super().__init__(batch_size)
+        self.to_read_over = to_read_over
+        self._images, self._left, self._num_classes, self._source = images, batches, num_classes, source
+        self._to_its_end = to_its_end
+        self._read, self._next = None, images.batch_size
+        self.provide_data, self.provide_label = ([mx.io.DataDesc(desc.name, (batch_size, *desc.shape[1:]))
+                                                  for desc in descs]
+                                                 for descs in (images.provide_data, images.provide_label))
+
+    def next(self):
+        if not self._left:
+            with suppress(mx.base.MXNetError):
+                while self._to_its_end:
+                    self._images.next()
+            raise StopIteration
+        self._left -= 1
+        if self._next == self._images.batch_size:
+            with reading(self._source):
+                try:
+                    self._read = self._images.next()
+                except StopIteration:
+                    self._images.reset()
+                    self._read = self._images.next()
+            self._next = 0
+            check_labels(self._read.label[0].asnumpy(), self._num_classes, self._source)
+        part = slice(self._next, self._next + self.batch_size)
+        self._next += self.batch_size
+        return mx.io.DataBatch([self._read.data[0][part]], [self._read.label[0][part]], pad=0)
+
+
+@contextmanager
+def reading(source):
+    """Within this block an error of MXNet's is an InputError that names the file it reads."""
+    try:
+        yield
+    except mx.base.MXNetError as error:
+        raise InputError(f"{source}: MXNet cannot read an image, or not with these options: {last_line(error)}") \
+            from None

@@ -1,0 +1,99 @@
+"""Training images from RecordIO by simplejpeg, libjpeg-turbo and OpenCV, in threads: several times as fast as
+ImageRecordIter, and each image is augmented for itself."""
+import ctypes
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+
+from common.augmentation import DRAWS, Augmentation
+from common.errors import InputError
+from common.evaluation_data import check_labels
+from common.find_mxnet import mx
+from common.jpeg_box import open_image
+from common.preprocess import normalise
+from common.recordio import read_record, record_offsets, unpack_image
+
+IMAGES_OF_A_TASK = 8
+offsets_of = lru_cache(maxsize=2)(record_offsets)
+
+
+def epoch_order(records: int, wanted: int, seed: int, epoch: int) -> np.ndarray:
+    """Numbers of the `wanted` records of an epoch of all workers, in random order; none again before all were."""
+    passes = range(-(-wanted // records))
+    return np.concatenate([np.random.default_rng((seed, epoch, again)).permutation(records)
+                           for again in passes])[:wanted]
+
+
+class TrainingImages(mx.io.DataIter):
+    """Batches of the records `numbers` of `rec`, of which `offsets` says where each begins: random crops, float32
+    (batch_size, 3, height, width), RGB, less `mean`, over `std`.
+
+    Batch b, counted from 0 in the epoch, draws from np.random.default_rng((*key, b)): neither the number of threads nor
+    the batch an epoch is entered at, `first`, changes an image. `threads` of them prepare the next batches; at most
+    `ahead` + 1 are in memory. Raises InputError at the record that is not an image of one of the classes.
+    """
+
+    to_read_over = 0
+
+    def __init__(self, rec, offsets, numbers, batch_size, augmentation: Augmentation, mean, std, num_classes, threads,
+                 key, first=0):
+        super().__init__(batch_size)
+        self._rec, self._offsets, self._numbers = rec, offsets, numbers.reshape(-1, batch_size)
+        self._augmentation, self._mean, self._std = augmentation, mean, std
+        self._num_classes, self._key = num_classes, key
+        shape = (batch_size, 3, augmentation.height, augmentation.width)
+        self.provide_data = [mx.io.DataDesc("data", shape)]
+        self.provide_label = [mx.io.DataDesc("softmax_label", (batch_size,))]
+        self._file = open(rec, "rb", buffering=0)  # noqa: SIM115 - it is read as long as this lives
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._pool = ThreadPoolExecutor(threads)
+        self.ahead = 1 + -(-2 * threads * IMAGES_OF_A_TASK // batch_size)  # two tasks for each thread wait
+        self._batches, self._begun = iter(range(first, len(self._numbers))), deque()
+
+    def next(self):
+        while len(self._begun) < self.ahead and (batch := next(self._batches, None)) is not None:
+            self._begun.append(self._begin(batch))
+        if not self._begun:
+            self._pool.shutdown()
+            raise StopIteration
+        (data, labels), tasks = self._begun.popleft()
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            self._pool.shutdown(cancel_futures=True)
+            raise
+        check_labels(_memory(labels), self._num_classes, self._rec)
+        return mx.io.DataBatch([data], [labels], pad=0)
+
+    def _begin(self, batch):
+        """((data, labels), tasks that write them) of a batch."""
+        arrays = [mx.nd.empty(desc.shape) for desc in (*self.provide_data, *self.provide_label)]
+        data, labels = map(_memory, arrays)
+        draws = np.random.default_rng((*self._key, batch)).random((self.batch_size, DRAWS))
+        return arrays, [
+            self._pool.submit(self._prepare, self._numbers[batch, part], draws[part], data[part], labels[part])
+            for part in (slice(at, at + IMAGES_OF_A_TASK) for at in range(0, self.batch_size, IMAGES_OF_A_TASK))]
+
+    def _prepare(self, numbers, draws, data, labels):
+        for i, number in enumerate(numbers.tolist()):
+            try:
+                record, _ = read_record(self._file.fileno(), self._size, int(self._offsets[number]))
+                labels[i], content = unpack_image(record)
+                image = open_image(content)
+                crop = self._augmentation(image, iter(draws[i].tolist()).__next__) if image else None
+                if crop is None:
+                    raise InputError("is not an image, or a damaged one")
+            except ValueError as error:  # InputError among them
+                raise InputError(f"{self._rec}: record {number} {error}") from None
+            normalise(crop, self._mean, self._std, data[i])
+
+
+def _memory(array) -> np.ndarray:
+    """The memory of an NDArray of float32, of the processor, as long as that lives."""
+    pointer = ctypes.POINTER(ctypes.c_float)()
+    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    return np.ctypeslib.as_array(pointer, array.shape)

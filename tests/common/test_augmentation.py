@@ -1,0 +1,180 @@
+"""The random crops against ImageRecordIter's: equal pixels where nothing is left to chance, equal distributions
+elsewhere."""
+import random
+
+import cv2
+import numpy as np
+import pytest
+import scipy.stats
+
+from common.augmentation import DRAWS, Augmentation, change_hls
+from common.errors import InputError
+from common.find_mxnet import mx
+from common.jpeg_box import open_image
+
+SHAPE = (48, 40)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """(record file, its encoded images): 8 of several sizes, of smooth colours."""
+    rec = str(tmp_path_factory.mktemp("images") / "x.rec")
+    writer, contents = mx.recordio.MXRecordIO(rec, "w"), []
+    for i, (height, width) in enumerate([(80, 107), (107, 80), (80, 80), (81, 143), (95, 60), (64, 64), (60, 200),
+                                         (90, 121)]):
+        noise = np.random.RandomState(i).randint(0, 256, (height, width, 3)).astype(np.float32)
+        smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+        smooth = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        record = mx.recordio.pack_img(mx.recordio.IRHeader(0, 0.0, i, 0), smooth, 95, ".jpg")
+        writer.write(record)
+        contents.append(mx.recordio.unpack(record)[1])
+    writer.close()
+    return rec, contents
+
+
+def of_mxnet(rec, count, shape=SHAPE, seed=0, **options):
+    images = mx.io.ImageRecordIter(path_imgrec=rec, data_shape=(3, *shape), batch_size=count, verbose=False,
+                                   preprocess_threads=1, seed=seed, seed_aug=seed, **options)
+    return next(images).data[0].asnumpy().transpose(0, 2, 3, 1)[..., ::-1]
+
+
+def of_ours(contents, shape=SHAPE, seed=0, **options):
+    augmentation = Augmentation(*shape, **options)
+    augmentation.check()
+    draw = random.Random(seed).random
+    return np.stack([augmentation(open_image(content), draw) for content in contents]).astype(np.float32)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"min_random_scale": 0.85, "max_random_scale": 0.85}, {"min_random_scale": 0.533, "max_random_scale": 0.533},
+    {"min_random_scale": 1.7, "max_random_scale": 1.7},
+    {"min_random_scale": 0.3, "max_random_scale": 0.3},                       # too small, and enlarged
+    {"pad": 30, "fill_value": 100}, {"pad": 5, "fill_value": 7, "min_random_scale": 0.6, "max_random_scale": 0.6},
+    {"pad": 200, "fill_value": 100, "shape": (400, 420)},
+    {"min_aspect_ratio": 1.3, "max_aspect_ratio": 1.3}, {"min_crop_size": 55, "max_crop_size": 55},
+    {"min_crop_size": 58, "max_crop_size": 58, "min_random_scale": 1.1, "max_random_scale": 1.1},
+    {"random_resized_crop": 1}, {"random_resized_crop": 1, "min_random_area": 1.3, "max_random_area": 1.3},
+])
+def test_without_chance_the_pixels_are_those_of_image_record_iter(images, options):
+    rec, contents = images
+    theirs, ours = of_mxnet(rec, len(contents), **options), of_ours(contents, **options)
+    # OpenCV places pixels in steps of 1 / 32; where a place falls between two, its versions may differ
+    difference = np.abs(theirs - ours)
+    assert (difference > 0).mean() < 0.01 and difference.max() <= 8, options
+
+
+@pytest.mark.parametrize(("option", "most", "arguments"), [
+    ("random_h", 36, lambda change: (change, 0, 0)), ("random_l", 50, lambda change: (0, change, 0)),
+    ("random_s", 50, lambda change: (0, 0, change))])
+def test_colours_change_as_those_of_image_record_iter_and_as_often(images, option, most, arguments):
+    """Each of its crops is one of ours for some change of hue, lightness or saturation, but for the rounding of
+    OpenCV's versions; the changes that both find have one distribution."""
+    rec, contents = images
+    plain = of_ours(contents[2:3])[0].astype(np.uint8)
+    ours_of = []
+    for change in range(-most, most + 1):
+        ours_of.append(plain.copy())
+        change_hls(ours_of[-1], *arguments(change))
+    ours_of = np.stack(ours_of).astype(np.float32)
+
+    def changes(crops):
+        for crop in crops:
+            difference = np.abs(ours_of - crop)
+            nearest = difference.mean((1, 2, 3)).argmin()
+            assert difference[nearest].max() <= 4 and difference[nearest].mean() < 0.002
+            yield nearest - most
+
+    theirs = [of_mxnet(rec, 8, seed=seed, **{option: most})[2] for seed in range(150)]
+    ours = [of_ours(contents[2:3], seed=seed, **{option: most})[0] for seed in range(600)]
+    theirs, ours = list(changes(theirs)), list(changes(ours))
+    assert scipy.stats.ks_2samp(theirs, ours).pvalue > 0.01
+    assert abs(min(theirs + ours)) > 0.8 * most < max(theirs + ours)
+
+
+@pytest.mark.parametrize("options", [
+    {"brightness": 0.4}, {"contrast": 0.4}, {"saturation": 0.4}, {"pca_noise": 0.1},
+    {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}])
+def test_other_changes_of_colour_have_the_distribution_of_image_record_iters(images, options):
+    """Of the mean and the spread of each colour."""
+    rec, contents = images
+    theirs = np.stack([of_mxnet(rec, 8, seed=seed, **options)[2] for seed in range(150)])
+    ours = np.stack([of_ours(contents[2:3], seed=seed, **options)[0] for seed in range(600)])
+    for statistic in (np.mean, np.std):
+        for channel in range(3):
+            values = (statistic(crops[..., channel], axis=(1, 2)) for crops in (theirs, ours))
+            assert scipy.stats.ks_2samp(*values).pvalue > 0.005, (statistic, channel)
+
+
+@pytest.fixture(scope="module")
+def slope(tmp_path_factory):
+    """(record file, its one image): red brightens by 2 levels a pixel to the right, green downwards."""
+    rec = str(tmp_path_factory.mktemp("slope") / "x.rec")
+    image = np.zeros((100, 120, 3), np.uint8)
+    image[..., 2], image[..., 1] = np.arange(120) * 2, np.arange(100)[:, np.newaxis] * 2
+    record = mx.recordio.pack_img(mx.recordio.IRHeader(0, 0.0, 0, 0), image, img_fmt=".png")
+    writer = mx.recordio.MXRecordIO(rec, "w")
+    writer.write(record)
+    writer.close()
+    return rec, mx.recordio.unpack(record)[1]
+
+
+def places(crops):
+    """Of each crop where its centre lies, and how red and green change to the right and downwards: all that scale,
+    aspect ratio, angle, shear and place do."""
+    middle = crops[:, 16:-16, 12:-12]
+    found = [middle[..., channel].mean((1, 2)) for channel in (2, 1)]
+    return found + [np.diff(middle[..., channel], axis=axis).mean((1, 2)) for channel in (2, 1) for axis in (1, 2)]
+
+
+@pytest.mark.parametrize("options", [
+    {"rand_crop": 1, "min_random_scale": 0.6, "rand_mirror": 1},
+    {"min_random_scale": 0.8, "max_random_scale": 1.6, "rand_crop": 1},
+    {"max_aspect_ratio": 0.25}, {"min_aspect_ratio": 0.7, "max_aspect_ratio": 1.4, "rand_crop": 1},
+    {"max_rotate_angle": 20}, {"max_shear_ratio": 0.3}, {"rand_crop": 1, "pad": 10},
+    {"max_rotate_angle": 10, "max_shear_ratio": 0.1, "min_random_scale": 0.7, "rand_crop": 1, "pad": 4},
+    {"min_crop_size": 50, "max_crop_size": 90, "rand_crop": 1},
+    {"random_resized_crop": 1, "min_random_area": 0.2, "max_random_area": 0.9},
+    {"random_resized_crop": 1, "min_random_area": 0.3, "min_aspect_ratio": 0.75, "max_aspect_ratio": 1.33},
+])
+def test_places_have_the_distribution_of_image_record_iters(slope, options):
+    rec, content = slope
+    theirs = places(np.concatenate([of_mxnet(rec, 1, seed=seed, **options) for seed in range(200)]))
+    ours = places(of_ours([content] * 800, **options))
+    for number, values in enumerate(zip(theirs, ours)):
+        rounded = [np.round(value, 2) for value in values]  # those that differ by rounding alone are one
+        assert scipy.stats.ks_2samp(*rounded).pvalue > 0.002, (options, number)
+
+
+def test_no_option_needs_more_numbers_than_are_drawn(images):
+    _, contents = images
+    for options in ({"random_resized_crop": 1, "min_random_area": 5, "max_random_area": 6, "min_aspect_ratio": 0.5,
+                     "max_aspect_ratio": 2.0}, {"rand_crop": 1, "min_random_scale": 0.3, "pad": 2}):
+        numbers = iter(np.random.RandomState(0).uniform(size=DRAWS).tolist())
+        Augmentation(*SHAPE, rand_mirror=1, random_h=9, random_s=9, random_l=9, brightness=1, contrast=1, saturation=1,
+                     pca_noise=1, max_rotate_angle=5, max_shear_ratio=0.1, **options)(
+                         open_image(contents[0]), numbers.__next__)
+
+
+@pytest.mark.parametrize("change", [(400, 0, 0), (-400, 300, -300), (7, -9, 255), (0, 0, 0), (180, -255, 11)])
+def test_hue_lightness_and_saturation_stop_at_their_ends(change):
+    crop = np.random.RandomState(0).randint(0, 256, (30, 50, 3)).astype(np.uint8)
+    hls = cv2.cvtColor(crop, cv2.COLOR_BGR2HLS).astype(int) + change
+    expected = cv2.cvtColor(np.clip(hls, 0, (180, 255, 255)).astype(np.uint8), cv2.COLOR_HLS2BGR)
+    change_hls(crop, *change)
+    assert (crop == expected).all()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"min_crop_size": 50}, "--max-crop-size -1: give both"), ({"min_crop_size": 50, "max_crop_size": 40}, "give both"),
+    ({"max_aspect_ratio": 1.5}, "from -0.5 to 2.5"),
+    ({"min_aspect_ratio": 2, "max_aspect_ratio": 1.5}, "from 2 to 1.5"),
+    ({"random_resized_crop": 1, "min_random_area": 1.5}, "--min-random-area 1.5"),
+])
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(InputError, match=message):
+        Augmentation(*SHAPE, **options).check()
+
+
+def test_an_image_that_is_smaller_than_the_crop_that_is_resized(images):
+    with pytest.raises(InputError, match="of 107x80 pixels when it is scaled, less than --max-crop-size 90"):
+        of_ours(images[1], min_crop_size=50, max_crop_size=90)
