@@ -53,13 +53,13 @@ def open_cv2(request):
     return open_decoding(request, lambda content: cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
 
 
-def open_training_iter(request, backend, whole=False):
+def open_training_iter(request, backend, change=None):
     import cv2
 
-    from common import data, jpeg_box
+    from common import data
     cv2.setNumThreads(1)
-    if whole:
-        jpeg_box.library = lambda: None
+    if change:
+        change()
     flags = {flag.replace("-", "_"): default for flag, _, _, default, _ in data.AUGMENTATION}
     args = SimpleNamespace(**{
         **flags, "min_random_scale": SCALES[0], "data_backend": backend, "batch_size": request["batch_size"],
@@ -72,6 +72,22 @@ def open_training_iter(request, backend, whole=False):
             batch.data[0].wait_to_read()
 
     return run, f"{request['cores']} threads"
+
+
+def whole_images():
+    from common import jpeg_box
+    jpeg_box.library = lambda: None
+
+
+def python_alone():
+    """Libraries that do nothing: what stays is done by one thread of Python at a time, and bounds what all give."""
+    import cv2
+
+    from common import jpeg_box, training_images
+    crop = np.zeros((SIDE, SIDE, 3), np.uint8)
+    jpeg_box.library = lambda: SimpleNamespace(decode_box=lambda *_: 0)
+    cv2.warpAffine = cv2.flip = lambda *_, **__: crop
+    cv2.cvtColor = training_images.normalise = lambda *_, **__: None
 
 
 def open_image_record_iter(request):
@@ -158,7 +174,9 @@ RUNNERS = {
                      partial(open_training_iter, backend="opencv")),
     "opencv-whole": Runner("--data-backend opencv, without native/jpeg_box.cc",
                            ("opencv-python-headless", "simplejpeg", "mxnet"),
-                           partial(open_training_iter, backend="opencv", whole=True)),
+                           partial(open_training_iter, backend="opencv", change=whole_images)),
+    "opencv-python": Runner("--data-backend opencv, its Python alone", ("mxnet",),
+                            partial(open_training_iter, backend="opencv", change=python_alone)),
     "mxnet": Runner("ImageRecordIter", ("mxnet",), open_image_record_iter),
     "mxnet-exact": Runner("--data-backend mxnet", ("mxnet",), partial(open_training_iter, backend="mxnet")),
     "pytorch": Runner("PyTorch's DataLoader", ("torch", "torchvision", "pillow"), open_pytorch, True),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common import jpeg_box
 from common.arguments import amount, not_negative, positive, switch
 from common.augmentation import Augmentation
 from common.dataset import describe
@@ -143,6 +144,7 @@ def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1, first=0
 
 
 def _opencv_iter(args, images, epoch, rank, workers, first):
+    jpeg_box.library()  # warns here, once, where it is not there
     offsets = offsets_of(images.rec, images.idx)
     augmentation = Augmentation(*args.image_shape[1:], pad=args.pad_size, fill_value=args.fill_value,
                                 **augmentation_options(args, images.short_side))

@@ -1,6 +1,7 @@
 """Part of an encoded image: of a JPEG no more is decoded than is wanted, where `make setup` could build
 native/jpeg_box.cc."""
 import ctypes
+import logging
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from common.errors import last_line
 from common.preprocess import decode
 
 LIBRARY = Path(__file__).resolve().parent.parent / "native" / "build" / "libjpeg_box.so"
@@ -16,13 +18,17 @@ UPRIGHT = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # as ImageRecordIter
 
 @cache
 def library(path=LIBRARY):
-    """What decodes parts of JPEGs; None where it is not built or cannot be loaded."""
-    try:
-        loaded = ctypes.CDLL(str(path))
-        loaded.decode_box.argtypes = (ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, ctypes.c_void_p)
-        return loaded
-    except (OSError, AttributeError):
-        return None
+    """What decodes parts of JPEGs; None, and a warning, where it is not built or cannot be loaded."""
+    why = f"{path.name} is not built: make setup builds it, where there is g++ and libjpeg-turbo's header"
+    if path.exists():
+        try:
+            loaded = ctypes.CDLL(str(path))
+            loaded.decode_box.argtypes = (ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, ctypes.c_void_p)
+            return loaded
+        except (OSError, AttributeError) as error:
+            why = f"{path.name} cannot be loaded: {last_line(error)}"
+    logging.warning("Whole images are decoded for parts of them, which is slower: %s", why)
+    return None
 
 
 def open_image(content: bytes):

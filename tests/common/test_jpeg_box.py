@@ -87,6 +87,8 @@ def test_a_rectangle_that_is_not_in_the_image_is_refused():
     assert not pixels.any()
 
 
-def test_a_library_that_cannot_be_loaded_is_done_without(tmp_path):
+def test_a_library_that_cannot_be_loaded_is_done_without_and_told_of(tmp_path, caplog):
     (tmp_path / "x.so").write_text("no library")
-    assert jpeg_box.library(tmp_path / "x.so") is None and jpeg_box.library(tmp_path / "none.so") is None
+    assert jpeg_box.library(tmp_path / "x.so") is None and "x.so cannot be loaded: " in caplog.text
+    assert jpeg_box.library(tmp_path / "none.so") is None and "none.so is not built: make setup" in caplog.text
+    assert len(caplog.messages) == 2 and not any("\n" in message for message in caplog.messages)

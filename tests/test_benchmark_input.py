@@ -1,0 +1,19 @@
+"""The benchmark of what feeds training, on a few images."""
+import csv
+
+from benchmarks import input as benchmark
+
+
+def test_a_run(tmp_path, capsys):
+    out = tmp_path / "input.csv"
+    benchmark.main(benchmark.get_args_parser().parse_args([
+        "--contenders", "decode", "opencv", "opencv-whole", "mxnet", "mxnet-exact", "--cores", "1", "--images", "20",
+        "--batch-size", "8", "--rounds", "1", "--seconds", "1", "--out", str(out)]))
+    with open(out, newline="") as file:
+        rows = {row["contender"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [benchmark.RUNNERS[name].label for name in ("decode", "opencv", "opencv-whole", "mxnet",
+                                                                     "mxnet-exact")]
+    assert all(float(row["images_per_s"]) > 0 and row["images"] == "16" for row in rows.values())
+    assert rows["decoding alone, simplejpeg"]["of_bound"] == rows["ImageRecordIter"]["times_image_record_iter"] == "1.00"
+    shown = capsys.readouterr().out
+    assert all(label in shown for label in rows)
