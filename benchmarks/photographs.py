@@ -1,7 +1,8 @@
 """Photographs to measure with: those that scikit-image and scikit-learn ship, by random crops and shifts of colour."""
+from importlib import import_module
+
 import cv2
 import numpy as np
-from skimage import data
 from sklearn.datasets import load_sample_images
 
 # (width, height) and how frequent it is; ImageNet's most frequent size is 500x375
@@ -13,7 +14,7 @@ CLASSES = 10
 def write_photographs(folder, count) -> None:
     """folder/<class>/<number>.JPEG, in CLASSES folders."""
     sources = [image[..., ::-1] for image in load_sample_images().images]
-    sources += [getattr(data, name)()[..., 2::-1] for name in SKIMAGE]
+    sources += [getattr(import_module("skimage.data"), name)()[..., 2::-1] for name in SKIMAGE]
     rng = np.random.RandomState(0)
     for number in range(count):
         source = sources[rng.randint(len(sources))]

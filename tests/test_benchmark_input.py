@@ -2,9 +2,11 @@
 import csv
 
 from benchmarks import input as benchmark
+from benchmarks import photographs
 
 
-def test_a_run(tmp_path, capsys):
+def test_a_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(photographs, "SKIMAGE", ())  # scikit-image is for benchmarks alone
     out = tmp_path / "input.csv"
     benchmark.main(benchmark.get_args_parser().parse_args([
         "--contenders", "decode", "opencv", "opencv-whole", "mxnet", "mxnet-exact", "--cores", "1", "--images", "20",
