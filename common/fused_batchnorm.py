@@ -3,7 +3,6 @@
 MXNet computes both one after the other, in layouts of their own; why that is slow, and what it gains to fuse them,
 benchmarks/training.py measures. Only the graph that is trained has this operator: checkpoints have that of MXNet.
 """
-import ctypes
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 
 from common.errors import last_line
 from common.find_mxnet import mx
+from common.shared_library import load_library
 
 LIBRARY = Path(__file__).resolve().parent.parent / "native" / "build" / "libbatchnorm_clip.so"
 OPERATOR = "_BatchNormClip"
@@ -96,7 +96,7 @@ def load(path=LIBRARY) -> None:
     if not built_for.exists() or built_for.read_text() != identity():
         raise CannotFuse(f"{path.name} was built for another MXNet: make setup builds it again")
     try:
-        ctypes.CDLL(str(path)).register_operators()
+        load_library(path).register_operators()
     except (OSError, AttributeError) as error:
         raise CannotFuse(f"{path.name} cannot be loaded: {last_line(error)}") from None
 

@@ -11,6 +11,7 @@ import simplejpeg
 
 from common.errors import last_line
 from common.preprocess import decode
+from common.shared_library import load_library
 
 LIBRARY = Path(__file__).resolve().parent.parent / "native" / "build" / "libjpeg_box.so"
 UPRIGHT = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # as ImageRecordIter, which does not turn images either
@@ -22,7 +23,7 @@ def library(path=LIBRARY):
     why = f"{path.name} is not built: make setup builds it, where there is g++ and libjpeg-turbo's header"
     if path.exists():
         try:
-            loaded = ctypes.CDLL(str(path))
+            loaded = load_library(path)
             loaded.decode_box.argtypes = (ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, ctypes.c_void_p)
             return loaded
         except (OSError, AttributeError) as error:

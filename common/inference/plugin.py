@@ -3,6 +3,7 @@ import ctypes
 from pathlib import Path
 
 from common.errors import InputError
+from common.shared_library import load_library
 
 PLUGIN = Path(__file__).resolve().parent.parent.parent / "native" / "build" / "libtvm_opencl.so"
 
@@ -15,6 +16,6 @@ def load_plugin() -> None:
     from pyopencl import _cl
     ctypes.CDLL(_cl.__file__, ctypes.RTLD_GLOBAL)  # and so its libOpenCL, whose functions the plug-in calls
     try:
-        ctypes.CDLL(str(PLUGIN), ctypes.RTLD_GLOBAL)
+        load_library(PLUGIN, ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise InputError(f"{PLUGIN} cannot be loaded, build it again with make -B -C native ({error})") from None

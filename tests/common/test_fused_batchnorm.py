@@ -2,6 +2,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -172,7 +173,7 @@ for array in (*executor.outputs, *executor.grad_arrays, *executor.aux_arrays):
 
 @pytest.mark.parametrize(("damage", "reason"), [
     (lambda library: library.unlink(), "is not built: make setup builds it"),
-    (lambda library: library.write_bytes(b"\x7fELF"), "cannot be loaded"),
+    (lambda library: library.write_bytes(library.read_bytes()[:5000]), "cannot be loaded: .*cut short"),
     (lambda library: shutil.copy(mx.libinfo.find_lib_path()[0].replace("libmxnet.so", "libopenblas.so.0"), library),
      "cannot be loaded"),
     (lambda library: library.with_name(f"{library.name}.txt").write_text("1.9.1 7\n"), "built for another MXNet"),
@@ -189,7 +190,7 @@ def test_without_it_training_goes_on_and_says_so_in_a_line(tmp_path, monkeypatch
     with caplog.at_level(logging.WARNING):
         assert trainer._fused_where_possible(symbol) is symbol
     line, = caplog.messages
-    assert reason in line and "\n" not in line
+    assert re.search(reason, line) and "\n" not in line
 
 
 def test_a_library_that_computes_something_else_is_not_kept(monkeypatch):
