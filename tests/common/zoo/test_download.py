@@ -418,7 +418,8 @@ def test_a_member_of_an_archive(server, path):
 
 @pytest.mark.parametrize("content, message", [
     (zipped(WRONG), SHA1.value), (zipped(CONTENT, "other"), "has no net.params"), (CONTENT, "not a usable zip"),
-    (zipped(CONTENT)[:-100], "not a usable zip"), (b"PK\x03\x04" + bytes(100), "not a usable zip")])
+    (zipped(CONTENT)[:-100], "not a usable zip"), (b"PK\x03\x04" + bytes(100), "not a usable zip")],
+    ids=["another file", "another name", "no archive", "a part of one", "only how one begins"])
 def test_an_archive_without_the_file(server, path, content, message):
     server.content = content
     with pytest.raises(DownloadError, match=message):
