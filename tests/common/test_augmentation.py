@@ -13,28 +13,42 @@ from common.find_mxnet import mx
 from common.jpeg_box import open_image
 
 SHAPE = (48, 40)
+CROPS = 600  # of ImageRecordIter's
+
+
+def write_records(folder, records):
+    rec = str(folder / "x.rec")
+    writer = mx.recordio.MXRecordIO(rec, "w")
+    for record in records:
+        writer.write(record)
+    writer.close()
+    return rec
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """(record file, its encoded images): 8 of several sizes, of smooth colours."""
-    rec = str(tmp_path_factory.mktemp("images") / "x.rec")
-    writer, contents = mx.recordio.MXRecordIO(rec, "w"), []
+    records = []
     for i, (height, width) in enumerate([(80, 107), (107, 80), (80, 80), (81, 143), (95, 60), (64, 64), (60, 200),
                                          (90, 121)]):
         noise = np.random.RandomState(i).randint(0, 256, (height, width, 3)).astype(np.float32)
         smooth = cv2.GaussianBlur(noise, (0, 0), 3)
         smooth = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-        record = mx.recordio.pack_img(mx.recordio.IRHeader(0, 0.0, i, 0), smooth, 95, ".jpg")
-        writer.write(record)
-        contents.append(mx.recordio.unpack(record)[1])
-    writer.close()
-    return rec, contents
+        records.append(mx.recordio.pack_img(mx.recordio.IRHeader(0, 0.0, i, 0), smooth, 95, ".jpg"))
+    return write_records(tmp_path_factory.mktemp("images"), records), [mx.recordio.unpack(x)[1] for x in records]
 
 
-def of_mxnet(rec, count, shape=SHAPE, seed=0, **options):
+@pytest.fixture(scope="module")
+def square(images, tmp_path_factory):
+    """(record file of CROPS times the same image, that image)"""
+    content = images[1][2]
+    record = mx.recordio.pack(mx.recordio.IRHeader(0, 0.0, 0, 0), content)
+    return write_records(tmp_path_factory.mktemp("square"), [record] * CROPS), content
+
+
+def of_mxnet(rec, count, shape=SHAPE, **options):
     images = mx.io.ImageRecordIter(path_imgrec=rec, data_shape=(3, *shape), batch_size=count, verbose=False,
-                                   preprocess_threads=1, seed=seed, seed_aug=seed, **options)
+                                   preprocess_threads=1, seed=1, **options)
     return next(images).data[0].asnumpy().transpose(0, 2, 3, 1)[..., ::-1]
 
 
@@ -66,11 +80,11 @@ def test_without_chance_the_pixels_are_those_of_image_record_iter(images, option
 @pytest.mark.parametrize(("option", "most", "arguments"), [
     ("random_h", 36, lambda change: (change, 0, 0)), ("random_l", 50, lambda change: (0, change, 0)),
     ("random_s", 50, lambda change: (0, 0, change))])
-def test_colours_change_as_those_of_image_record_iter_and_as_often(images, option, most, arguments):
+def test_colours_change_as_those_of_image_record_iter_and_as_often(square, option, most, arguments):
     """Each of its crops is one of ours for some change of hue, lightness or saturation, but for the rounding of
     OpenCV's versions; the changes that both find have one distribution."""
-    rec, contents = images
-    plain = of_ours(contents[2:3])[0].astype(np.uint8)
+    rec, content = square
+    plain = of_ours([content])[0].astype(np.uint8)
     ours_of = []
     for change in range(-most, most + 1):
         ours_of.append(plain.copy())
@@ -84,9 +98,8 @@ def test_colours_change_as_those_of_image_record_iter_and_as_often(images, optio
             assert difference[nearest].max() <= 4 and difference[nearest].mean() < 0.002
             yield nearest - most
 
-    theirs = [of_mxnet(rec, 8, seed=seed, **{option: most})[2] for seed in range(150)]
-    ours = [of_ours(contents[2:3], seed=seed, **{option: most})[0] for seed in range(600)]
-    theirs, ours = list(changes(theirs)), list(changes(ours))
+    theirs = list(changes(of_mxnet(rec, CROPS, **{option: most})))
+    ours = list(changes(of_ours([content] * 2 * CROPS, **{option: most})))
     assert scipy.stats.ks_2samp(theirs, ours).pvalue > 0.01
     assert abs(min(theirs + ours)) > 0.8 * most < max(theirs + ours)
 
@@ -94,11 +107,10 @@ def test_colours_change_as_those_of_image_record_iter_and_as_often(images, optio
 @pytest.mark.parametrize("options", [
     {"brightness": 0.4}, {"contrast": 0.4}, {"saturation": 0.4}, {"pca_noise": 0.1},
     {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}])
-def test_other_changes_of_colour_have_the_distribution_of_image_record_iters(images, options):
+def test_other_changes_of_colour_have_the_distribution_of_image_record_iters(square, options):
     """Of the mean and the spread of each colour."""
-    rec, contents = images
-    theirs = np.stack([of_mxnet(rec, 8, seed=seed, **options)[2] for seed in range(150)])
-    ours = np.stack([of_ours(contents[2:3], seed=seed, **options)[0] for seed in range(600)])
+    rec, content = square
+    theirs, ours = of_mxnet(rec, CROPS, **options), of_ours([content] * 2 * CROPS, **options)
     for statistic in (np.mean, np.std):
         for channel in range(3):
             values = (statistic(crops[..., channel], axis=(1, 2)) for crops in (theirs, ours))
@@ -107,15 +119,12 @@ def test_other_changes_of_colour_have_the_distribution_of_image_record_iters(ima
 
 @pytest.fixture(scope="module")
 def slope(tmp_path_factory):
-    """(record file, its one image): red brightens by 2 levels a pixel to the right, green downwards."""
-    rec = str(tmp_path_factory.mktemp("slope") / "x.rec")
+    """(record file of CROPS times the same image, that image): red brightens by 2 levels a pixel to the right, green
+    downwards."""
     image = np.zeros((100, 120, 3), np.uint8)
     image[..., 2], image[..., 1] = np.arange(120) * 2, np.arange(100)[:, np.newaxis] * 2
     record = mx.recordio.pack_img(mx.recordio.IRHeader(0, 0.0, 0, 0), image, img_fmt=".png")
-    writer = mx.recordio.MXRecordIO(rec, "w")
-    writer.write(record)
-    writer.close()
-    return rec, mx.recordio.unpack(record)[1]
+    return write_records(tmp_path_factory.mktemp("slope"), [record] * CROPS), mx.recordio.unpack(record)[1]
 
 
 def places(crops):
@@ -138,8 +147,7 @@ def places(crops):
 ])
 def test_places_have_the_distribution_of_image_record_iters(slope, options):
     rec, content = slope
-    theirs = places(np.concatenate([of_mxnet(rec, 1, seed=seed, **options) for seed in range(200)]))
-    ours = places(of_ours([content] * 800, **options))
+    theirs, ours = places(of_mxnet(rec, CROPS, **options)), places(of_ours([content] * 2 * CROPS, **options))
     for number, values in enumerate(zip(theirs, ours)):
         rounded = [np.round(value, 2) for value in values]  # those that differ by rounding alone are one
         assert scipy.stats.ks_2samp(*rounded).pvalue > 0.002, (options, number)
