@@ -6,6 +6,8 @@ import sys
 from common.errors import InputError
 from symbols.architecture import check_image_shape
 
+MOST = 1e30  # of a number, so that what is computed from it in float32 is finite
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults beside every option that has one; descriptions as they are written."""
@@ -78,18 +80,18 @@ def switch(text: str) -> int:
 
 
 def amount(text: str) -> float:
-    """A finite number of 0 or more."""
+    """A number of 0 or more, and less than 1e30."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number of 0 or more")
+    if not 0 <= value < MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of 0 or more, and less than {MOST:g}")
     return value
 
 
 def positive_amount(text: str) -> float:
-    """A finite number above 0."""
+    """A number above 0, and less than 1e30."""
     if not (value := amount(text)):
         raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0")
     return value
@@ -116,7 +118,7 @@ def numbers(count: int, positive: bool = False):
             values = tuple(float(n) for n in text.split(","))
         except ValueError:
             values = ()
-        if len(values) != count or not all(abs(n) < 1e30 and (n > 0 or not positive) for n in values):
+        if len(values) != count or not all(abs(n) < MOST and (n > 0 or not positive) for n in values):
             raise argparse.ArgumentTypeError(f"{text!r}: give {count} numbers{' above 0' if positive else ''} with "
                                              "commas between")
         return values

@@ -30,7 +30,8 @@ def reported(program: str):
     except (InputError, ModuleNotFoundError) as error:
         sys.exit(f"{program}: error: {error}")
     except OSError as error:
-        sys.exit(f"{program}: error: {error.filename or 'input or output'}: {error.strerror or last_line(error)}")
+        where = error.filename2 or error.filename or "input or output"  # the second one of a copy: what it writes
+        sys.exit(f"{program}: error: {where}: {error.strerror or last_line(error)}")
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -8,6 +8,16 @@ from common.errors import InputError
 
 
 @contextmanager
+def named_in_errors(path):
+    """An OSError in this block that names no file is one of `path`: that of a write names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def written_atomically(path):
     """A temporary name beside `path`; what was written there is renamed to `path` when the block ends well.
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from common.errors import InputError
 from common.evaluate import Score
+from common.files import named_in_errors
 
 
 class Report:
@@ -33,14 +34,17 @@ class Report:
 
     def __exit__(self, *_):
         self._close_bar()
-        for sink in (self._file, self._events):
-            if sink:
-                sink.close()
+        if self._file:
+            with named_in_errors(self._file.name):
+                self._file.close()
+        if self._events:
+            self._events.close()
 
     def event(self, kind, **values):
         """A line of PREFIX-metrics.jsonl."""
         if self._file:
-            self._file.write(json.dumps({"event": kind, **values}) + "\n")
+            with named_in_errors(self._file.name):
+                self._file.write(json.dumps({"event": kind, **values}) + "\n")
 
     def begin_run(self, epoch, batch, **values):
         self.event("start", epoch=epoch, batch=batch, time=datetime.now().isoformat(timespec="seconds"), **values)

@@ -7,6 +7,7 @@ from common.errors import InputError
 from common.symbol_attributes import Attributes
 
 INPUT = "data"
+MOST_NODES = 5000  # this network has about 500; MXNet and TVM recurse along a graph, until their stacks are full
 SOFTMAX_OPS = ("SoftmaxOutput", "softmax", "SoftmaxActivation")
 
 
@@ -26,6 +27,8 @@ def load_symbol(path) -> dict:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a symbol JSON file, or a truncated one ({error})") from None
     try:
+        if len(content["nodes"]) > MOST_NODES:
+            raise InputError(f"{len(content['nodes'])} nodes, more than the {MOST_NODES} that are read")
         graph = {"nodes": [_node(node, i) for i, node in enumerate(content["nodes"])],
                  "heads": [_entry(head, len(content["nodes"])) for head in content["heads"]]}
         for node in graph["nodes"]:

@@ -88,6 +88,24 @@ def test_other_files_are_refused_in_one_line(tmp_path, content):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_graph_that_would_fill_the_stack_is_refused(tmp_path):
+    nodes = [{"op": "null", "name": "data", "inputs": []}]
+    nodes += [{"op": "relu", "name": f"relu{i}", "inputs": [[i, 0, 0]]} for i in range(5000)]
+    path = tmp_path / "x-symbol.json"
+    path.write_text(json.dumps({"nodes": nodes, "heads": [[5000, 0, 0]]}))
+    with pytest.raises(InputError, match="x-symbol.json: 5001 nodes, more than"):
+        load_symbol(path)
+
+
+def test_a_graph_with_a_cycle_is_refused(tmp_path):
+    nodes = [{"op": "null", "name": "data", "inputs": []}, {"op": "relu", "name": "a", "inputs": [[2, 0, 0]]},
+             {"op": "relu", "name": "b", "inputs": [[1, 0, 0]]}]
+    path = tmp_path / "x-symbol.json"
+    path.write_text(json.dumps({"nodes": nodes, "heads": [[2, 0, 0]]}))
+    with pytest.raises(InputError, match="not the symbol"):
+        load_symbol(path)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         load_symbol(tmp_path / "x-symbol.json")
