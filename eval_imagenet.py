@@ -6,15 +6,27 @@ PREFIX-preprocess.json beside the checkpoint says, where it is there and no flag
     python eval_imagenet.py ... --backend tvm --target llvm       the network as TVM compiles it for this processor
     python eval_imagenet.py ... --predictions images.csv --per-class classes.csv --synset data/imagenet1k-synset.txt
 """
+import argparse
 import sys
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def get_args_parser():
+    from common.evaluation_data import EvaluationIter
+    from common.find_mxnet import mx
+
+    Predict = Callable[[mx.nd.NDArray], mx.nd.NDArray | np.ndarray]  # both of common.evaluate.score
+    OnBatch = Callable[[np.ndarray, np.ndarray, np.ndarray], object]
+
+
+def get_args_parser() -> ArgumentParser:
     from common.data import add_image_args
     from common.inference.precision import PRECISIONS
 
@@ -37,7 +49,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     check(args)
     from common.data import evaluation_iter  # with MXNet, which has to come before TVM
     from common.evaluate import score
@@ -56,7 +68,7 @@ def main(args):
     print(f"{accuracies} ({total.images} images)")
 
 
-def check(args):
+def check(args: argparse.Namespace) -> None:
     if args.backend == "tvm" and args.gpus:
         raise InputError(f"--gpus {args.gpus} is MXNet's; --backend tvm runs on one device, that of --target")
     for flag in ("target", "precision"):
@@ -66,7 +78,7 @@ def check(args):
         raise InputError(f"--predictions and --per-class are both {args.per_class}: give two files")
 
 
-def with_mxnet(args):
+def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     """(number of classes, function that makes the `predict` of common.evaluate.score)."""
     from common.checkpoint import load_checkpoint
     from common.devices import contexts
@@ -88,7 +100,7 @@ def with_mxnet(args):
     return symbol.infer_shape(data=data_shape)[1][0][1], build
 
 
-def with_tvm(args):
+def with_tvm(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
     from common.inference.network import AUTO, open_network, tuning_line
     from common.inference.runtime import device_name
@@ -107,7 +119,7 @@ def with_tvm(args):
 BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
 
 
-def tables(args, num_classes, top_k):
+def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "list[AbstractContextManager[OnBatch]]":
     """The tables that are asked for. Their files are opened before the network runs: a slip shows at once."""
     from common.evaluation_tables import classes_table, predictions_table
     from common.labels import read_synset
@@ -118,7 +130,7 @@ def tables(args, num_classes, top_k):
 
 
 @contextmanager
-def progress(images):
+def progress(images: "EvaluationIter") -> "Iterator[OnBatch]":
     """A bar on a terminal, which ends with the images a second."""
     from tqdm import tqdm
 

@@ -10,12 +10,15 @@ batches. The compiled network is kept: the next run starts at once. MXNet is not
     python from_mxnet.py photographs --output top5.csv     all images in a folder and the folders in it
     python from_mxnet.py --export bundle --target llvm     a folder that runs without this repository
 """
+import argparse
 import importlib
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -30,14 +33,20 @@ from common.labels import read_synset
 from common.preprocess import preprocess, read_image
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
+if TYPE_CHECKING:
+    from common.inference.network import CompiledNetwork
+
 HERE = Path(__file__).resolve().parent
 PUBLISHED = "published-1_0"  # of models/zoo.toml
 PHOTOGRAPH = str(HERE / "data" / "cat.jpg")
 TOLERANCE = 1e-4
 REPEAT, BATCH_SIZE = 3, 16
 
+Predict = Callable[[np.ndarray], np.ndarray]
+MXNetPredict = Callable[[str, int, np.ndarray], np.ndarray]  # common.mxnet_predict.predict
 
-def get_args_parser():
+
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="*", metavar="FILE|DIR",
                         help="photographs to classify, or folders of them (default: data/cat.jpg)")
@@ -73,7 +82,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     mxnet_predict = import_mxnet_predict() if args.verify else None  # before TVM
     if args.list_devices:
         from common.inference.runtime import list_devices
@@ -103,7 +112,7 @@ def main(args):
         print_out(args, mxnet_predict)
 
 
-def check_arguments(args, many, only_export):
+def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> None:
     """Refuse what would be ignored."""
     if args.repeat and (many or only_export):
         raise InputError("--repeat is for photographs that are printed one by one: leave it out")
@@ -116,7 +125,7 @@ def check_arguments(args, many, only_export):
         raise InputError("--verify: with what photographs? give FILE or DIR beside --export")
 
 
-def print_out(args, mxnet_predict):
+def print_out(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> None:
     """The time and the top-5 of each photograph, one at a time."""
     paths = args.images or [PHOTOGRAPH]
     inputs = [preprocess(read_image(path), args.image_shape, preprocessing_of(args)) for path in paths]
@@ -133,7 +142,7 @@ def print_out(args, mxnet_predict):
         verify(args, mxnet_predict, inputs, outputs)
 
 
-def classify(compiled, path, data, synset):
+def classify(compiled: "CompiledNetwork", path: str, data: np.ndarray, synset: list[str]) -> np.ndarray:
     """Run the network once and print the time and the top-5; returns the probabilities (1, classes)."""
     start = time.perf_counter()
     probabilities = compiled.predict(data)
@@ -147,7 +156,7 @@ def classify(compiled, path, data, synset):
     return probabilities
 
 
-def table(args, mxnet_predict):
+def table(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> None:
     """A table of all photographs; what cannot be read is told, noted in the table, and passed over."""
     paths = args.images or [PHOTOGRAPH]
     total = sum(1 for _ in images_in(paths))
@@ -167,7 +176,7 @@ def table(args, mxnet_predict):
         raise InputError("none of the images could be read")
 
 
-def open_compiled(args, batch_size):
+def open_compiled(args: argparse.Namespace, batch_size: int) -> "CompiledNetwork":
     """The compiled network, which is also exported where that is asked for."""
     from common.inference.network import open_network, tuning_line
     if args.export:
@@ -182,7 +191,7 @@ def open_compiled(args, batch_size):
     return compiled
 
 
-def export_elsewhere(args, batch_size):
+def export_elsewhere(args: argparse.Namespace, batch_size: int) -> None:
     """A bundle for another machine, whose code cannot run here."""
     from common.inference.export import check_destination, export
     from common.inference.network import compile_elsewhere, tuning_line
@@ -195,16 +204,16 @@ def export_elsewhere(args, batch_size):
     print(f"exported to {args.export}", file=sys.stderr)
 
 
-def records_of(args):
+def records_of(args: argparse.Namespace) -> str | None:
     return None if args.records == "none" else args.records
 
 
-def device_line(compiled):
+def device_line(compiled: "CompiledNetwork") -> str:
     from common.inference.runtime import device_name
     return f"device: {device_name(compiled.device)}"
 
 
-def verified(args, mxnet_predict, predict):
+def verified(args: argparse.Namespace, mxnet_predict: MXNetPredict, predict: Predict) -> Predict:
     """`predict`, whose first batch is compared with MXNet's answers."""
     seen = []
 
@@ -216,7 +225,8 @@ def verified(args, mxnet_predict, predict):
     return compared
 
 
-def verify(args, mxnet_predict, inputs, outputs, file=None):
+def verify(args: argparse.Namespace, mxnet_predict: MXNetPredict, inputs: list[np.ndarray],
+           outputs: list[np.ndarray], file: TextIO | None = None) -> None:
     """Fails above TOLERANCE in float32; of the other precisions the difference is told."""
     expected = [mxnet_predict(args.model_prefix, args.epoch, data) for data in inputs]
     difference = float(np.abs(np.subtract(expected, outputs)).max())
@@ -229,14 +239,14 @@ def verify(args, mxnet_predict, inputs, outputs, file=None):
         raise InputError(f"{name} and MXNet disagree (max difference {difference:.1e}, allowed {TOLERANCE:g})")
 
 
-def import_mxnet_predict():
+def import_mxnet_predict() -> MXNetPredict:
     try:
         return importlib.import_module("common.mxnet_predict").predict
     except ModuleNotFoundError as error:
         raise InputError(f"--verify: {error}") from None
 
 
-def check_published_weights(args):
+def check_published_weights(args: argparse.Namespace) -> None:
     """Where no checkpoint is given, make it the published one, which is downloaded where it is not there."""
     if args.model_prefix is None:
         if args.epoch:

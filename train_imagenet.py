@@ -22,7 +22,7 @@ from common.arguments import ArgumentParser
 from common.errors import InputError, reported
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     from common.train_options import add_train_args
 
     parser = ArgumentParser(description=__doc__)
@@ -30,7 +30,7 @@ def get_args_parser():
     return parser
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     from common.data import BENCHMARK_BATCHES, TrainingSet, training_set
     from common.devices import contexts
     from common.distributed import Workers

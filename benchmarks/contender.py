@@ -16,7 +16,7 @@ class Contender:
     """A process `python -m module name`, whose end is benchmarks.serving: it had its first result after `first_result`
     seconds."""
 
-    def __init__(self, module, name, python, request, scratch):
+    def __init__(self, module: str, name: str, python: str, request: dict, scratch: str | os.PathLike):
         threads = {variable: str(request["cores"]) for variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS")}
         self.name, self._errors = name, Path(scratch) / f"{name}.txt"
         start = time.perf_counter()
@@ -31,7 +31,7 @@ class Contender:
             raise
         self.first_result = time.perf_counter() - start
 
-    def ask(self, request):
+    def ask(self, request: dict) -> str | list[float] | dict:
         """The answer to `request`. Raises InputError where the process has ended."""
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -53,7 +53,7 @@ class Contender:
         own, (busy_after, ticks_after) = self.ticks() - own, machine_ticks()
         return times, max(busy_after - busy - own, 0), ticks_after - ticks
 
-    def wait_for_rest(self):
+    def wait_for_rest(self) -> None:
         for _ in range(100):
             before = self.ticks()
             time.sleep(REST)
@@ -70,7 +70,7 @@ class Contender:
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
-    def close(self):
+    def close(self) -> None:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         try:

@@ -10,12 +10,14 @@ network), the most that is left where no core is idle in either. cpu_ms is what 
 waiting included that keeps one busy. Peak memory is that of a process of its own, for all of them and for one folder
 in ten.
 """
+import argparse
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,7 +44,7 @@ print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text(
 """
 
 
-def measured(args, target, folder):
+def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, list[tuple[float, float]]]:
     """{way: [(images/s, milliseconds of all cores for an image)] of the rounds}."""
     from common.inference.network import open_network
 
@@ -79,7 +81,7 @@ def measured(args, target, folder):
     return speeds
 
 
-def peak(args, target, paths):
+def peak(args: argparse.Namespace, target: str, paths: list[Path]) -> float:
     """Peak memory in MB of from_mxnet.py for `paths`, whose network is compiled and kept already."""
     with tempfile.TemporaryDirectory() as out:
         synset = Path(out) / "synset.txt"
@@ -91,7 +93,7 @@ def peak(args, target, paths):
     return float(re.findall(r"[\d.]+", done.stdout)[-1])
 
 
-def rows_of(args, target, folder):
+def rows_of(args: argparse.Namespace, target: str, folder: Path) -> Iterator[dict]:
     speeds = measured(args, target, folder)
     medians = {way: statistics.median(speed for speed, _ in values) for way, values in speeds.items()}
     slower = min(medians["decode"], medians["network"])
@@ -109,7 +111,7 @@ def rows_of(args, target, folder):
                "opencv": version("opencv-python-headless"), "simplejpeg": version("simplejpeg")}
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     rows = []
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch) / "photographs"

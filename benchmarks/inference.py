@@ -15,6 +15,7 @@ result: from the start of the process to the network's first output, with all fi
 resident, of the process that runs one image. maximum difference: of probabilities from MXNet's, of both batches.
 others_cpu_percent: what all other processes took of the machine during the turns.
 """
+import argparse
 import os
 import random
 import shutil
@@ -22,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,7 +47,7 @@ WARM_UP, TURN = 0.05, 0.25  # seconds
 QUIET = 2  # percent of the machine that others may take without a warning
 
 
-def requests(args, scratch) -> list:
+def requests(args: argparse.Namespace, scratch: str) -> list:
     """What a contender opens, for one image and for a batch; the files are made in `scratch`."""
     request = {"prefix": os.path.abspath(args.model_prefix), "epoch": args.epoch, "host_cpu": "",
                "cores": machine()["cores"], "onnx": f"{scratch}/network.onnx",
@@ -63,7 +65,7 @@ def requests(args, scratch) -> list:
     return found
 
 
-def output_of(arguments) -> str:
+def output_of(arguments: list[str]) -> str:
     """What Python prints, run with `arguments`. Raises InputError with the last line of its errors."""
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -72,12 +74,12 @@ def output_of(arguments) -> str:
     return done.stdout.strip()
 
 
-def started(name, args, request, scratch) -> Contender:
+def started(name: str, args: argparse.Namespace, request: dict, scratch: str) -> Contender:
     python = args.frameworks if RUNNERS[name].elsewhere else sys.executable
     return Contender("benchmarks.inference_runners", name, python, request, scratch)
 
 
-def first_results(args, request, scratch) -> dict:
+def first_results(args: argparse.Namespace, request: dict, scratch: str) -> dict:
     """{name: seconds of each start}. Raises InputError where a network is compiled in one of them."""
     seconds = {name: [] for name in args.contenders}
     for _ in range(args.starts):
@@ -91,7 +93,7 @@ def first_results(args, request, scratch) -> dict:
     return seconds
 
 
-def measured(args, request, scratch) -> dict:
+def measured(args: argparse.Namespace, request: dict, scratch: str) -> dict:
     """{name: dict of "times" (a list of seconds for each round), "others" (percent), "peak_mib", "probabilities",
     "setting", "versions"}."""
     order, ticks = random.Random(0), {name: [0, 0] for name in args.contenders}
@@ -121,7 +123,8 @@ def measured(args, request, scratch) -> dict:
     return found
 
 
-def rows_of(args, starts, single, batch):
+def rows_of(args: argparse.Namespace, starts: dict[str, list[float]], single: dict[str, dict],
+            batch: dict[str, dict]) -> Iterator[dict]:
     """A row for each contender, of what `first_results` and `measured` gave for one image and for a batch."""
     for name in args.contenders:
         one, many = single[name], batch[name]
@@ -145,21 +148,21 @@ def rows_of(args, starts, single, batch):
                "setting_of_batch": many["setting"], "versions": one["versions"], **machine()}
 
 
-def quartiles(values) -> list:
+def quartiles(values: list[float]) -> list:
     """[first quartile, median, third quartile]"""
     return np.quantile(values, (0.25, 0.5, 0.75)).tolist()
 
 
-def ratio(one, base) -> float:
+def ratio(one: dict, base: dict) -> float:
     """The median, over rounds, of how many times the base's median of a round `one` took."""
     return statistics.median(statistics.median(a) / statistics.median(b) for a, b in zip(one["times"], base["times"]))
 
 
-def progress(line):
+def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def check(args):
+def check(args: argparse.Namespace) -> None:
     """Raises InputError for what would otherwise be found after a while; makes paths absolute."""
     check_no_file_name(args.model_prefix, "--model-prefix")
     if Path(args.chart).suffix.lower() != ".png":
@@ -175,7 +178,7 @@ def check(args):
     args.scratch = args.scratch and os.path.abspath(args.scratch)
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     args.contenders = [name for name in RUNNERS if name in args.contenders]
     check(args)
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
@@ -194,7 +197,7 @@ def main(args):
         progress("warning: other processes were at work meanwhile (others_cpu_percent): measure again when it is quiet")
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")

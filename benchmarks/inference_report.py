@@ -5,17 +5,22 @@
 
 prints the table in Markdown.
 """
+import argparse
 import csv
 import statistics
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser
 from common.errors import InputError, reported
 from common.files import written_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = {  # heading: how a row fills it
     "": "{label}",
@@ -56,13 +61,13 @@ STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes
          "axes.axisbelow": True, "grid.color": "#E6E6E6", "text.parse_math": False}
 
 
-def markdown(rows) -> str:
+def markdown(rows: list[dict]) -> str:
     lines = [[heading.format(**rows[0]) for heading in COLUMNS], ["---", *["---:"] * (len(COLUMNS) - 1)]]
     lines += [[form.format(**row) for form in COLUMNS.values()] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def draw(rows, path) -> None:
+def draw(rows: list[dict], path: str | Path) -> None:
     """Write the chart to the PNG `path`: a panel for each of PANELS, a bar for each row."""
     from matplotlib import style
 
@@ -70,7 +75,7 @@ def draw(rows, path) -> None:
         figure_of(rows).savefig(partial, format="png")
 
 
-def figure_of(rows):
+def figure_of(rows: list[dict]) -> "Figure":
     """The chart as a matplotlib.figure.Figure."""
     from matplotlib.figure import Figure
 
@@ -84,7 +89,7 @@ def figure_of(rows):
     return figure
 
 
-def draw_panel(place, panel, rows):
+def draw_panel(place: "Axes", panel: Panel, rows: list[dict]) -> None:
     values = [float(row[panel.column]) for row in rows]
     spreads = [[float(row[column]) for column in panel.spread or [panel.column] * 2] for row in rows]
     far = FAR * statistics.median(values)
@@ -105,7 +110,7 @@ def draw_panel(place, panel, rows):
     place.tick_params(axis="y", length=0)
 
 
-def read(path) -> list:
+def read(path: str | Path) -> list:
     """The rows of benchmarks/inference.csv. Raises InputError for another file."""
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.DictReader(file))
@@ -119,7 +124,7 @@ def read(path) -> list:
     return rows
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     rows = read(args.table)
     if args.chart:
         draw(rows, args.chart)

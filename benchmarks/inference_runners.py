@@ -7,12 +7,15 @@ imports no more than its framework needs, which may be installed for another Pyt
 import ast
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.serving import serve
+
+Opened = tuple[Callable[[np.ndarray], np.ndarray], str]
 
 
 class Runner(NamedTuple):
@@ -24,7 +27,7 @@ class Runner(NamedTuple):
     elsewhere: bool = False
 
 
-def open_mxnet(request):
+def open_mxnet(request: dict) -> Opened:
     os.environ["MXNET_SUBGRAPH_BACKEND"] = "MKLDNN"  # also the default, which the environment may have changed
     from common.find_mxnet import mx
 
@@ -35,7 +38,7 @@ def open_mxnet(request):
             "executor of the Symbol API, fused by subgraph backend MKLDNN")
 
 
-def open_onnxruntime(request):
+def open_onnxruntime(request: dict) -> Opened:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -44,7 +47,7 @@ def open_onnxruntime(request):
     return lambda data: session.run(None, {"data": data})[0], "all of its graph optimizations, as by default"
 
 
-def open_openvino(request):
+def open_openvino(request: dict) -> Opened:
     import openvino
 
     core = openvino.Core()
@@ -55,7 +58,7 @@ def open_openvino(request):
     return lambda data: compiled(data)[0], "latency hint, float32"
 
 
-def open_pytorch(request, freeze):
+def open_pytorch(request: dict, freeze: bool) -> Opened:
     import torch
     from safetensors import safe_open
     from safetensors.torch import load_file
@@ -81,7 +84,7 @@ def open_pytorch(request, freeze):
     return predict, setting
 
 
-def open_tvm(request, target, records):
+def open_tvm(request: dict, target: str, records: str | None) -> Opened:
     from common.inference.network import open_network
 
     target = target.format(host_cpu=request["host_cpu"])
@@ -111,7 +114,7 @@ RUNNERS = {
 }
 
 
-def opened(runner, request):
+def opened(runner: Runner, request: dict) -> tuple[Callable[[], np.ndarray], str, Callable[[dict], None]]:
     """What benchmarks.serving wants of a contender; it is asked for "to", where its answer is to be."""
     data = np.load(request["data"])
     predict, setting = runner.open(request)

@@ -15,10 +15,12 @@ rounds' medians; of_bound is that to the faster decoder.
 DALI (424 MB) comes by `.venv-converters/bin/pip install nvidia-dali-cuda120==2.4.0`, the rest as for
 benchmarks/training.py.
 """
+import argparse
 import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from common.errors import reported
 BOUNDS, BASE = ("decode", "decode-cv2"), "mxnet"
 
 
-def pack(folder, count) -> dict:
+def pack(folder: str | Path, count: int) -> dict:
     """The files of a request: RecordIO as tools/prepare_imagenet.py --enlarge packs it, and the same JPEGs."""
     from common.packing.jpeg import to_jpeg
     from common.recordio import image_record
@@ -54,7 +56,7 @@ def pack(folder, count) -> dict:
             "images": count, "classes": CLASSES}
 
 
-def measured(args, cores, request, scratch) -> dict:
+def measured(args: argparse.Namespace, cores: int, request: dict, scratch: str) -> dict:
     """{name: (lists of the seconds of passes, of each round; what it says of itself)}"""
     order, times = random.Random(cores), {name: [] for name in args.contenders}
     request = {**request, "cores": cores, "batch_size": args.batch_size}
@@ -72,7 +74,8 @@ def measured(args, cores, request, scratch) -> dict:
         return {contender.name: (times[contender.name], contender.ask({"do": "answer"})) for contender in contenders}
 
 
-def rows_of(args, cores, found):
+def rows_of(args: argparse.Namespace, cores: int,
+            found: dict[str, tuple[list[list[float]], dict]]) -> Iterator[dict]:
     medians = {name: np.array([statistics.median(turn) for turn in times]) for name, (times, _) in found.items()}
     bounds = [medians[name] for name in BOUNDS if name in medians]
     for name, (times, about) in found.items():
@@ -89,7 +92,7 @@ def rows_of(args, cores, found):
                "versions": about["versions"], **machine()}
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     args.images -= args.images % args.batch_size
     with tempfile.TemporaryDirectory() as scratch:
         request = pack(scratch, args.images)
@@ -100,7 +103,7 @@ def main(args):
     write_csv(args.out, rows)
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--contenders", nargs="+", choices=RUNNERS, default=list(RUNNERS), metavar="NAME",
                         help=f"of {', '.join(RUNNERS)}")

@@ -6,6 +6,7 @@ imports no more than its framework needs, which may be installed for another Pyt
 """
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ SIDE, SCALES = 224, (0.533, 1.0)
 CHANGES = {"random_h": 36, "random_s": 50, "random_l": 50}  # the published 1.0 weights' first stage
 MEAN = (123.68, 116.78, 103.94)
 
+Opened = tuple[Callable[[], object], str]
+
 
 class Runner(NamedTuple):
     """`open(request)` gives (a pass, setting)."""
@@ -29,7 +32,7 @@ class Runner(NamedTuple):
     elsewhere: bool = False
 
 
-def open_decoding(request, decode):
+def open_decoding(request: dict, decode: Callable[[bytes], np.ndarray]) -> Opened:
     """Nothing but the decoder, of whole images, in a thread for each core."""
     from common.recordio import read_records, unpack_image
     contents = [unpack_image(record)[1] for _, record in read_records(request["rec"])]
@@ -42,18 +45,18 @@ def open_decoding(request, decode):
     return lambda: list(pool.map(part, range(request["cores"]))), "whole images, in memory before"
 
 
-def open_simplejpeg(request):
+def open_simplejpeg(request: dict) -> Opened:
     import simplejpeg
     return open_decoding(request, lambda content: simplejpeg.decode_jpeg(content, "BGR"))
 
 
-def open_cv2(request):
+def open_cv2(request: dict) -> Opened:
     import cv2
     cv2.setNumThreads(1)
     return open_decoding(request, lambda content: cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
 
 
-def open_training_iter(request, backend, change=None):
+def open_training_iter(request: dict, backend: str, change: Callable[[], None] | None = None) -> Opened:
     import cv2
 
     from common import data
@@ -74,12 +77,12 @@ def open_training_iter(request, backend, change=None):
     return run, f"{request['cores']} threads"
 
 
-def whole_images():
+def whole_images() -> None:
     from common import jpeg_box
     jpeg_box.library = lambda: None
 
 
-def python_alone():
+def python_alone() -> None:
     """Libraries that do nothing: what stays is done by one thread of Python at a time, and bounds what all give."""
     import cv2
 
@@ -90,7 +93,7 @@ def python_alone():
     cv2.cvtColor = training_images.normalise = lambda *_, **__: None
 
 
-def open_image_record_iter(request):
+def open_image_record_iter(request: dict) -> Opened:
     from common.find_mxnet import mx
     images = mx.io.ImageRecordIter(
         path_imgrec=request["rec"], path_imgidx=request["idx"], data_shape=(3, SIDE, SIDE), shuffle=True,
@@ -106,7 +109,7 @@ def open_image_record_iter(request):
     return run, f"{request['cores']} threads asked for, prefetch_buffer 4, no seed_aug"
 
 
-def open_pytorch(request):
+def open_pytorch(request: dict) -> Opened:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
@@ -140,7 +143,7 @@ def open_pytorch(request):
     return run, f"{request['cores']} processes, Pillow and torchvision's transforms"
 
 
-def open_dali(request):
+def open_dali(request: dict) -> Opened:
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=request["batch_size"], num_threads=request["cores"], device_id=None)
@@ -184,7 +187,7 @@ RUNNERS = {
 }
 
 
-def open_runner(runner, request):
+def open_runner(runner: Runner, request: dict) -> tuple[Callable[[], object], str, Callable[[dict], float]]:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:request["cores"]])  # before a framework counts them
     run, setting = runner.open(request)
     return run, setting, lambda _: peak_mib()

@@ -8,6 +8,7 @@ Module alone: forward, backward and update, without scores, reports or a look at
 common/fused_batchnorm.py. The first batches are not counted. It fails where training is slower than LEAST of the bare
 loop.
 """
+import argparse
 import re
 import statistics
 import subprocess
@@ -33,7 +34,7 @@ TRAINING = ("train_imagenet.py", "--benchmark", "1", "--batch-size", str(BATCH),
 WAYS = {"bare loop": ("benchmarks/loop.py", "--bare"), "train_imagenet.py": TRAINING}
 
 
-def bare():
+def bare() -> float:
     """Images/s of the least that trains, with the settings that train_imagenet.py has without flags."""
     from common.data import SyntheticIter
     from common.find_mxnet import mx
@@ -54,7 +55,7 @@ def bare():
     return COUNTED * BATCH / (time.perf_counter() - start)
 
 
-def measure(way):
+def measure(way: str) -> float:
     """Images/s over the batches that are counted, from the lines that tell the speed of so many at a time."""
     done = subprocess.run([sys.executable, *WAYS[way]], cwd=ROOT, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, check=False)
@@ -67,7 +68,7 @@ def measure(way):
     return COUNTED / sum(batches / speed for batches, speed in parts)
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     speeds = {way: [] for way in WAYS}
     for _ in range(args.rounds):
         for way in WAYS:

@@ -1,5 +1,6 @@
 """Photographs to measure with: those that scikit-image and scikit-learn ship, by random crops and shifts of colour."""
 from importlib import import_module
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "ret
 CLASSES = 10
 
 
-def write_photographs(folder, count) -> None:
+def write_photographs(folder: Path, count: int) -> None:
     """folder/<class>/<number>.JPEG, in CLASSES folders."""
     sources = [image[..., ::-1] for image in load_sample_images().images]
     sources += [getattr(import_module("skimage.data"), name)()[..., 2::-1] for name in SKIMAGE]

@@ -6,12 +6,14 @@
 
 The networks answer in turns, an image each, on one device after the other; tools/calibrate.py has to come first.
 """
+import argparse
 import csv
 import statistics
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,8 +24,11 @@ from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
+if TYPE_CHECKING:
+    from common.inference.network import CompiledNetwork
 
-def main(args):
+
+def main(args: argparse.Namespace) -> None:
     args = completed(args, args.model_prefix)
     images, labels = read_images(args)
     rows = []
@@ -52,7 +57,7 @@ def main(args):
     write_csv(args.out, rows)
 
 
-def read_images(args) -> tuple:
+def read_images(args: argparse.Namespace) -> tuple:
     """(list of network inputs, labels (n,)) of all --images."""
     from common.inference.classify import images_in
     from common.packing.inspection import split
@@ -72,7 +77,7 @@ def read_images(args) -> tuple:
     return [preprocess(image, args.image_shape, preprocessing_of(args)) for image in images], np.array(labels)
 
 
-def open_networks(args, target) -> dict:
+def open_networks(args: argparse.Namespace, target: str) -> dict:
     """{precision: CompiledNetwork} of those that the device can compute in."""
     from common.inference.network import open_network
     from common.inference.precision import PRECISIONS
@@ -88,7 +93,7 @@ def open_networks(args, target) -> dict:
     return networks
 
 
-def run(networks, images, rounds) -> tuple:
+def run(networks: "dict[str, CompiledNetwork]", images: list[np.ndarray], rounds: int) -> tuple:
     """({precision: probabilities (n, classes)}, {precision: seconds of each image in each round}), after one round that
     is not timed."""
     answers = {precision: [] for precision in networks}

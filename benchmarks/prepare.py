@@ -8,6 +8,7 @@ The photographs of benchmarks/photographs.py are packed with a shorter side of 4
 is a process of its own on all cores; the ways take turns. "bound" decodes, resizes and encodes the same images with
 OpenCV, on all cores, and does nothing else: it has them in memory, and writes nothing.
 """
+import argparse
 import importlib.util
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -59,7 +61,7 @@ print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text(
 """
 
 
-def write_archive(folder, out):
+def write_archive(folder: Path, out: Path) -> None:
     """The photographs as ImageNet's training archive: a tar of a tar for each class."""
     out.mkdir()
     with tarfile.open(out / "ILSVRC2012_img_train.tar", "w") as archive:
@@ -72,30 +74,30 @@ def write_archive(folder, out):
             path.unlink()
 
 
-def run(*command):
+def run(*command: str | Path | int) -> tuple[float, str]:
     """(seconds, what it printed) of a Python process."""
     start = time.perf_counter()
     process = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=True)
     return time.perf_counter() - start, process.stdout
 
 
-def im2rec(folder, out, workers):
+def im2rec(folder: Path, out: Path, workers: int) -> tuple[float, str]:
     script = Path(importlib.util.find_spec("mxnet").origin).parent / "tools" / "im2rec.py"
     prefix = out / "train"
     run(script, prefix, folder / "train", "--list", "--recursive")
     return run(script, prefix, folder / "train", "--resize", 480, "--quality", 95, "--num-thread", workers)
 
 
-def prepared(folder, out, *flags):
+def prepared(folder: Path, out: Path, *flags: str) -> tuple[float, str]:
     return run(ROOT / "tools" / "prepare_imagenet.py", folder, out, "--any-count", *flags)
 
 
-def costs(folder, out):
+def costs(folder: Path, out: Path) -> list[float]:
     """(microseconds of the main thread for an image, peak memory in MB) of the work itself."""
     return [float(line) for line in run("-c", COSTS, folder, out)[1].split()[-2:]]
 
 
-def speeds(args, folder, archive, scratch):
+def speeds(args: argparse.Namespace, folder: Path, archive: Path, scratch: str) -> Iterator[dict]:
     """Rows of images/s: medians over the rounds, and ratios of the medians."""
     cores = machine()["cores"]
     ways = {
@@ -121,7 +123,7 @@ def speeds(args, folder, archive, scratch):
                "share_of_bound": f"{medians[way] / medians[bounds[way]]:.2f}" if way in bounds else ""}
 
 
-def main_thread(args, archive, scratch):
+def main_thread(args: argparse.Namespace, archive: Path, scratch: str) -> Iterator[dict]:
     """A row of what one thread has to do for each image: reading, sorting, writing. It bounds what many cores give."""
     found = []
     for _ in range(args.rounds):
@@ -132,7 +134,7 @@ def main_thread(args, archive, scratch):
            "min": f"{min(found):.0f}", "max": f"{max(found):.0f}"}
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     columns = ("what", "way", "images", "runs", "median", "min", "max", "ratio_to_im2rec", "share_of_bound")
     versions = {name: version(name) for name in ("opencv-python-headless", "simplejpeg", "mxnet")}
     rows = []

@@ -5,6 +5,7 @@
 
 The images are those of benchmarks/photographs.py, again and again under other names.
 """
+import argparse
 import os
 import statistics
 import sys
@@ -21,7 +22,7 @@ from common.arguments import ArgumentParser, positive
 from common.errors import reported
 
 
-def linked(folder, out, size):
+def linked(folder: Path, out: Path, size: float) -> int:
     """At least `size` bytes of the images in `folder`, by links; returns their number."""
     for number, path in enumerate(cycle(sorted(folder.glob("train/*/*")))):
         if size <= 0:
@@ -32,7 +33,7 @@ def linked(folder, out, size):
         size -= path.stat().st_size
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     rows, first = [], {}
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         photographs = Path(scratch) / "photographs"

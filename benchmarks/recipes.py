@@ -6,6 +6,7 @@
 The digits are packed in a temporary folder, where train_imagenet.py and eval_imagenet.py then run as anyone would run
 them, so that the flags in the table can be typed as they are. It fails where a recipe scores less than LEAST.
 """
+import argparse
 import re
 import subprocess
 import sys
@@ -42,7 +43,7 @@ RUNS = {
 }
 
 
-def python(script, *arguments, folder, **options):
+def python(script: str, *arguments: str, folder: Path, **options: int) -> str | None:
     """Run a script of this repository in `folder`; what it says of an error is enough."""
     done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=folder, text=True, check=False, **options)
     if done.returncode:
@@ -50,12 +51,12 @@ def python(script, *arguments, folder, **options):
     return done.stdout
 
 
-def train(folder, recipe, flags, data, prefix):
+def train(folder: Path, recipe: str, flags: str, data: str, prefix: str) -> None:
     python("train_imagenet.py", "--recipe", recipe, "--data-train", f"{data}/train.rec", "--model-prefix", prefix,
            *flags.split(), folder=folder)
 
 
-def prepare_start(folder):
+def prepare_start(folder: Path) -> None:
     """Train a network on digits 0 to 4 alone, which the runs of `finetune` turn to all ten."""
     for part in ("train", "val"):
         for digit in range(5):
@@ -66,7 +67,7 @@ def prepare_start(folder):
     train(folder, "digits", "--num-classes 5 --epoch-scale 0.5", "five", FIVE)
 
 
-def measure(folder, run, seed):
+def measure(folder: Path, run: str, seed: int) -> dict:
     """A row of the table."""
     recipe, flags, _ = RUNS[run]
     prefix, start = f"{run}/x", time.monotonic()
@@ -80,7 +81,7 @@ def measure(folder, run, seed):
             "top-1": top_1, "seconds": f"{seconds:.0f}", **machine(), "mxnet": version("mxnet")}
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     rows, runs = [], args.runs or list(RUNS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,5 +1,6 @@
 """What every benchmark does with its results."""
 import csv
+import os
 import platform
 
 from common.files import written_atomically
@@ -11,7 +12,7 @@ def machine() -> dict:
     return {"processor": processor_name(), "cores": usable_processors(), "python": platform.python_version()}
 
 
-def write_csv(path, rows: list) -> None:
+def write_csv(path: str | os.PathLike, rows: list) -> None:
     """Dictionaries with the same keys, a line each."""
     with written_atomically(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

@@ -8,10 +8,12 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
 
-def serve(open_it, packages) -> None:
+def serve(open_it: Callable[[dict], tuple[Callable[[], object], str, Callable[[dict], object]]],
+          packages: Iterable[str]) -> None:
     """`open_it(request)` gives (run, setting, answer): a function that runs once, a line on how it was set up, and a
     function that an "answer" request is given to. `packages`: whose versions are told."""
     answers = os.fdopen(os.dup(1), "w")
@@ -35,7 +37,7 @@ def serve(open_it, packages) -> None:
                  f"numpy {version('numpy')}", f"Python {platform.python_version()}"])})
 
 
-def timed(run, seconds) -> list:
+def timed(run: Callable[[], object], seconds: float) -> list:
     """Seconds of each of the runs that begin within `seconds`; of one at least."""
     times, start = [], time.perf_counter()
     while not times or time.perf_counter() - start < seconds:

@@ -7,6 +7,7 @@ Workers and servers run on this machine, by tools/launch.py, as many servers as 
 all parameters are pushed and their sums pulled. The bytes are those that the kernel counts for the TCP connections of
 each worker. Beside them: what the shapes say, and the seconds that so many bytes take at 1 to 100 Gbit/s.
 """
+import argparse
 import json
 import os
 import socket
@@ -36,18 +37,18 @@ GIGABITS = (1, 10, 25, 100)
 WARM_UP = 2
 
 
-def shapes(multiplier):
+def shapes(multiplier: str) -> dict[str, tuple[int, ...]]:
     path = ROOT / "data" / "published" / f"published-parameters-{multiplier.replace('.', '_')}.json"
     return {name: tuple(shape) for name, shape in json.loads(path.read_text())["arguments"].items()}
 
 
-def calculated(multiplier, compression):
+def calculated(multiplier: str, compression: str) -> tuple[int, int]:
     """(bytes pushed, bytes pulled) of a step and worker: each array's gradients in whole words of 4 bytes."""
     sizes = [int(np.prod(shape)) for shape in shapes(multiplier).values()]
     return sum(-(-size * TYPES[compression] // 32) * 4 for size in sizes), sum(size * 4 for size in sizes)
 
 
-def counters():
+def counters() -> np.ndarray:
     """(sent, received): bytes of this process's TCP connections so far, without the headers of TCP and below.
 
     They are tcpi_bytes_acked and tcpi_bytes_received of struct tcp_info, linux/tcp.h."""
@@ -61,7 +62,7 @@ def counters():
     return total
 
 
-def work(multiplier, compression, steps, folder):
+def work(multiplier: str, compression: str, steps: int, folder: str | Path) -> None:
     """One worker: its bytes of each step, written to a file of `folder`."""
     from common.find_mxnet import mx
 
@@ -84,7 +85,7 @@ def work(multiplier, compression, steps, folder):
     Path(folder, f"{store.rank}.json").write_text(json.dumps(rows[WARM_UP:]))
 
 
-def measure(multiplier, compression, workers, steps):
+def measure(multiplier: str, compression: str, workers: int, steps: int) -> list[tuple[int, int]]:
     """Every worker's [sent, received] of every step."""
     with tempfile.TemporaryDirectory() as folder:
         worker = [sys.executable, __file__, "--work", multiplier, compression, str(steps), folder]
@@ -95,7 +96,7 @@ def measure(multiplier, compression, workers, steps):
         return [tuple(row) for path in Path(folder).iterdir() for row in json.loads(path.read_text())]
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     rows = []
     for multiplier in MULTIPLIERS:
         for compression in TYPES:

@@ -8,10 +8,12 @@ random order, that begins when the one before it rests: a step that is not count
 is forward, backward and SGD with momentum on the same batch, without input. Medians are those of all steps, ratios
 those of the rounds' medians. The profile is MXNet's, of each operator for itself, in other processes.
 """
+import argparse
 import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,13 +31,13 @@ BASE = "pytorch"
 MOST = 6  # operators in the profile; the rest is one row
 
 
-def started(args, name, scratch, **request):
+def started(args: argparse.Namespace, name: str, scratch: str, **request: int) -> Contender:
     python = args.frameworks if RUNNERS[name].elsewhere else sys.executable
     request = {"batch_size": args.batch_size, "cores": machine()["cores"], **request}
     return Contender("benchmarks.training_runners", name, python, request, scratch)
 
 
-def measured(args, side, scratch) -> dict:
+def measured(args: argparse.Namespace, side: int, scratch: str) -> dict:
     """{name: (lists of the seconds of steps, of each round; peak MiB; what it says of itself)}"""
     order, times = random.Random(side), {name: [] for name in args.contenders}
     with ExitStack() as stack:
@@ -54,7 +56,8 @@ def measured(args, side, scratch) -> dict:
                 for contender in contenders}
 
 
-def rows_of(args, side, found):
+def rows_of(args: argparse.Namespace, side: int,
+            found: dict[str, tuple[list[list[float]], float, dict]]) -> Iterator[dict]:
     medians = {name: list(map(statistics.median, times)) for name, (times, *_) in found.items()}
     for name, (times, peak, about) in found.items():
         low, median, high = np.quantile(sum(times, []), (0.25, 0.5, 0.75))
@@ -67,7 +70,7 @@ def rows_of(args, side, found):
                "setting": about["setting"], "versions": about["versions"], **machine()}
 
 
-def profile_rows(args, side, scratch):
+def profile_rows(args: argparse.Namespace, side: int, scratch: str) -> Iterator[dict]:
     """Milliseconds that a step spends in MXNet's operators, the costly ones first."""
     for name in (name for name in args.contenders if name.startswith("mxnet")):
         contender = started(args, name, scratch, side=side, profile=True)
@@ -84,7 +87,7 @@ def profile_rows(args, side, scratch):
                    "step_ms": f"{milliseconds:.0f}", "share": f"{milliseconds / total:.2f}", **machine()}
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     rows, profile = [], []
     with tempfile.TemporaryDirectory() as scratch:
         for side in args.sides:
@@ -99,7 +102,7 @@ def main(args):
             write_csv(path, found)
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--contenders", nargs="+", choices=RUNNERS, default=list(RUNNERS), metavar="NAME",
                         help=f"of {', '.join(RUNNERS)}")

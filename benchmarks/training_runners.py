@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from benchmarks.serving import serve
 CLASSES, LEARNING_RATE, MOMENTUM, DECAY = 1000, 0.01, 0.9, 4e-5
 PROFILED = 5  # steps
 
+Opened = tuple[Callable[[], None], str, Callable[[dict], dict[str, float] | None]]
+
 
 class Runner(NamedTuple):
     """`open(request)` gives (step, setting, answer) for benchmarks.serving."""
@@ -27,13 +30,13 @@ class Runner(NamedTuple):
     elsewhere: bool = False
 
 
-def batch(request):
+def batch(request: dict) -> tuple[np.ndarray, np.ndarray]:
     rng, side = np.random.RandomState(0), request["side"]
     images = rng.normal(0, 1, (request["batch_size"], 3, side, side)).astype(np.float32)
     return images, rng.randint(0, CLASSES, request["batch_size"])
 
 
-def open_mxnet(request, fuse):
+def open_mxnet(request: dict, fuse: bool) -> Opened:
     if request.get("profile"):
         os.environ["MXNET_EXEC_BULK_EXEC_TRAIN"] = "0"  # each operator for itself
     from common.find_mxnet import mx
@@ -72,7 +75,7 @@ def open_mxnet(request, fuse):
     return step, "Module of the Symbol API, SGD", profile if request.get("profile") else lambda _: None
 
 
-def open_pytorch(request, channels_last):
+def open_pytorch(request: dict, channels_last: bool) -> Opened:
     import torch
 
     from tests.converters.frameworks import import_torchvision

@@ -5,6 +5,8 @@
 
 On OpenCL it also takes pyopencl, where that is installed, for its OpenCL library.
 """
+from __future__ import annotations
+
 import argparse
 import contextlib
 import ctypes
@@ -15,7 +17,9 @@ import signal
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 try:
     import cv2
@@ -34,7 +38,7 @@ class InputError(ValueError):
     """Something given cannot be used; the message is one line."""
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="photographs to classify")
     parser.add_argument("--repeat", type=count, default=0, metavar="N", help="run N times and print the median time")
@@ -48,7 +52,7 @@ def count(text: str) -> int:
     return int(text)
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     preprocessing, network = read_json("preprocess.json", PREPROCESSING), read_json("network.json", NETWORK)
     labels = [line.rstrip("\n") for line in io.StringIO(bundle_file("labels.txt").decode())]
     check_library(network["target"])
@@ -74,14 +78,14 @@ def main(args):
             print(f"elapsed: {statistics.median_high(times) * 1e3:.1f}ms (median of {args.repeat} runs)")
 
 
-def bundle_file(name) -> bytes:
+def bundle_file(name: str) -> bytes:
     try:
         return (HERE / name).read_bytes()
     except OSError as error:
         raise InputError(f"{HERE / name}: {error.strerror} (predict.py stays in the folder of its network)") from None
 
 
-def read_json(name, keys) -> dict:
+def read_json(name: str, keys: set[str]) -> dict:
     try:
         content = json.loads(bundle_file(name))
     except ValueError:
@@ -91,7 +95,7 @@ def read_json(name, keys) -> dict:
     return content
 
 
-def check_library(target):
+def check_library(target: str) -> None:
     """Raises InputError where network.so is missing, or another machine's, which the system's loader says badly, or
     half of one, for which it crashes."""
     library = HERE / "network.so"
@@ -106,7 +110,7 @@ def check_library(target):
         raise InputError(f"{library} is for another machine: it was compiled for {target}")
 
 
-def read_image(path):
+def read_image(path: str | os.PathLike) -> np.ndarray:
     """An image file as uint8 (height, width, 3), BGR, upright as its EXIF data say."""
     try:
         content = Path(path).read_bytes()
@@ -133,7 +137,8 @@ def ends(jpeg: bytes) -> bool:
     return False
 
 
-def preprocess(image, resize, crop, mean, std, shape, **_):
+def preprocess(image: np.ndarray, resize: int, crop: int, mean: list[float], std: list[float], shape: list[int],
+               **_: str) -> np.ndarray:
     """uint8 (height, width, 3) BGR to normalised float32 RGB (3, *shape[2:]): shorter side to `resize`, centre crop."""
     height, width = image.shape[:2]
     size = (resize, resize * height // width) if height > width else (resize * width // height, resize)
@@ -143,7 +148,7 @@ def preprocess(image, resize, crop, mean, std, shape, **_):
     return ((rgb - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
 
 
-def load_network(network, input_name):
+def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.ndarray]:
     """The function from float32 of the input's shape to probabilities (N, classes)."""
     kind = network["device"]
     tvm, graph_executor = import_tvm()
@@ -173,13 +178,13 @@ def load_network(network, input_name):
     return predict
 
 
-def told(error):
+def told(error: Exception) -> str:
     """The line that says what happened, of an error of TVM's with a C++ trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in reversed(lines) if "Check failed" in line), lines[-1])
 
 
-def import_tvm():
+def import_tvm() -> tuple[ModuleType, ModuleType]:
     if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
         os.environ["TVM_NUM_THREADS"] = str(usable_cores())
     os.environ["TVM_USE_RUNTIME_LIB"] = "1"  # which is enough, and loads in a quarter of the time
@@ -216,7 +221,7 @@ def opencl_kind() -> str:
     return "processor"
 
 
-def load_opencl():
+def load_opencl() -> None:
     """The OpenCL library, then TVM's plug-in that calls it."""
     try:
         from pyopencl import _cl
@@ -240,7 +245,7 @@ def load_opencl():
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
-def on_illegal_instruction(_):
+def on_illegal_instruction(_: int) -> None:
     """Instructions that the compiler was told it may use (AVX-512, say) end the process by a signal where there are
     none, one that no handler of Python's own can catch."""
     target = read_json("network.json", NETWORK)["target"]

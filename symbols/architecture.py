@@ -4,7 +4,7 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018 (
 The Symbol and the Gluon definition both read the result of `architecture()`; nothing else holds the shape of the
 network. Names and shapes are those of the published checkpoints of liangfu/mxnet-mobilenet-v2.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -79,15 +79,16 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def widths(multiplier=1.0) -> tuple:
+def widths(multiplier: float = 1.0) -> tuple:
     """The channels of the first convolution, of the seven stages and of the last convolution."""
     channels = (FIRST_CHANNELS, *(c for _, c, _, _ in TABLE), LAST_CHANNELS)
     *widened, last = (int(round(c * multiplier)) for c in channels)
     return *widened, max(LAST_CHANNELS, last)
 
 
-def architecture(multiplier=1.0, strides="published", padding="symmetric", image_shape=None, channels=None,
-                 repeats=None) -> Architecture:
+def architecture(multiplier: float = 1.0, strides: str = "published", padding: str = "symmetric",
+                 image_shape: Sequence[int] | None = None, channels: Sequence[int] | None = None,
+                 repeats: Sequence[int] | None = None) -> Architecture:
     """The layers of MobileNetV2.
 
     Parameters
@@ -162,14 +163,14 @@ def _whole_numbers(what, numbers, count, most) -> tuple:
     return numbers
 
 
-def check_image_shape(image_shape) -> None:
+def check_image_shape(image_shape: Sequence[int]) -> None:
     """Raise ValueError unless `image_shape` is (3, height, width) with both of 32 or more."""
     shape = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
     if len(shape) != 3 or shape[0] != 3 or not all(isinstance(n, Integral) and n >= MIN_SIZE for n in shape[1:]):
         raise ValueError(f"image_shape must be (3, height, width), both {MIN_SIZE} or more, not {shape}")
 
 
-def check_num_classes(num_classes) -> None:
+def check_num_classes(num_classes: int) -> None:
     """Raise ValueError unless `num_classes` is a whole number of 1 or more."""
     if not isinstance(num_classes, Integral) or num_classes < 1:
         raise ValueError(f"num_classes must be a whole number of 1 or more, not {num_classes!r}")

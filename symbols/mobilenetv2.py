@@ -1,10 +1,13 @@
 """MobileNetV2 with MXNet's Symbol API."""
+from collections.abc import Sequence
+
 from common.find_mxnet import mx
 from symbols.architecture import Unit, architecture, check_num_classes
 
 
-def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
-               channels=None, repeats=None):
+def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
+               padding: str = "symmetric", image_shape: Sequence[int] | None = None,
+               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> mx.sym.Symbol:
     """MobileNetV2 with a softmax head, as a Symbol.
 
     Input `data`: float32 (N, 3, H, W), H and W of 32 or more, RGB with the mean subtracted (see
@@ -21,7 +24,7 @@ def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="s
     return mx.sym.SoftmaxOutput(data, name="softmax")
 
 
-def feature_names(strides="published"):
+def feature_names(strides: str = "published") -> dict[int, str]:
     """{4: ..., 8: ..., 16: ..., 32: ...}: the output name of the deepest map at each stride.
 
     The names hold for every multiplier and padding, for the Gluon definition, and for any published checkpoint:
@@ -30,8 +33,9 @@ def feature_names(strides="published"):
     return dict(architecture(strides=strides).features)
 
 
-def get_features(multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
-                 channels=None, repeats=None):
+def get_features(multiplier: float = 1.0, strides: str = "published",
+                 padding: str = "symmetric", image_shape: Sequence[int] | None = None,
+                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> mx.sym.Symbol:
     """The feature maps at strides 4, 8, 16 and 32, as one grouped Symbol, for detectors and segmenters.
 
     At multiplier 1.0 and 224x224: (N, 24, 56, 56), (N, 32, 28, 28), (N, 96, 14, 14), (N, 320, 7, 7). Loads the

@@ -1,6 +1,11 @@
 """MobileNetV2 as a Gluon HybridBlock, with the parameter names of the Symbol definition."""
+from collections.abc import Sequence
+from types import ModuleType
+
 from common.find_mxnet import mx
-from symbols.architecture import Unit, architecture, check_image_shape, check_num_classes
+from symbols.architecture import Block, Unit, architecture, check_image_shape, check_num_classes
+
+Array = mx.nd.NDArray | mx.sym.Symbol  # the first where a block is run, the second where it is traced
 
 
 class ConvBatchNorm(mx.gluon.HybridBlock):
@@ -25,7 +30,8 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
             self.moving_var = get("batchnorm_moving_var", shape=channels, init="ones", grad_req="null",
                                   differentiable=False)
 
-    def hybrid_forward(self, F, x, weight, gamma, beta, moving_mean, moving_var):
+    def hybrid_forward(self, F: ModuleType, x: Array, weight: Array, gamma: Array, beta: Array, moving_mean: Array,
+                       moving_var: Array) -> Array:
         unit = self._unit
         (top, bottom), (left, right) = unit.padding
         if unit.pad_layer:
@@ -41,13 +47,13 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
 class InvertedResidual(mx.gluon.HybridBlock):
     """Expansion, depthwise convolution, linear projection, and the sum where the table has one."""
 
-    def __init__(self, block):
+    def __init__(self, block: Block):
         super().__init__(prefix=f"{block.name}-")
         self._shortcut = block.shortcut
         self.units = mx.gluon.nn.HybridSequential(prefix="")
         self.units.add(*(ConvBatchNorm(unit) for unit in block.units))
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Array) -> Array:
         out = self.units(x)
         return F.elemwise_add(x, out, name="shortcut") if self._shortcut else out
 
@@ -60,8 +66,9 @@ class MobileNetV2(mx.gluon.HybridBlock):
     ones included; `export` writes symbol and parameters for use without this class.
     """
 
-    def __init__(self, num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
-                 channels=None, repeats=None):
+    def __init__(self, num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
+                 padding: str = "symmetric", image_shape: Sequence[int] | None = None,
+                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None):
         check_num_classes(num_classes)
         plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
         super().__init__(prefix="")
@@ -72,20 +79,20 @@ class MobileNetV2(mx.gluon.HybridBlock):
         self.fc_weight = self.params.get("fc_weight", shape=(num_classes, plan.last.channels))
         self.fc_bias = self.params.get("fc_bias", shape=(num_classes,), init="zeros", wd_mult=0)
 
-    def forward(self, x, *args):
+    def forward(self, x: Array, *args: Array) -> Array:
         if isinstance(x, mx.nd.NDArray):
             check_image_shape(x.shape[1:])
             if self._image_shape is not None and x.shape[1:] != self._image_shape:
                 raise ValueError(f'padding="same" was laid out for {self._image_shape}, not {x.shape[1:]}')
         return super().forward(x, *args)
 
-    def hybrid_forward(self, F, x, fc_weight, fc_bias):
+    def hybrid_forward(self, F: ModuleType, x: Array, fc_weight: Array, fc_bias: Array) -> Array:
         x = self.features(x)
         x = F.Pooling(x, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
         x = F.Flatten(x, name="flatten")
         return F.FullyConnected(x, fc_weight, fc_bias, num_hidden=self._num_classes, name="fc")
 
-    def save_parameters(self, filename, deduplicate=False):
+    def save_parameters(self, filename: str, deduplicate: bool = False) -> None:
         """Write the parameters under their checkpoint names (`arg:fc_weight`, ...), as Module and `export` do."""
         kinds = {name: "aux" if name.endswith(("moving_mean", "moving_var")) else "arg"
                  for name in self.collect_params()}
@@ -93,8 +100,9 @@ class MobileNetV2(mx.gluon.HybridBlock):
                               for name, parameter in self.collect_params().items()})
 
 
-def get_symbol(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
-               channels=None, repeats=None):
+def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
+               padding: str = "symmetric", image_shape: Sequence[int] | None = None,
+               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> mx.sym.Symbol:
     """The Gluon network traced into a Symbol with a softmax head, as `symbols.mobilenetv2.get_symbol` gives it."""
     net = MobileNetV2(num_classes, multiplier, strides, padding, image_shape, channels, repeats)
     return mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")

@@ -1,12 +1,15 @@
 """MobileNetV2 as the symbol JSON that MXNet writes and reads, made without MXNet."""
+from collections.abc import Sequence
+
 from symbols.architecture import Unit, architecture, check_num_classes
 
 MXNET_VERSION = 10901  # the format is that of 1.9.1
 OUTPUTS = {"BatchNorm": 3}  # of the operators that have more than one
 
 
-def get_graph(num_classes=1000, multiplier=1.0, strides="published", padding="symmetric", image_shape=None,
-              channels=None, repeats=None) -> dict:
+def get_graph(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
+              padding: str = "symmetric", image_shape: Sequence[int] | None = None,
+              channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> dict:
     """What `json.loads(symbols.mobilenetv2.get_symbol(...).tojson())` gives for the same arguments."""
     check_num_classes(num_classes)
     plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)

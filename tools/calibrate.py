@@ -7,9 +7,12 @@
 runs the network in float32 on some of the images, prepared as PREFIX-preprocess.json says, and writes
 PREFIX-0235-int8.json. Take images of the kind that the network will be given, but not those it is scored on.
 """
+import argparse
 import random
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -18,8 +21,11 @@ from common.errors import InputError, reported
 from common.prefix import check_no_file_name
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def get_args_parser():
+
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("prefix", metavar="PREFIX", help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
@@ -30,7 +36,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "PREFIX")
     args = completed(args, args.prefix)
     from common.compiler.calibration import measure, save_calibration
@@ -47,7 +53,7 @@ def main(args):
     print(f"{calibration_file(args.prefix, args.epoch)}: {len(statistics)} layers, from {count} images")
 
 
-def chosen_images(args) -> list:
+def chosen_images(args: argparse.Namespace) -> list:
     """(name, function that gives the image as common.preprocess.read_image does) of some of --images."""
     choose = random.Random(args.seed)
     if Path(args.images).is_dir():
@@ -63,7 +69,7 @@ def chosen_images(args) -> list:
     return choose.sample(found, min(args.count, len(found)))
 
 
-def records(rec) -> list:
+def records(rec: str) -> list:
     from common.packing.inspection import split
     from common.preprocess import decode_whole
     from common.recordio import check_records, read_records
@@ -76,7 +82,8 @@ def records(rec) -> list:
             for offset, _ in read_records(rec, head=1)]
 
 
-def prepared(images, args):
+def prepared(images: "list[tuple[str, Callable[[], np.ndarray]]]",
+             args: argparse.Namespace) -> "Iterator[np.ndarray]":
     """The images that can be read, as the network takes them; a warning for each of the others."""
     from tqdm import tqdm
 

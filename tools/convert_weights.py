@@ -11,6 +11,7 @@ writes OUT_PREFIX-symbol.json, OUT_PREFIX-0000.params and OUT_PREFIX-preprocess.
 from_mxnet.py obey. Its first block has an expansion, as the published network has: an identity where the source has
 none.
 """
+import argparse
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from common.prefix import check_prefix, files_under
 from symbols.architecture import PADDINGS, STRIDES
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="file of weights: .pth or .safetensors of torchvision and "
                         "timm, .h5 or .keras, .params of Gluon's model zoo, .tflite, .npz")
@@ -44,7 +45,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     check_prefix(args.prefix, "OUT_PREFIX")
     if not args.overwrite and (there := files_under(args.prefix)):
         raise InputError(f"{there[0]}: is there already; give another OUT_PREFIX, or --overwrite")

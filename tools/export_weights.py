@@ -7,6 +7,7 @@
 
 tools/convert_weights.py reads .safetensors and .npz back, to the same checkpoint.
 """
+import argparse
 import sys
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from common.files import written_atomically
 from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params
 from common.prefix import check_no_file_name
-from common.preprocessing_file import load_preprocessing, parse_preprocessing
+from common.preprocessing_file import Preprocessing, load_preprocessing, parse_preprocessing
 from common.symbol_json import load_symbol
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("prefix", metavar="MODEL_PREFIX", help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("out", metavar="OUT", help="file to write: .onnx, .npz, or .safetensors (torchvision, timm)")
@@ -44,7 +45,7 @@ ENDINGS = {".onnx": ("onnx",), ".npz": ("npz",), ".safetensors": ("torchvision",
 SAVERS = {"torchvision": save_torchvision, "timm": save_timm, "npz": save_npz}
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "MODEL_PREFIX")
     if args.kind not in (kinds := ENDINGS.get(Path(args.out).suffix, (args.kind,))):
         raise InputError(f"{args.out}: is the name of a file for --to {' or '.join(kinds)}, not {args.kind}")
@@ -63,7 +64,7 @@ def main(args):
           f"x = (pixel - mean) / std; mean {preprocessing.mean}, std {preprocessing.std}")
 
 
-def export_onnx(args, preprocessing) -> tuple:
+def export_onnx(args: argparse.Namespace, preprocessing: Preprocessing) -> tuple:
     """(what was written, the preprocessing that is left to do)."""
     from common.conversion.onnx_model import to_onnx
 

@@ -8,7 +8,9 @@
 prints counts, classes and sizes; draws random images with their labels; decodes every image, and compares the
 checksums with those of dataset.json beside the file.
 """
+import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -19,7 +21,7 @@ from common.errors import InputError, reported
 FEW = 20  # classes that are all listed
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("rec", help="RecordIO file of images")
     parser.add_argument("--synset", help="names of the classes, one line each (default: synset.txt beside the file, "
@@ -36,7 +38,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     from common.packing.inspection import contact_sheet, problems, summarise
 
     summary = summarise(args.rec)
@@ -58,7 +60,7 @@ def main(args):
         print(f"{args.rec}: whole; every image was decoded")
 
 
-def class_names(args):
+def class_names(args: argparse.Namespace) -> list[str]:
     path = Path(args.synset) if args.synset else Path(args.rec).with_name("synset.txt")
     if not args.synset and not path.exists():
         return []
@@ -68,7 +70,7 @@ def class_names(args):
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file of class names'}") from None
 
 
-def print_classes(labels, names, every):
+def print_classes(labels: Counter[float], names: list[str], every: bool) -> None:
     """A line for each class, or for the five that have the fewest and the five that have the most images."""
     counts = sorted(labels.items(), key=lambda item: (item[1], item[0]))
     print(f"classes: {len(counts)}, with {counts[0][1]} to {counts[-1][1]} images")
@@ -82,7 +84,7 @@ def print_classes(labels, names, every):
             print(f"  {label:>4} {'#' * round(30 * count / longest):30} {count:7} {name}".rstrip())
 
 
-def print_sizes(sizes):
+def print_sizes(sizes: Counter[tuple[int, int]]) -> None:
     if not sizes:
         return
     total = sum(sizes.values())

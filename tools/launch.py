@@ -9,6 +9,7 @@ a server or scheduler serves until the end. The exit status is that of the first
 a signal killed it; all others are then ended. SIGINT and SIGTERM are passed on to the workers. docs/scaling.md tells
 more.
 """
+import argparse
 import ipaddress
 import os
 import shutil
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +41,7 @@ SIGN_OF_LIFE = 10   # seconds between the bytes that tell a host that this proce
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, usage="launch.py -n WORKERS [options] COMMAND...")
     parser.add_argument("-n", "--num-workers", type=positive, required=True, help="number of workers")
     parser.add_argument("-s", "--num-servers", type=positive, help="number of servers (default: as many as workers)")
@@ -59,7 +61,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> int:
     """The exit status of the run."""
     command = args.command[args.command[:1] == ["--"]:]
     if not command:
@@ -90,7 +92,7 @@ def main(args):
             end(processes)
 
 
-def supervise(processes, grace, signals):
+def supervise(processes: "list[Process]", grace: float, signals: "Signals") -> int:
     """Wait for the workers, then for the rest; the exit status of the run."""
     workers = [process for process in processes if process.role == "worker"]
     number = failed = None
@@ -119,19 +121,20 @@ def supervise(processes, grace, signals):
 class Process:
     """One role, run through watched.py, which ends with its standard input."""
 
-    def __init__(self, role, number, host, line, env, before):
+    def __init__(self, role: str, number: int, host: str | None, line: list[str], env: dict[str, str],
+                 before: Callable[[], None]):
         self.role, self.host = role, host
         self.name = f"{role} {number}" if role != "scheduler" else role
         self._popen = subprocess.Popen(line, stdin=subprocess.PIPE, bufsize=0, env={**os.environ, **env},
                                        start_new_session=True, preexec_fn=before)
 
     @property
-    def status(self):
+    def status(self) -> int | None:
         """The exit status as a shell has it, None while it runs."""
         code = self._popen.poll()
         return code if code is None or code >= 0 else 128 - code
 
-    def how(self):
+    def how(self) -> str:
         place = f" on {self.host}" if self.host else ""
         if self.status == 255 and self.host:
             return f"{place}: ssh ended with exit status 255, as it does where the connection breaks".lstrip()
@@ -140,15 +143,15 @@ class Process:
         except ValueError:
             return f"ended with exit status {self.status}{place}"
 
-    def send(self, number):
+    def send(self, number: int) -> None:
         """A signal for the command; 0 is a sign of life."""
         with suppress(BrokenPipeError):
             self._popen.stdin.write(bytes([number]))
 
-    def let_go(self):
+    def let_go(self) -> None:
         self._popen.stdin.close()
 
-    def kill(self):
+    def kill(self) -> None:
         self._popen.kill()
         self._popen.wait()
 
@@ -156,7 +159,7 @@ class Process:
 class Signals:
     """Blocked while the block runs, and taken one by one: no handler interrupts anything."""
 
-    def __init__(self, numbers):
+    def __init__(self, numbers: Iterable[int]):
         self._numbers = [*numbers, signal.SIGCHLD]
 
     def __enter__(self):
@@ -169,11 +172,11 @@ class Signals:
                 pass
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def before(self):
+    def before(self) -> None:
         """For a new process, before it runs its program."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def next(self, processes, seconds=SIGN_OF_LIFE):
+    def next(self, processes: list[Process], seconds: float = SIGN_OF_LIFE) -> int | None:
         """The next of SIGINT, SIGTERM (SIGHUP counts as one); None when a process has ended, or after a while."""
         for process in processes:
             process.send(0)
@@ -181,7 +184,7 @@ class Signals:
         number = info and info.si_signo
         return {signal.SIGHUP: signal.SIGTERM}.get(number, number) if number in LEAVE else None
 
-    def wait(self, processes, seconds):
+    def wait(self, processes: list[Process], seconds: float) -> None:
         """Until all of them have ended, the time is over, or a Ctrl-C says that it is."""
         start = time.monotonic()
         while any(process.status is None for process in processes) and time.monotonic() < start + seconds:
@@ -190,12 +193,12 @@ class Signals:
                 return                                                      # the program that started this one
 
 
-def send(processes, number):
+def send(processes: list[Process], number: int) -> None:
     for process in processes:
         process.send(number)
 
 
-def warn_of(processes):
+def warn_of(processes: list[Process]) -> list[str]:
     """Those that have not ended."""
     left = [process.name for process in processes if process.status is None]
     if left:
@@ -203,7 +206,7 @@ def warn_of(processes):
     return left
 
 
-def end(processes):
+def end(processes: list[Process]) -> None:
     """Kill what is left, with all its descendants."""
     for process in processes:
         process.let_go()
@@ -215,11 +218,11 @@ def end(processes):
             process.kill()
 
 
-def say(message):
+def say(message: str) -> None:
     print(f"launch.py: {message}", file=sys.stderr, flush=True)
 
 
-def local_line(command):
+def local_line(command: list[str]) -> list[str]:
     return [sys.executable, "-IS", str(WATCHED), "0", *command]
 
 

@@ -21,7 +21,7 @@ TEST = """for name in python3 "$1"; do
 done"""
 
 
-def read_hosts(path):
+def read_hosts(path: str | os.PathLike) -> list[str]:
     try:
         lines = [line.partition("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError:
@@ -35,7 +35,7 @@ def read_hosts(path):
     return hosts
 
 
-def ssh_command(text):
+def ssh_command(text: str) -> list[str]:
     try:
         program, *options = shlex.split(text)
     except ValueError:
@@ -45,7 +45,7 @@ def ssh_command(text):
     return [program, *options, *SSH_OPTIONS]
 
 
-def passed_on(names):
+def passed_on(names: list[str]) -> dict[str, str]:
     """The variables of this environment that a host gets. DMLC_NODE_HOST is each machine's own."""
     missing = [name for name in names if name not in os.environ]
     if missing:
@@ -54,7 +54,7 @@ def passed_on(names):
             if name in names or PASSED.fullmatch(name) and name != "DMLC_NODE_HOST"}
 
 
-def check_hosts(ssh, hosts, env, command):
+def check_hosts(ssh: list[str], hosts: list[str], env: dict[str, str], command: list[str]) -> None:
     """Raises InputError unless every host lets us in and has the folder, python3 and the command."""
     line = f"{at_home(env)} sh -c {shlex.join([TEST, 'sh', command[0]])}"
     tests = {host: subprocess.Popen([*ssh, host, line], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -75,18 +75,18 @@ def check_hosts(ssh, hosts, env, command):
             process.kill()
 
 
-def remote_line(env, command):
+def remote_line(env: dict[str, str], command: list[str]) -> str:
     """The command line for a host's shell, in the current folder."""
     return f"{at_home(env)} python3 -IS -c {shlex.join([WATCHED.read_text(), str(SILENCE), *command])}"
 
 
-def at_home(env):
+def at_home(env: dict[str, str]) -> str:
     """The start of a command line: in the same folder as here, with these variables."""
     settings = [f"{name}={value}" for name, value in env.items()]
     return f"cd {shlex.quote(os.getcwd())} && exec env {shlex.join(settings)}"
 
 
-def address_for(hosts):
+def address_for(hosts: list[str]) -> str:
     """This machine's address on the way to the first host that is not this machine by its loopback name."""
     found = "127.0.0.1"
     for host in hosts:
@@ -101,7 +101,7 @@ def address_for(hosts):
     return found
 
 
-def free_port(address, port=None):
+def free_port(address: str, port: int | None = None) -> int:
     """A port of this machine that nobody listens on: `port`, where it is given."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

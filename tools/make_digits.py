@@ -5,6 +5,7 @@
 
 writes demo/images/{train,val}/<class>/*.jpg, and packs them in demo/.
 """
+import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser
 from common.errors import reported
-from common.files import written_atomically
+from common.files import named_in_errors, written_atomically
 from common.packing.prepare import prepare
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -26,7 +27,7 @@ ENLARGED = 16  # the digits are 8x8 pixels
 HELD_OUT = 5   # every fifth image of a class
 
 
-def class_name(digit):
+def class_name(digit: int) -> str:
     return f"digit{digit} {NAMES[digit]}"
 
 
@@ -42,10 +43,11 @@ def write_images(folder: Path) -> None:
         grey = cv2.resize(np.float32(image * (255 / 16)), None, fx=ENLARGED, fy=ENLARGED,
                           interpolation=cv2.INTER_CUBIC)
         encoded = cv2.imencode(".jpg", np.clip(grey, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-        path.write_bytes(encoded.tobytes())
+        with named_in_errors(path):
+            path.write_bytes(encoded.tobytes())
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     out = Path(args.out)
     write_images(out / "images")
     prepare(out / "images", out, short_side=PACKED, any_count=True)

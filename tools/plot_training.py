@@ -8,9 +8,11 @@
 A RUN is PREFIX-metrics.jsonl, or a log of MXNet's image-classification scripts. A published curve lies behind the runs,
 in grey; alone it has panels for accuracy and learning rate only, which is what the published logs hold.
 """
+import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,6 +22,10 @@ from common.arguments import ArgumentParser
 from common.errors import InputError, reported
 from common.files import written_atomically
 from common.training_log import Run, read_published, read_run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "data" / "published"
 PUBLISHED_NAMES = ("1_0", "1_4")
@@ -59,7 +65,7 @@ class Line(NamedTuple):
     y: np.ndarray
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="*", help=f"metrics or log of a run; {len(COLORS)} at most")
     parser.add_argument("--labels", metavar="A,B", help="the runs' names in the legend (default: those of the files)")
@@ -70,7 +76,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if not (args.runs or args.published):
         raise InputError("nothing to draw: give a RUN, or --published 1_0")
     if len(args.runs) > len(COLORS):
@@ -88,7 +94,7 @@ def main(args):
     print(args.output)
 
 
-def run_labels(paths, given):
+def run_labels(paths: list[str], given: str | None) -> list[str]:
     labels = [Path(path).name.removesuffix("-metrics.jsonl").removesuffix(".log") for path in paths]
     if given is not None:
         labels = given.split(",")
@@ -100,7 +106,7 @@ def run_labels(paths, given):
     return [label if len(label) <= 40 else f"{label[:18]}...{label[-19:]}" for label in labels]
 
 
-def published(name):
+def published(name: str) -> tuple[str, str | Path]:
     """(label, path) of a published curve."""
     if name in PUBLISHED_NAMES:
         return f"published {name.replace('_', '.')}", PUBLISHED / f"published-training-curve-{name}.csv"
@@ -109,7 +115,7 @@ def published(name):
     return f"published ({run_labels([name], None)[0]})", name
 
 
-def save_picture(path, curves, axis, note, panels):
+def save_picture(path: str | Path, curves: list[Curve], axis: str, note: str, panels: Iterable[str]) -> None:
     """Draw the `panels` of `curves` over `axis`, "epoch" or "hours", to a PNG; raises InputError."""
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -135,7 +141,7 @@ def save_picture(path, curves, axis, note, panels):
             figure.savefig(partial, format="png")
 
 
-def points(curve, column, axis):
+def points(curve: Curve, column: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
     """Arrays (x, y): a column at the ends of epochs; the learning rate at those of groups of batches too, and what else
     training logs only there while fewer than two epochs are completed. Where the rate is missing its line has a gap;
     the points on both sides of what else is missing (validation each tenth epoch, say) are joined."""
@@ -150,7 +156,7 @@ def points(curve, column, axis):
     return x[known][order], y[known][order]
 
 
-def epoch_ends(curve, axis):
+def epoch_ends(curve: Curve, axis: str) -> np.ndarray:
     epochs, seconds = curve.run.epochs["epoch"], curve.run.epochs["seconds"]
     if axis == "epoch":
         return epochs + 1
@@ -161,7 +167,7 @@ def epoch_ends(curve, axis):
     return np.cumsum(seconds) / 3600
 
 
-def batch_ends(run, ends, axis):
+def batch_ends(run: Run, ends: np.ndarray, axis: str) -> np.ndarray:
     epoch, share = run.batches["epoch"], run.batches["batch"] / run.batches["batches"]
     if axis == "epoch":
         return epoch + share
@@ -170,7 +176,7 @@ def batch_ends(run, ends, axis):
     return np.where(run.epochs["epoch"][row] == epoch, inside, np.nan)
 
 
-def draw_panel(panel, title, lines, curves):
+def draw_panel(panel: "Axes", title: str, lines: list[Line], curves: list[Curve]) -> None:
     panel.set_title(title)
     panel.set_ylabel(PANELS[title][0])
     percent = 100 if title == "Accuracy" else 1
@@ -191,13 +197,13 @@ def draw_panel(panel, title, lines, curves):
                     fontweight="normal", color=FAINT)
 
 
-def marked(kind, lines):
+def marked(kind: dict, lines: list[Line]) -> dict:
     """`kind`, without its marker where none of `lines` has few points."""
     few = any(np.isfinite(line.y).sum() < FEW for line in lines)
     return {key: value for key, value in kind.items() if few or not key.startswith("marker")}
 
 
-def set_y_axis(panel, title, values):
+def set_y_axis(panel: "Axes", title: str, values: np.ndarray) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
     low, high = np.nanmin(values), np.nanmax(values)
     if title == "Accuracy":
@@ -211,7 +217,7 @@ def set_y_axis(panel, title, values):
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
 
 
-def set_x_axis(panel, values, axis):
+def set_x_axis(panel: "Axes", values: np.ndarray, axis: str) -> None:
     """The one axis of all panels; it begins at 0, unless it counts epochs and the runs begin late."""
     from matplotlib.ticker import MaxNLocator
     low, high = values.min(), values.max()
@@ -221,7 +227,7 @@ def set_x_axis(panel, values, axis):
     panel.xaxis.set_major_locator(MaxNLocator(steps=(1, 2, 2.5, 5, 10), integer=axis == "epoch" and high > 2))
 
 
-def draw_legend(figure, curves, lines, note):
+def draw_legend(figure: "Figure", curves: list[Curve], lines: list[Line], note: str) -> None:
     """One legend below the panels: the colors, then what the kinds of lines mean."""
     from matplotlib.lines import Line2D
     top = ", ".join(f"top-{k}" for k in sorted({line.curve.run.k for line in lines if "alpha" in line.style}))
@@ -240,14 +246,14 @@ def draw_legend(figure, curves, lines, note):
     legend.get_title().set_color(FAINT)
 
 
-def in_columns(groups, rows):
+def in_columns(groups: Iterable[list[tuple[str, dict]]], rows: int) -> list[list[tuple[str, dict]]]:
     """Columns of `rows` entries, (label, style) each; none has entries of two groups."""
     nothing = ("", {"alpha": 0})
     return [group[i:i + rows] + [nothing] * (rows - len(group[i:i + rows]))
             for group in groups for i in range(0, len(group), rows)]
 
 
-def letters(columns):
+def letters(columns: list[list[tuple[str, dict]]]) -> int:
     """How wide these columns are in a legend, in letters; a line and the room beside it are 10."""
     return sum(10 + max(len(label) for label, _ in column) for column in columns)
 

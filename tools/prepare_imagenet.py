@@ -9,6 +9,7 @@ downloaded (they are read, not extracted), or train/<class>/<image> and val/<cla
 {train,val}.{rec,idx,lst}, synset.txt, skipped.csv and dataset.json. Interrupted, killed or out of disk space, the same
 command goes on where it was.
 """
+import argparse
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import reported
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", help="folder of the archives, or of the folders train/ and val/")
     parser.add_argument("out", help="folder to write to")
@@ -39,7 +40,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     from common.packing.prepare import prepare
 
     prepare(args.source, args.out, args.short_side, args.quality, args.enlarge, args.seed, args.workers, args.strict,

@@ -15,15 +15,26 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, image_shape, not_negative, positive, positive_amount
 from common.errors import InputError, reported
 
+if TYPE_CHECKING:
+    from tvm import autotvm
+    from tvm.target import Target
 
-def get_args_parser():
+    from common.compiler.checkpoint import Network
+    from common.compiler.records import Records
+    from common.inference.device import Device
+
+
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
     parser.add_argument("--trials", type=positive, default=64, help="most schedules that are tried of a layer")
@@ -50,7 +61,7 @@ def host_and_port(text: str) -> tuple:
     return host, int(port)
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if bool(args.rpc) != bool(args.key):
         raise InputError("--rpc and --key go together: the tracker, and the board's name there")
     if args.model_prefix and args.multiplier:
@@ -80,7 +91,7 @@ def main(args):
         raise InputError(f"no schedule of any layer ran on {device.name}")
 
 
-def start(args, output, target, device):
+def start(args: argparse.Namespace, output: Path, target: "Target", device: "Device") -> "Records":
     """The Records to add to: those of the file, or none."""
     from common.compiler.records import Records, about, load
 
@@ -98,7 +109,7 @@ def start(args, output, target, device):
     return found
 
 
-def networks(args, target):
+def networks(args: argparse.Namespace, target: "Target") -> "Iterator[Network]":
     """The networks to tune, in Relay, one for each width and batch size."""
     from common.compiler.blocked import block_of
     from common.compiler.checkpoint import load_network, untrained_network
@@ -112,13 +123,13 @@ def networks(args, target):
                 yield untrained_network(multiplier, data_shape, block_of(target))
 
 
-def missing(found, tasks) -> list:
+def missing(found: "Records", tasks: "Iterable[autotvm.task.Task]") -> list:
     """The tasks that `found` has no record of, alike ones once."""
     done = {record[0].task.workload for record in found.records}
     return list({task.workload: task for task in tasks if task.workload not in done}.values())
 
 
-def tune_layer(task, trials, address, found) -> str:
+def tune_layer(task: "autotvm.task.Task", trials: int, address: tuple[str, int, str], found: "Records") -> str:
     """Add the fastest schedule to the records, and write them; what to tell of it."""
     from common.compiler.records import save
     from common.compiler.tuning import NoneRan, tune
@@ -136,7 +147,7 @@ def tune_layer(task, trials, address, found) -> str:
     return f"{layer}: {cost * 1e3:.3f} ms, {task.flop / cost / 1e9:.0f} GFLOP/s, {time.perf_counter() - began:.0f} s"
 
 
-def progress(trials):
+def progress(trials: int) -> AbstractContextManager[Callable[[int, float | None], None]]:
     """A bar on a terminal; `on_trials(number, seconds of the best or None)` moves it."""
     from contextlib import contextmanager
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from glob import glob
 
@@ -25,7 +26,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(silence, command):
+def main(silence: float, command: "list[str]") -> int:
     """The exit status of the command, after it and all its descendants have ended. SIGINT, SIGTERM and SIGHUP to this
     process count as the end of its input."""
     wake, wake_end = os.pipe()
@@ -45,7 +46,7 @@ def main(silence, command):
     return process.returncode
 
 
-def start(command):
+def start(command: "list[str]") -> subprocess.Popen:
     """The running command, leader of a session of its own: a terminal's Ctrl-C reaches launch.py alone."""
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans among its descendants become children of this process
@@ -60,7 +61,7 @@ def start(command):
                             env=environment())
 
 
-def environment():
+def environment() -> "dict[str, str]":
     """The environment without PORT, which ps-lite would take for a port of each of its processes; with this machine's
     address on the way to the scheduler: ps-lite's own choice, the first interface, may be a bridge of containers."""
     env = {name: value for name, value in os.environ.items() if name != "PORT"}
@@ -71,7 +72,7 @@ def environment():
     return env
 
 
-def watch(pid, ended, wake, silence):
+def watch(pid: int, ended: "dict[int, int]", wake: int, silence: float) -> None:
     """Pass signals on until the command has ended, or this process's input has. After a signal the others of its
     group may take their time, too: a shell ends before the program that it runs."""
     heard, told = time.monotonic(), False
@@ -94,7 +95,7 @@ def watch(pid, ended, wake, silence):
                     os.killpg(pid, number)
 
 
-def group_lives(number):
+def group_lives(number: int) -> bool:
     try:
         os.killpg(number, 0)
     except ProcessLookupError:
@@ -102,7 +103,7 @@ def group_lives(number):
     return True
 
 
-def reap(ended):
+def reap(ended: "dict[int, int]") -> bool:
     """Collect the children that have ended as {process id: exit status}; whether any is left."""
     with suppress(ChildProcessError):
         while True:
@@ -113,7 +114,7 @@ def reap(ended):
     return False
 
 
-def end_the_rest(ended):
+def end_the_rest(ended: "dict[int, int]") -> None:
     """Kill all descendants: children first, whose own children then become this process's."""
     give_up = time.monotonic() + 10  # a process that waits for a broken disk, or belongs to another user
     while reap(ended) and time.monotonic() < give_up:
@@ -123,7 +124,7 @@ def end_the_rest(ended):
         time.sleep(0.01)
 
 
-def children():
+def children() -> "Iterator[int]":
     for stat in glob("/proc/[0-9]*/stat"):
         with suppress(OSError), open(stat, errors="replace") as file:
             if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
