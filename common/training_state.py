@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from common.checkpoint import write_params, write_symbol
+from common.digest import digest
 from common.errors import InputError, last_line
 from common.files import written_atomically
-from common.packing.digest import digest
 from common.params_file import load_checkpoint_params, load_params
 
 FORMAT = 1

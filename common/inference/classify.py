@@ -15,8 +15,8 @@ import numpy as np
 
 from common.errors import InputError, last_line
 from common.inference.processor import usable_processors
-from common.packing.jpeg import decode_strictly
 from common.preprocess import USUAL, one_opencv_thread, preprocess, without_pillow_warnings
+from common.strict_jpeg import decode_strictly
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
                       ".ppm", ".pgm", ".pbm", ".pnm"))

@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common.dataset import NAME, read_dataset
+from common.digest import digest
 from common.errors import InputError
 from common.files import written_atomically
-from common.packing.digest import digest
-from common.packing.jpeg import decode_strictly
 from common.packing.progress import progress
 from common.packing.workers import cores, in_order
 from common.preprocess import without_pillow_warnings
 from common.recordio import IMAGE_HEADER, read_records
+from common.strict_jpeg import decode_strictly
 
 HEAD = 4096  # bytes that hold the label and, mostly, the size of an image
 THUMBNAIL, CAPTION, GAP = 144, 16, 6  # pixels

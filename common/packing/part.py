@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
+from common.digest import FollowedDigest, digest
 from common.errors import InputError
-from common.packing.digest import FollowedDigest, digest
 from common.packing.journal import BUFFER, Journal
 from common.packing.jpeg import to_jpeg
 from common.packing.progress import progress

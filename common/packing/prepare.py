@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from common.dataset import FORMAT, NAME, read_dataset
+from common.digest import digest
 from common.errors import InputError
 from common.files import written_atomically
 from common.labels import read_synset
-from common.packing.digest import digest
 from common.packing.imagenet import ARCHIVES
 from common.packing.part import KINDS, PartPacking
 from common.packing.progress import progress

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.digest import digest
 from common.errors import InputError, last_line
 from common.labels import read_synset
-from common.packing.digest import digest
 from common.packing.imagenet import ARCHIVES, DEVKIT, VAL_NAME, read_devkit
 
 PARTS = ("val", "train")  # in the order they are packed: the small one first

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
+from common.digest import FollowedDigest
 from common.errors import InputError
 from common.packing import prepare as prepare_module
-from common.packing.digest import FollowedDigest
 from common.packing.journal import Journal
 from tests.archives import write_devkit
 from tests.conftest import ROOT

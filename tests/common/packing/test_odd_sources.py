@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from common.dataset import read_dataset
+from common.digest import digest
 from common.errors import InputError
 from common.packing import prepare as prepare_module
-from common.packing.digest import digest
 from common.packing.imagenet import ARCHIVES, DEVKIT, Archive
 from common.packing.sources import find_sources
 from tests.archives import odd_files, tar, write_devkit, write_folders

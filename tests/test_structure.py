@@ -1,0 +1,67 @@
+"""How the parts of the tree may depend on each other."""
+import ast
+from functools import cache
+from graphlib import TopologicalSorter
+
+import pytest
+
+from tests.conftest import ROOT
+
+# what the modules of a folder may import from other folders; deeper folders before those that hold them
+ALLOWED = {
+    "runners": (),  # copied into bundles, where there is nothing of this repository
+    "symbols": ("common.find_mxnet",),
+    "common/conversion": ("common", "symbols"),
+    "common/packing": ("common",),
+    "common/zoo": ("common", "symbols"),
+    "common/inference": ("common",),  # without what compiles, which takes seconds to import
+    "common/compiler": ("common", "common/inference", "symbols"),
+    "common": ("symbols",),
+    "tools": ("common", "common/compiler", "common/conversion", "common/inference", "common/packing", "symbols"),
+    "": ("common", "common/inference"),  # the three scripts
+    "benchmarks": ("common", "common/inference", "common/packing", "symbols", "tools",
+                   "tests/converters"),
+}
+DOORS = {  # modules of common that lead to a folder within it, and import it where they are called
+    "common.compile": ("common/compiler", "common/inference"),
+    "common.modelzoo": ("common/conversion", "common/zoo"),
+}
+SOURCES = [path for pattern in ("*.py", "symbols/*.py", "common/**/*.py", "tools/*.py", "runners/*.py",
+                                "benchmarks/*.py") for path in sorted(ROOT.glob(pattern))]
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
+
+
+def folder_of(module):
+    return "/".join(module.split(".")[:-1])
+
+
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+def imports(path, statements):
+    """The modules of this repository that these imports are of, or of something in them."""
+    for node in statements:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for name in node.names:
+                module = f"{node.module}.{name.name}"
+                yield module if module in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    here = folder_of(module)
+    allowed = (*ALLOWED[here], *DOORS.get(module, ()))
+    for imported in imports(MODULES[module], ast.walk(parsed(MODULES[module]))):
+        if imported.split(".")[0] in ("common", "symbols", "tools", "runners", "benchmarks", "tests"):
+            assert {folder_of(imported), imported} & {here, *allowed}, f"{module} imports {imported}"
+
+
+def test_no_modules_import_each_other():
+    """At their beginning, that is; CycleError names those that do."""
+    graph = {module: [imported for imported in imports(path, parsed(path).body) if imported in MODULES]
+             for module, path in MODULES.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
