@@ -284,8 +284,9 @@ def test_two_devices_train_as_one(packed, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arguments", [
     ["--lr", "nan"], ["--lr", "1e300"], ["--wd", "inf"], ["--mom", "-1"], ["--batch-size", "0"], ["--random-crop", "7"],
-    ["--seed", "-1"], ["--seed", "99999999999"], ["--image-shape", "3,31,31"], ["--rgb-std", "0,0,0"], ["--rgb-mean", "nan,0,0"],
-    ["--kv-store", "redis"], ["--network", "resnet"], ["--benchmark", "-5"], ["--no-such-flag"],
+    ["--seed", "-1"], ["--seed", "99999999999"], ["--image-shape", "3,31,31"], ["--rgb-std", "0,0,0"],
+    ["--rgb-mean", "nan,0,0"], ["--kv-store", "redis"], ["--network", "resnet"], ["--benchmark", "-5"],
+    ["--no-such-flag"],
 ])
 def test_values_that_cannot_be_used_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
