@@ -1,8 +1,9 @@
-"""Loads and stores of vectors in OpenCL C for processors, in place of vload and vstore.
+"""Loads, stores, minimum and maximum of vectors in OpenCL C for processors, in place of vload, vstore, min and max.
 
-PoCL's vload16 is a function of its library that is not inlined: each call has all registers saved to memory, which
-makes a convolution three to four times slower. These are made of what Clang has for vectors, on which PoCL and other
-OpenCL for processors are built. TVM hands each kernel's source to `tvm_callback_opencl_postproc`.
+PoCL's own are functions of its library that are not inlined: each call has all registers saved to memory, which makes a
+convolution three to four times slower, and on AMD's processors with AVX-512 PoCL 3.0 crashes while it compiles min and
+max of 16 numbers. These are made of what Clang has for vectors, on which PoCL and other OpenCL for processors are
+built. TVM hands each kernel's source to `tvm_callback_opencl_postproc`.
 """
 import re
 
@@ -10,7 +11,7 @@ import tvm
 
 from common.compiler.blocked import layout_of
 
-TYPES = ("float", "half", "int", "uint", "short", "ushort", "char", "uchar")
+TYPES = ("float", "half", "double", "int", "uint", "long", "ulong", "short", "ushort", "char", "uchar")
 SPACES = ("__global", "__local", "__private")
 VECTOR = """
 typedef {type}{lanes} unaligned_{type}{lanes} __attribute__((aligned(sizeof({type}))));"""
@@ -23,19 +24,22 @@ static void __attribute__((overloadable, always_inline))
 inlined_vstore{lanes}({type}{lanes} value, int offset, {space} {type}* target) {{
   *({space} unaligned_{type}{lanes}*)(target + offset * {lanes}) = value;
 }}"""
+EXTREMES = """
+static {type} __attribute__((overloadable, always_inline)) inlined_max({type} a, {type} b) {{ return a < b ? b : a; }}
+static {type} __attribute__((overloadable, always_inline)) inlined_min({type} a, {type} b) {{ return b < a ? b : a; }}"""
 
 
 @tvm.register_func("tvm_callback_opencl_postproc", override=True)
-def with_inlined_vectors(source: str, target) -> str:
+def with_inlined_vectors(source: str, target: tvm.target.Target) -> str:
     """`source`, OpenCL C as TVM writes it, for a processor; as it is for other devices."""
     if not layout_of(target):
         return source
-    lanes = sorted(set(map(int, re.findall(r"\bv(?:load|store)(\d+)\(", source))))
-    definitions = []
-    for name in (name for name in TYPES if re.search(rf"\b{name}\d*\b", source)):
-        for n in lanes:
-            definitions += [VECTOR.format(type=name, lanes=n), *(ACCESS.format(type=name, lanes=n, space=space)
-                                                                 for space in SPACES)]
+    types = [name for name in TYPES if re.search(rf"\b{name}\d*\b", source)]
+    lanes = sorted(set(map(int, re.findall(rf"\b(?:vload|vstore|{'|'.join(TYPES)})(\d+)\b", source))))
+    definitions = [VECTOR.format(type=name, lanes=n) for name in types for n in lanes]
+    definitions += [ACCESS.format(type=name, lanes=n, space=space) for name in types for n in lanes for space in SPACES]
+    if re.search(r"\b(?:min|max)\(", source):
+        definitions += [EXTREMES.format(type=f"{name}{n}") for name in types for n in ("", *lanes)]
     pragmas = re.match(r"(?:\s*(?:#.*|//.*)?\n)*", source).end()  # which switch half on
-    calls = re.sub(r"\b(v(?:load|store)\d+)\(", r"inlined_\1(", source[pragmas:])
+    calls = re.sub(r"\b(v(?:load|store)\d+|min|max)\(", r"inlined_\1(", source[pragmas:])
     return source[:pragmas] + "".join(definitions) + "\n" + calls
