@@ -10,9 +10,13 @@ models/zoo.toml tells of each of them. They are looked for in models/, then in ~
 models/. They are downloaded to the first of these that can be written. Beside weights in MXNet's layout
 PREFIX-symbol.json and PREFIX-preprocess.json are written, where they are not there: a checkpoint like any other.
 """
+import argparse
 import importlib.util
 import json
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from common.arguments import ArgumentParser
 from common.checkpoint_arrays import Checkpoint, checked
@@ -28,7 +32,8 @@ CLASSIFIER = ("fc_weight", "fc_bias")
 PACKAGES = {"torchvision": ("torch", "safetensors"), "timm": ("safetensors",), "keras": ("h5py",)}
 
 
-def load_pretrained_arrays(name: str, folder=None, manifest=MANIFEST, **options) -> Checkpoint:
+def load_pretrained_arrays(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST,
+                           **options: Any) -> Checkpoint:
     """The weights as NumPy arrays under the published names, whatever layout they come in. MXNet is not needed.
 
     Arguments and errors are those of `common.zoo.files.locate`; InputError also for a file that cannot be read or
@@ -40,7 +45,8 @@ def load_pretrained_arrays(name: str, folder=None, manifest=MANIFEST, **options)
     if entry.layout == "mxnet":
         network = {"strides": "published", "padding": "symmetric", "repeats": REPEATS, **entry.network}
         network["channels"] = widths(network.pop("multiplier"))
-        return checked(Checkpoint(network, entry.classes, *load_checkpoint_params(path), entry.preprocessing), path)
+        arg_params, aux_params = load_checkpoint_params(path)
+        return checked(Checkpoint(network, entry.classes, arg_params, aux_params, entry.preprocessing), path)
     from common.conversion.convert import convert  # MXNet's layout needs nothing of it
     checkpoint = convert(path, entry.layout, entry.network["multiplier"])
     if checkpoint.num_classes != entry.classes:
@@ -48,7 +54,8 @@ def load_pretrained_arrays(name: str, folder=None, manifest=MANIFEST, **options)
     return checkpoint._replace(preprocessing=entry.preprocessing)
 
 
-def load_pretrained(name: str, num_classes: int | None = None, folder=None, manifest=MANIFEST, **options) -> tuple:
+def load_pretrained(name: str, num_classes: int | None = None, folder: str | Path | None = None,
+                    manifest: str | Path = MANIFEST, **options: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """(symbol, arg_params, aux_params), as `mx.model.load_checkpoint` gives them.
 
     For another number of classes than the weights have, the symbol has that many and arg_params lacks the classifier
@@ -57,10 +64,12 @@ def load_pretrained(name: str, num_classes: int | None = None, folder=None, mani
     from common.find_mxnet import mx
     checkpoint, params = _with_classes(load_pretrained_arrays(name, folder, manifest, **options), num_classes)
     symbol = mx.sym.load_json(json.dumps(checkpoint.graph()))
-    return (symbol, *({key: mx.nd.array(array) for key, array in group.items()} for group in params))
+    arg_params, aux_params = ({key: mx.nd.array(array) for key, array in group.items()} for group in params)
+    return symbol, arg_params, aux_params
 
 
-def load_pretrained_gluon(name: str, num_classes: int | None = None, folder=None, manifest=MANIFEST, **options):
+def load_pretrained_gluon(name: str, num_classes: int | None = None, folder: str | Path | None = None,
+                          manifest: str | Path = MANIFEST, **options: Any) -> Any:
     """A `symbols.mobilenetv2_gluon.MobileNetV2` with the weights, on the processor.
 
     For another number of classes than the weights have, its classifier is a new one. The rest is as in
@@ -78,7 +87,7 @@ def load_pretrained_gluon(name: str, num_classes: int | None = None, folder=None
     return net
 
 
-def prefix_of(name: str, folder=None, manifest=MANIFEST, **options) -> str:
+def prefix_of(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST, **options: Any) -> str:
     """PREFIX of an entry in MXNet's layout, of which there is epoch 0. The rest is as in `fetch`."""
     if entry_of(name, manifest).layout != "mxnet":
         raise InputError(f"{name} is no MXNet checkpoint: fetch it, and convert it with tools/convert_weights.py")
@@ -93,7 +102,7 @@ def _check_packages(entry: Entry) -> None:
         raise InputError(f"{entry.name}: needs {' and '.join(missing)} to be read: pip install {' '.join(missing)}")
 
 
-def _with_classes(checkpoint, num_classes) -> tuple:
+def _with_classes(checkpoint: Checkpoint, num_classes: int | None) -> tuple[Checkpoint, tuple[dict, dict]]:
     """(the checkpoint for that many classes, its two groups of parameters without what depends on them)."""
     params = checkpoint.arg_params, checkpoint.aux_params
     if num_classes is None or num_classes == checkpoint.num_classes:
@@ -102,7 +111,7 @@ def _with_classes(checkpoint, num_classes) -> tuple:
     return checkpoint._replace(num_classes=num_classes), params
 
 
-def table(manifest=MANIFEST, folder=None) -> list:
+def table(manifest: str | Path = MANIFEST, folder: str | Path | None = None) -> list[str]:
     """Lines that tell of each entry."""
     rows = [("name", "MB", "top-1", "top-5", "by", "licence", "hash", "here")]
     for entry in entries(manifest).values():
@@ -117,7 +126,7 @@ def table(manifest=MANIFEST, folder=None) -> list:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def verify_all(files) -> None:
+def verify_all(files: Iterable[str | Path]) -> None:
     """Print which weights each of the files holds; those that hold none end the program, all of them named."""
     errors = []
     for file in files:
@@ -132,7 +141,7 @@ def verify_all(files) -> None:
         sys.exit("\n".join(errors))
 
 
-def get_args_parser():
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | fetch | verify")
     commands.add_parser("list", help="the weights that there are")
@@ -145,7 +154,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if args.command == "list":
         print("\n".join(table()))
     elif args.command == "verify":

@@ -1,11 +1,13 @@
 """From another framework's parameters to those of the published network, for which each difference is made good."""
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 
 from common.checkpoint_arrays import Checkpoint, checked, widths_of
 from common.errors import InputError
+from common.preprocessing_file import Preprocessing
 from symbols.architecture import STRIDES
 
 EPS = 1e-5  # BatchNorm's, here
@@ -14,8 +16,10 @@ FIRST_BATCHNORM = "first-3x3-conv-batchnorm"
 IDENTITY = "seq-0-block0-exp"
 UNIT_VARIANCE = 1 - EPS  # the variance by which a BatchNorm divides by 1
 
+Params = dict[str, np.ndarray]  # under their published names
 
-def check_units(params: dict, source) -> None:
+
+def check_units(params: Params, source: str | Path) -> None:
     """Raise InputError, which names `source`, unless weights have four dimensions and what belongs to them has one."""
     for name, array in params.items():
         weight = f"{re.split('-conv2d_|-batchnorm_', name)[0]}-conv2d_weight"
@@ -34,7 +38,7 @@ def check_units(params: dict, source) -> None:
         raise InputError(f"{source}: has no {missing[0]}")
 
 
-def with_batchnorms(params: dict) -> dict:
+def with_batchnorms(params: Params) -> Params:
     """`params` in which a unit may have a bias (UNIT-conv2d_bias), into which its BatchNorm is folded: it gets the
     BatchNorm that adds it."""
     out = {}
@@ -50,7 +54,7 @@ def with_batchnorms(params: dict) -> dict:
     return out
 
 
-def with_eps(params: dict, eps: float) -> dict:
+def with_eps(params: Params, eps: float) -> Params:
     """`params` of a network whose BatchNorms add `eps` to the variance: the difference goes into the variances."""
     if eps == EPS:
         return params
@@ -58,7 +62,7 @@ def with_eps(params: dict, eps: float) -> dict:
             for name, array in params.items()}
 
 
-def with_expansion(params: dict) -> dict:
+def with_expansion(params: Params) -> Params:
     """`params` with the first block's expansion, where it has none, as an identity: of the first unit's output, which
     lies between 0 and 6.
 
@@ -79,7 +83,7 @@ def with_expansion(params: dict) -> dict:
     return params | {f"{IDENTITY}-{part}": array.astype(np.float32) for part, array in identity.items()}
 
 
-def without_expansion(params: dict) -> dict:
+def without_expansion(params: Params) -> Params:
     """`params` without the first block's expansion where that is an identity, else all of them."""
     weight, gamma, beta, mean, var = (params[f"{IDENTITY}-{part}"] for part in (
         "conv2d_weight", "batchnorm_gamma", "batchnorm_beta", "batchnorm_moving_mean", "batchnorm_moving_var"))
@@ -88,7 +92,7 @@ def without_expansion(params: dict) -> dict:
     return {name: array for name, array in params.items() if not identity or not name.startswith(f"{IDENTITY}-")}
 
 
-def is_folded(gamma, mean, var) -> bool:
+def is_folded(gamma: np.ndarray, mean: np.ndarray, var: np.ndarray) -> bool:
     """Whether a BatchNorm only adds its beta."""
     return bool((gamma == 1).all() and not mean.any() and (var == np.float32(UNIT_VARIANCE)).all())
 
@@ -107,7 +111,7 @@ def _clipped_normal(mean, deviation):
     return first, np.maximum(second - first ** 2, 0)
 
 
-def without_background(params: dict) -> dict:
+def without_background(params: Params) -> Params:
     """`params` without class 0 of TensorFlow's 1,001: the logits of the others are as they were."""
     return params | {name: params[name][1:] for name in ("fc_weight", "fc_bias")}
 
@@ -121,7 +125,8 @@ def first_shortcut(network: dict) -> str:
                  if stride == 1 and into == out), "")
 
 
-def assembled(params: dict, strides, padding, image_shape, preprocessing, shortcut_rule: bool, source) -> Checkpoint:
+def assembled(params: Params, strides: str, padding: str, image_shape: tuple[int, int, int],
+              preprocessing: Preprocessing, shortcut_rule: bool, source: str | Path) -> Checkpoint:
     """The checkpoint that `params`, under their published names, make; an InputError names `source`.
 
     `shortcut_rule`: whether the framework has a shortcut wherever stride and width allow it; here the first block of a

@@ -1,10 +1,12 @@
 """Weights of other frameworks' MobileNetV2 as a checkpoint: the same function, under the published names."""
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from common.checkpoint_arrays import Checkpoint
 from common.conversion.assemble import (
     EPS,
+    Params,
     assembled,
     check_units,
     with_batchnorms,
@@ -36,9 +38,9 @@ def eight(channels: float) -> int:
 
 
 class Kind(NamedTuple):
-    params: Callable            # of common.conversion.sources
-    rounding: Callable = eight  # of the widths of a multiplier
-    eps: float = EPS            # of BatchNorm
+    params: Callable[[str | Path], tuple[Params, dict]]  # of common.conversion.sources
+    rounding: Callable[[float], int] = eight             # of the widths of a multiplier
+    eps: float = EPS                                     # of BatchNorm
     padding: str = "symmetric"
     preprocessing: Preprocessing = IMAGENET
     shortcut_rule: bool = True  # a shortcut wherever stride and width allow it
@@ -54,8 +56,9 @@ KINDS = {
 }
 
 
-def convert(path, kind: str, multiplier=None, strides=None, padding=None, image_shape=None, resize=None,
-            keep_background=False, tell=lambda line: None) -> Checkpoint:
+def convert(path: str | Path, kind: str, multiplier: float | None = None, strides: str | None = None,
+            padding: str | None = None, image_shape: tuple[int, int, int] | None = None, resize: int | None = None,
+            keep_background: bool = False, tell: Callable[[str], None] = lambda line: None) -> Checkpoint:
     """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
 
     `multiplier`: what the file's width multiplier is expected to be. `strides`, `padding`: those of an .npz file that

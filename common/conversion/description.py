@@ -1,5 +1,6 @@
 """What arrays alone cannot tell of a network: kept as JSON in the .safetensors and .npz files that are written here."""
 import json
+from pathlib import Path
 
 from common.checkpoint_arrays import Checkpoint
 from common.errors import InputError
@@ -15,7 +16,7 @@ def description_of(checkpoint: Checkpoint) -> str:
     return json.dumps({**network, "preprocessing": checkpoint.preprocessing._asdict()})
 
 
-def parse_description(text, path) -> dict:
+def parse_description(text: str | None, path: str | Path) -> dict:
     """{"repeats", "strides", "padding", "image_shape", "preprocessing"}, those that are there, of an ENTRY in the file
     `path`; none of `text` None. Raises InputError for what was not written by `description_of`."""
     if text is None:

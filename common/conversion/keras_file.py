@@ -3,19 +3,21 @@ import io
 import re
 import zipfile
 import zlib
+from pathlib import Path
 
 import h5py
+import numpy as np
 
 from common.conversion.readers import check_size, reading
 from common.errors import InputError
 
 
-def read_keras(path):
+def read_keras(path: str | Path) -> dict[str, np.ndarray] | list[tuple[str, np.ndarray]]:
     """{layer/weight: array} of Keras 3's .weights.h5 and .keras; of older .h5 files [(weight, array)] in the order of
     the network: those that are published have other layer names than the model's code, and Keras goes by the order."""
     with reading(path, "a Keras weight file", zipfile.BadZipFile, zlib.error, RuntimeError, TypeError, EOFError,
                  NotImplementedError, AttributeError, RecursionError):
-        content = path
+        content: str | Path | io.BytesIO = path
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_size(archive.getinfo("model.weights.h5").file_size, path)

@@ -12,9 +12,9 @@ TORCH = {"gamma": ".weight", "beta": ".bias", "moving_mean": ".running_mean", "m
 
 
 class Names(NamedTuple):
-    first: tuple[str, str]             # convolution and BatchNorm of the first unit
-    expanded: dict[str, tuple]         # of the units of a block with an expansion
-    plain: dict[str, tuple]            # of those of the first block, where it has none
+    first: tuple[str, str]                # convolution and BatchNorm of the first unit
+    expanded: dict[str, tuple[str, str]]  # of the units of a block with an expansion
+    plain: dict[str, tuple[str, str]]     # of those of the first block, where it has none
     last: tuple[str, str]
     fc: str
     kernel: str = ".weight"
@@ -55,8 +55,8 @@ KERAS = Names(
     kernel="/kernel", depthwise_kernel="/depthwise_kernel", bias="/bias",
     batchnorm={"gamma": "/gamma", "beta": "/beta", "moving_mean": "/moving_mean", "moving_var": "/moving_variance"},
 )
-_GLUON = dict(fc_has_bias=False, kernel="weight", depthwise_kernel="weight", bias="bias",
-              batchnorm={"gamma": "gamma", "beta": "beta", "moving_mean": "running_mean", "moving_var": "running_var"})
+_GLUON: dict = dict(fc_has_bias=False, kernel="weight", depthwise_kernel="weight", bias="bias", batchnorm={
+    "gamma": "gamma", "beta": "beta", "moving_mean": "running_mean", "moving_var": "running_var"})
 GLUON = Names(  # of save_parameters
     first=("features.0.", "features.1."),
     expanded={"exp": ("features.{b+3}.out.0.", "features.{b+3}.out.1."),
@@ -76,7 +76,7 @@ GLUON_FLAT = Names(  # of the zoo's files and of export
 )
 
 
-def source_names(names: Names, repeats, first_expansion: bool) -> dict:
+def source_names(names: Names, repeats: tuple[int, ...], first_expansion: bool) -> dict[str, str]:
     """{published parameter name: name in the source}, in the network's order.
 
     `first_expansion`: whether the first block has an expansion there.

@@ -4,9 +4,12 @@ Opset 13 (ONNX 1.8, of 2020) is the oldest in which Softmax has one axis, as MXN
 runtimes as can be. It computes in float32 throughout.
 """
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
 from common.errors import InputError, last_line
@@ -34,8 +37,9 @@ SCALARS = {"_plus_scalar": ("Add", False), "_PlusScalar": ("Add", False), "_minu
            "_DivScalar": ("Div", False), "_rdiv_scalar": ("Div", True), "_RDivScalar": ("Div", True)}
 
 
-def to_onnx(graph, params, data_shape, fold=False, preprocessing=Preprocessing(),  # noqa: B008  a tuple
-            pixels=False) -> onnx.ModelProto:
+def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int], fold: bool = False,
+            preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  a tuple
+            pixels: bool = False) -> onnx.ModelProto:
     """An MXNet classifier as an ONNX model that `onnx.checker` passes. What is the same gives the same bytes.
 
     Input `data`: float32 (N, 3, H, W), for any N. Output: probabilities (N, classes). Nodes, tensors and weights have
@@ -222,7 +226,7 @@ CONVERTERS = {
 class _Build:
     """A model that grows, with the type of each of its tensors."""
 
-    def __init__(self, names, params, data_shape):
+    def __init__(self, names: list[str], params: dict[str, np.ndarray], data_shape: Sequence[int | str]) -> None:
         self.params, self._initializers, self._nodes = params, {}, []
         self._types = {INPUT: helper.make_tensor_type_proto(TensorProto.FLOAT, data_shape)}
         for name in names:
@@ -237,18 +241,18 @@ class _Build:
         if not name or name in self._types:
             raise InputError(f"two nodes or parameters have the name {name!r}" if name else "a node without a name")
 
-    def constant(self, name, values, dtype=np.float32) -> str:
+    def constant(self, name: str, values: ArrayLike, dtype: type[np.number] = np.float32) -> str:
         self._initialize(name, np.array(values, dtype))
         return name
 
-    def normalized(self, preprocessing) -> str:
+    def normalized(self, preprocessing: Preprocessing) -> str:
         """The tensor of normalised pixels, computed from `data`."""
         mean, std = (np.reshape(values, (3, 1, 1)) for values in (preprocessing.mean, preprocessing.std))
         attrs = Attributes({"op": "null", "name": INPUT})
         data = self.add("Sub", f"{INPUT}_centred", [INPUT, self.constant(f"{INPUT}_mean", mean)], attrs)
         return self.add("Div", f"{INPUT}_normalized", [data, self.constant(f"{INPUT}_std", std)], attrs)
 
-    def shape(self, attrs, tensor, rank=None) -> tuple:
+    def shape(self, attrs: Attributes, tensor: str, rank: int | None = None) -> tuple[int | str, ...]:
         """(N, ...) of one of a node's inputs, which must be computed from the data."""
         dims = self._types[tensor].tensor_type.shape.dim if tensor in self._types else ()
         shape = tuple(dim.dim_param or dim.dim_value for dim in dims)
@@ -256,7 +260,7 @@ class _Build:
             raise attrs.error(f"its input {tensor!r} has shape {shape}, not {IMAGE_SHAPE if rank else '(N, ...)'}")
         return shape
 
-    def check_parameters(self, attrs, inputs, *shapes) -> None:
+    def check_parameters(self, attrs: Attributes, inputs: Sequence[str], *shapes: tuple[int, ...]) -> None:
         """That the inputs after the first are parameters of those shapes."""
         for name, shape in zip(inputs[1:], shapes):
             if name not in self.params:
@@ -264,7 +268,7 @@ class _Build:
             if self.params[name].shape != shape:
                 raise attrs.error(f"parameter {name!r} has shape {self.params[name].shape}, not {shape}")
 
-    def add(self, onnx_op, name, inputs, attrs, **attributes) -> str:
+    def add(self, onnx_op: str, name: str, inputs: Sequence[str], attrs: Attributes, **attributes: Any) -> str:
         """Append a node whose one output has its name, of (N, ...) as all have."""
         self._claim(name)
         for tensor in inputs:
@@ -287,13 +291,13 @@ class _Build:
         self._nodes.append(node)
         return name
 
-    def model(self, output, preprocessing) -> onnx.ModelProto:
+    def model(self, output: str, preprocessing: Preprocessing) -> onnx.ModelProto:
         if len(self._types[output].tensor_type.shape.dim) != 2:
             raise InputError(f"the symbol ends in {output!r}, which is not of shape (N, classes)")
         used = {tensor for node in self._nodes for tensor in node.input}
-        graph = helper.make_graph(
-            self._nodes, "classifier", *([helper.make_value_info(name, self._types[name])] for name in (INPUT, output)),
-            [tensor for name, tensor in self._initializers.items() if name in used])
+        inputs, outputs = ([helper.make_value_info(name, self._types[name])] for name in (INPUT, output))
+        graph = helper.make_graph(self._nodes, "classifier", inputs, outputs,
+                                  [tensor for name, tensor in self._initializers.items() if name in used])
         model = helper.make_model(graph, producer_name=PRODUCER, ir_version=IR_VERSION,
                                   opset_imports=[helper.make_opsetid("", OPSET)])
         helper.set_model_props(model, {"preprocessing": preprocessing_json(preprocessing).strip()})

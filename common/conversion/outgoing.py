@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.checkpoint_arrays import Checkpoint
-from common.conversion.assemble import IDENTITY, first_shortcut, with_expansion, without_expansion
+from common.conversion.assemble import IDENTITY, Params, first_shortcut, with_expansion, without_expansion
 from common.conversion.convert import eight
 from common.conversion.description import ENTRY, description_of
 from common.conversion.names import TIMM, TORCHVISION, Names, source_names
@@ -23,7 +23,7 @@ TIMM_MODELS = (  # name, width and depth multiplier
 )
 
 
-def save_npz(checkpoint: Checkpoint, path) -> str:
+def save_npz(checkpoint: Checkpoint, path: str | Path) -> str:
     """Write {published name: array}; returns how it is loaded."""
     content = io.BytesIO()  # what fails in a zip file fails again when it is closed
     np.savez(content, **checkpoint.arg_params, **checkpoint.aux_params, **{ENTRY: description_of(checkpoint)})
@@ -32,7 +32,7 @@ def save_npz(checkpoint: Checkpoint, path) -> str:
     return f"numpy.load({str(path)!r})"
 
 
-def save_torchvision(checkpoint: Checkpoint, path) -> str:
+def save_torchvision(checkpoint: Checkpoint, path: str | Path) -> str:
     """Write a state_dict of torchvision's MobileNetV2 as .safetensors; returns the model that loads it.
 
     Raises InputError where no such model computes the same.
@@ -45,7 +45,7 @@ def save_torchvision(checkpoint: Checkpoint, path) -> str:
     return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)
 
 
-def save_timm(checkpoint: Checkpoint, path) -> str:
+def save_timm(checkpoint: Checkpoint, path: str | Path) -> str:
     """As `save_torchvision`, of timm's mobilenetv2."""
     params = without_expansion(_portable(checkpoint, "timm"))
     if _is_expanded(params):
@@ -112,7 +112,7 @@ def _timm_widths(multiplier, depth):
     return (FIRST_CHANNELS, *stages, LAST_CHANNELS), (first, *(math.ceil(n * depth) for n in middle), last)
 
 
-def _save_state_dict(checkpoint, params, names: Names, model, path):
+def _save_state_dict(checkpoint: Checkpoint, params: Params, names: Names, model: str, path: str | Path) -> str:
     import safetensors.numpy  # .npz does not need it
     table = source_names(names, checkpoint.network["repeats"], _is_expanded(params))
     arrays = {name: np.ascontiguousarray(params[published]) for published, name in table.items()}

@@ -5,7 +5,9 @@ Those that need a package of their own are read by state_dict.py, keras_file.py 
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -17,23 +19,24 @@ MAX_BYTES = 2 ** 30  # of the arrays of a file; the widest MobileNetV2 here has 
 
 
 @contextmanager
-def reading(path, kind, *errors):
+def reading(path: str | Path, kind: str, *errors: type[Exception]) -> Iterator[None]:
     """What a library raises for a file that is not as it should be, as one line."""
     try:
         with open(path, "rb") as file:
             file.read(1)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
+    expected: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, MemoryError, *errors)
     try:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, MemoryError, *errors) as error:
+    except expected as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not {kind}, or a damaged one ({reason})") from None
 
 
-def read_npz(path) -> tuple:
+def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
     """(arrays, description) of an .npz file."""
     with reading(path, "an .npz file", zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
                  TypeError, SyntaxError):
@@ -45,7 +48,7 @@ def read_npz(path) -> tuple:
         return arrays, parse_description(None if text is None else str(text), path)
 
 
-def read_gluon(path) -> dict:
+def read_gluon(path: str | Path) -> dict[str, np.ndarray]:
     """Arrays of a .params file of Gluon's, without `arg:`, `aux:` and the network's own prefix."""
     arrays = {}
     for name, array in load_params(path).items():
@@ -54,6 +57,6 @@ def read_gluon(path) -> dict:
     return arrays
 
 
-def check_size(size, path):
+def check_size(size: int, path: str | Path) -> None:
     if size > MAX_BYTES:
         raise InputError(f"{path}: unpacks to {size / 2 ** 30:.1f} GB, which no MobileNetV2 has; a damaged file?")

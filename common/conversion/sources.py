@@ -1,10 +1,11 @@
 """The parameters in each kind of file, under the published names and in MXNet's layouts."""
 import re
+from pathlib import Path
 
 import numpy as np
 
 from common.checkpoint_arrays import unit_names
-from common.conversion.assemble import IDENTITY
+from common.conversion.assemble import IDENTITY, Params
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
 from common.conversion.readers import read_gluon, read_npz
 from common.errors import InputError
@@ -18,14 +19,14 @@ FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name in a fi
 KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 0)}
 
 
-def torchvision_params(path) -> tuple:
+def torchvision_params(path: str | Path) -> tuple[Params, dict]:
     """({published name: array}, description), as each of these functions: of a state_dict of torchvision's."""
     from common.conversion.state_dict import read_state_dict  # what reads the others is not needed for this
     arrays, description = read_state_dict(path)
     return _renamed(arrays, TORCHVISION, description.get("repeats", REPEATS), "torchvision", path), description
 
 
-def timm_params(path) -> tuple:
+def timm_params(path: str | Path) -> tuple[Params, dict]:
     from common.conversion.state_dict import read_state_dict
     arrays, description = read_state_dict(path)
     blocks = [int(match[1]) for match in (re.fullmatch(r"blocks\.([0-6])\.\d{1,3}\.conv_dw\.weight", name)
@@ -34,7 +35,7 @@ def timm_params(path) -> tuple:
     return _renamed(arrays, TIMM, repeats if all(repeats) else REPEATS, "timm", path), description
 
 
-def gluon_params(path) -> tuple:
+def gluon_params(path: str | Path) -> tuple[Params, dict]:
     arrays = read_gluon(path)
     names = GLUON if any("." in name for name in arrays) else GLUON_FLAT
     params = _renamed(arrays, names, REPEATS, "Gluon", path)
@@ -42,7 +43,7 @@ def gluon_params(path) -> tuple:
     return params, {}
 
 
-def keras_params(path) -> tuple:
+def keras_params(path: str | Path) -> tuple[Params, dict]:
     from common.conversion.keras_file import read_keras
     arrays = read_keras(path)
     if isinstance(arrays, list):
@@ -57,13 +58,13 @@ def keras_params(path) -> tuple:
     return params, {}
 
 
-def npz_params(path) -> tuple:
+def npz_params(path: str | Path) -> tuple[Params, dict]:
     """Of an .npz file with the names of a .params file, or without their `arg:` and `aux:`."""
     arrays, description = read_npz(path)
     return {name.removeprefix("arg:").removeprefix("aux:"): array for name, array in arrays.items()}, description
 
 
-def tflite_params(path) -> tuple:
+def tflite_params(path: str | Path) -> tuple[Params, dict]:
     """Here, BatchNorm is folded: UNIT-conv2d_bias stands for it."""
     from common.conversion.tflite import read_tflite
     model = read_tflite(path)
@@ -88,7 +89,8 @@ def _strides(table, units):
     return [unit.stride for unit in architecture(strides=table).units if unit.name in units]
 
 
-def _renamed(arrays, names: Names, repeats, framework, path):
+def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ...], framework: str,
+             path: str | Path) -> Params:
     first_expansion = not names.plain or source_names(names, repeats, True)[FIRST_LINEAR] in arrays
     table = source_names(names, repeats, first_expansion)
     params = {}

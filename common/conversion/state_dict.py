@@ -1,7 +1,9 @@
 """Read the state_dict of a PyTorch module, as NumPy arrays."""
 import warnings
+from pathlib import Path
 
 import ml_dtypes  # noqa: F401  so that NumPy has bfloat16
+import numpy as np
 import safetensors
 
 from common.conversion.description import ENTRY, parse_description
@@ -12,7 +14,7 @@ NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts p
 DATA_PARALLEL = "module."  # what DistributedDataParallel puts before each name
 
 
-def read_state_dict(path) -> tuple:
+def read_state_dict(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
     """(arrays, description) of a .safetensors file, or of a .pth file through torch's weights_only loader."""
     with reading(path, "a state_dict"), open(path, "rb") as file:
         start = file.read(9)

@@ -5,6 +5,7 @@ which say nothing for sure, are not looked at. What comes out is the network in 
 dequantised as the format defines it.
 """
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 from common.conversion.assemble import IDENTITY
 from common.conversion.tflite_graph import OPTIONS, Graph
 from common.errors import InputError, last_line
-from symbols.architecture import PADDINGS, REPEATS, STRIDES, architecture
+from symbols.architecture import PADDINGS, REPEATS, STRIDES, Architecture, Padding, Unit, architecture
 
 MAX_BYTES = 2 ** 30  # the widest MobileNetV2 here has 60 MB
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this
@@ -37,12 +38,12 @@ class TFLite(NamedTuple):
     layouts: (out, in, kh, kw), depthwise (channels, 1, kh, kw), classifier (classes, features). `strides`: of each
     convolution. `padding`: "same" or "symmetric". `input_shape`: (1, height, width, 3). `mean`, `std`: three numbers
     each, as the quantisation of an 8-bit input says ((pixel - mean) / std), or None for other inputs."""
-    layers: list
-    strides: list
+    layers: list[tuple[np.ndarray, np.ndarray]]
+    strides: list[int]
     padding: str
-    input_shape: tuple
-    mean: tuple | None
-    std: tuple | None
+    input_shape: tuple[int, int, int, int]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
 
 
 class _Step(NamedTuple):
@@ -52,12 +53,12 @@ class _Step(NamedTuple):
     other: int = 0
     layer: tuple = ()
     stride: int = 1
-    pads: tuple | None = NO_PADDING  # ((top, bottom), (left, right)); None: TensorFlow's SAME
-    clipped: bool = False            # to 0..6
+    pads: Padding | None = NO_PADDING  # ((top, bottom), (left, right)); None: TensorFlow's SAME
+    clipped: bool = False              # to 0..6
     linear: bool = False
 
 
-def read_tflite(path) -> TFLite:
+def read_tflite(path: str | Path) -> TFLite:
     """The layers of a .tflite file: float32, float16, or 8-bit weights with activations of 8 bits or float32.
 
     Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2 with folded BatchNorms.
@@ -78,7 +79,7 @@ def read_tflite(path) -> TFLite:
         raise InputError(f"{path}: damaged or truncated TensorFlow Lite file ({last_line(error)})") from None
 
 
-def _steps(graph) -> list:
+def _steps(graph: Graph) -> list[_Step]:
     """What the operators compute, in order, each from the result of the one before."""
     steps, values, paddings = [], {graph.input: 0}, {}  # values: tensor -> number of the value that it holds
     for operator in graph.operators:
@@ -109,7 +110,7 @@ def _steps(graph) -> list:
     return steps
 
 
-def _step(graph, code, operator, tensors, pooled) -> _Step:
+def _step(graph: Graph, code: int, operator: tflite.Operator, tensors: list[int], pooled: bool) -> _Step:
     options = graph.options(operator)
     activation = ActivationFunctionType.NONE
     if hasattr(options, "FusedActivationFunction"):
@@ -140,7 +141,8 @@ def _step(graph, code, operator, tensors, pooled) -> _Step:
     return _Step("P")
 
 
-def _convolution(graph, code, options, tensors) -> _Step:
+def _convolution(graph: Graph, code: int, options: tflite.Conv2DOptions | tflite.DepthwiseConv2DOptions,
+                 tensors: list[int]) -> _Step:
     strides, dilations = (options.StrideH(), options.StrideW()), (options.DilationHFactor(), options.DilationWFactor())
     if strides[0] != strides[1] or dilations != (1, 1):
         raise InputError(f"has a convolution with strides {strides} and dilations {dilations}; MobileNetV2 has not")
@@ -186,7 +188,7 @@ def _is_clipped(activation, limits):
         ActivationFunctionType.NONE, ActivationFunctionType.RELU)
 
 
-def _network(graph, steps) -> TFLite:
+def _network(graph: Graph, steps: list[_Step]) -> TFLite:
     """Checks everything that decides the result against the layers that MobileNetV2 has."""
     match = NETWORK.fullmatch("".join(step.letter for step in steps))
     if not match:
@@ -222,7 +224,7 @@ def _network(graph, steps) -> TFLite:
                   input_shape, *_pixels(graph))
 
 
-def _stages(steps, blocks) -> tuple:
+def _stages(steps: list[_Step], blocks: list[str]) -> tuple[str, list[int]]:
     """(name of the stride table, nine widths) of the network whose `blocks` are DC, CDC or, with a shortcut, CDCA."""
     repeats, strides, channels, at = [], [], [len(steps[0].layer[1])], 1
     for block in blocks:
@@ -243,12 +245,12 @@ def _stages(steps, blocks) -> tuple:
     return table, channels
 
 
-def _units(plan) -> list:
+def _units(plan: Architecture) -> list[Unit]:
     """The network's convolutions without the first block's expansion, which TensorFlow's has not."""
     return [unit for unit in plan.units if unit.name != IDENTITY]
 
 
-def _pixels(graph) -> tuple:
+def _pixels(graph: Graph) -> tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]:
     """(mean, std) as the quantisation of an 8-bit input says, else (None, None)."""
     offset, quantisation = PIXEL_OFFSET.get(graph.type(graph.input)), graph.quantisation(graph.input)
     if offset is None or quantisation is None:

@@ -3,6 +3,8 @@
 The format is TensorFlow's tensorflow/compiler/mlir/lite/schema/schema.fbs; the `tflite` package reads its tables, and
 raises errors of all kinds where an offset leads out of the file.
 """
+from typing import Any
+
 import numpy as np
 import tflite
 from tflite import BuiltinOperator, TensorType
@@ -28,7 +30,7 @@ OPTIONS = {
 class Graph:
     """One graph with one input and one output; tensors go by their numbers."""
 
-    def __init__(self, content):
+    def __init__(self, content: bytes) -> None:
         self.model = tflite.Model.GetRootAs(content)
         self._left = 2 * len(content)
         if self.model.SubgraphsLength() != 1:
@@ -43,25 +45,25 @@ class Graph:
         self._dequantised = {op.Outputs(0): op.Inputs(0) for op in self.operators
                              if self.code(op) == BuiltinOperator.DEQUANTIZE}
 
-    def code(self, operator):
+    def code(self, operator: tflite.Operator) -> int:
         code = self.model.OperatorCodes(operator.OpcodeIndex())
         return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # the older field holds what fits a byte
 
-    def options(self, operator):
+    def options(self, operator: tflite.Operator) -> Any:
         options, table = OPTIONS[self.code(operator)](), operator.BuiltinOptions()
         if table is None:
             raise InputError(f"{tflite.opcode2name(self.code(operator))} has no options")
         options.Init(table.Bytes, table.Pos)
         return options
 
-    def shape(self, index):
+    def shape(self, index: int) -> tuple[int, ...]:
         tensor = self.graph.Tensors(index)
         return tuple(tensor.Shape(i) for i in range(tensor.ShapeLength()))
 
-    def type(self, index):
+    def type(self, index: int) -> int:
         return self.graph.Tensors(index).Type()
 
-    def quantisation(self, index):
+    def quantisation(self, index: int) -> tuple[np.ndarray, np.ndarray, int] | None:
         """(scales, zero points, axis) as arrays of one length, or None."""
         quantisation = self.graph.Tensors(index).Quantization()
         if quantisation is None or not quantisation.ScaleLength():
@@ -73,7 +75,7 @@ class Graph:
             raise InputError("a tensor's quantisation is damaged")
         return scales, zeros, quantisation.QuantizedDimension()
 
-    def constant(self, index):
+    def constant(self, index: int) -> np.ndarray | None:
         """The numbers of a tensor that the file holds, as they stand there; None for any other."""
         tensor = self.graph.Tensors(self._dequantised.get(index, index))
         buffer = self.model.Buffers(tensor.Buffer())
@@ -87,7 +89,7 @@ class Graph:
         values = buffer.DataAsNumpy().view(DTYPES[tensor.Type()])
         return values.reshape([tensor.Shape(i) for i in range(tensor.ShapeLength())])
 
-    def weights(self, index):
+    def weights(self, index: int) -> np.ndarray | None:
         """`constant` as float32, dequantised: scale x (number - zero point), for the tensor or each channel."""
         index = self._dequantised.get(index, index)
         values = None if index < 0 else self.constant(index)
@@ -105,7 +107,7 @@ class Graph:
         with np.errstate(over="ignore"):
             return (values.astype(np.int64) - zeros).astype(np.float32) * scales.astype(np.float32)
 
-    def range(self, index):
+    def range(self, index: int) -> tuple[float, float] | None:
         """(lowest, highest) value that a tensor of 8 bits can hold; None for another."""
         quantisation = self.quantisation(index)
         if self.type(index) not in BITS_8 or quantisation is None:

@@ -5,6 +5,7 @@ Names and MD5 sums as on https://image-net.org/download-images; sizes in bytes.
 import re
 import tarfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import InputError, last_line
 
@@ -33,11 +34,11 @@ MAX_MEMBER = 64 << 20
 @dataclass(frozen=True)
 class Devkit:
     """classes: WordNet ids of the classes, sorted; val_classes: that of each validation image, by its number."""
-    classes: tuple
-    val_classes: tuple
+    classes: tuple[str, ...]
+    val_classes: tuple[str, ...]
 
 
-def read_devkit(path) -> Devkit:
+def read_devkit(path: Path) -> Devkit:
     """What the development kit says of the classes. Raises InputError for a file that is not one.
 
     Its own numbers of the classes (ILSVRC2012_ID) are not in the order of the WordNet ids, which is that of the labels

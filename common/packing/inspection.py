@@ -4,6 +4,7 @@ import random
 import struct
 from array import array
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +33,12 @@ class Summary:
     height); unreadable: how many records are no images."""
     bytes: int
     offsets: array = field(default_factory=lambda: array("Q"))
-    labels: Counter = field(default_factory=Counter)
-    sizes: Counter = field(default_factory=Counter)
+    labels: Counter[float] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: int = 0
 
 
-def summarise(rec) -> Summary:
+def summarise(rec: str | Path) -> Summary:
     """Reads the head of each record. Raises InputError for a file that is damaged or not one of images."""
     try:
         summary = Summary(Path(rec).stat().st_size)
@@ -59,7 +60,7 @@ def summarise(rec) -> Summary:
     return summary
 
 
-def split(rec, offset, record) -> tuple:
+def split(rec: str | Path, offset: int, record: bytes) -> tuple[int, float, bytes]:
     """(number, label, encoded image) of a record's payload."""
     start = IMAGE_HEADER.size
     try:
@@ -82,7 +83,8 @@ def _size(encoded):
         return None
 
 
-def contact_sheet(rec, summary, names, path, count, seed) -> None:
+def contact_sheet(rec: str | Path, summary: Summary, names: Sequence[str], path: str | Path, count: int,
+                  seed: int) -> None:
     """Draw `count` random images, in the order of the file, with their labels and names, to the PNG file `path`."""
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: the contact sheet is a PNG; give it such a name")
@@ -102,7 +104,7 @@ def contact_sheet(rec, summary, names, path, count, seed) -> None:
             sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2))
         except InputError:
             draw.text((left, top), "damaged", "red", font)
-        text = f"{label}: {names[label]}" if label in range(len(names)) else f"{label}"
+        text = f"{label}: {names[int(label)]}" if label in range(len(names)) else f"{label}"
         while font.getlength(text) > THUMBNAIL:
             text = text[:-2].rstrip("…") + "…"
         draw.text((left, top + THUMBNAIL), text, "black", font)
@@ -110,7 +112,7 @@ def contact_sheet(rec, summary, names, path, count, seed) -> None:
         sheet.save(partial, "PNG")
 
 
-def problems(rec, workers=None):
+def problems(rec: str | Path, workers: int | None = None) -> Iterator[str]:
     """Yields a line for each thing that is wrong with a file, and with those that belong to it: checksums that are not
     those of dataset.json, images that cannot be decoded, an index or a list that does not fit."""
     rec = Path(rec)

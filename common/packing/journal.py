@@ -1,7 +1,7 @@
 """Append-only files that survive being killed: what was committed stays, what came after it is cut off."""
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,12 +19,13 @@ class Journal:
     committed, or had been removed, are gone.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state, self._lengths, self._kept = self._read_state()
         self._files, self._removed = {}, []
-        self._pending, self._committer = None, ThreadPoolExecutor(1)
+        self._pending: Future | None = None
+        self._committer = ThreadPoolExecutor(1)
         for path in self.folder.iterdir():
             if path.name not in (STATE, *self._lengths, *self._kept):
                 path.unlink()

@@ -11,12 +11,14 @@ import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 
 from common.digest import FollowedDigest, digest
 from common.errors import InputError
 from common.packing.journal import BUFFER, Journal
 from common.packing.jpeg import to_jpeg
 from common.packing.progress import progress
+from common.packing.sources import Source
 from common.packing.workers import in_order
 from common.recordio import image_record, set_number
 
@@ -30,7 +32,8 @@ KEYS = 1 << 64
 class PartPacking:
     """`run` goes on where the folder `work` says; leaving the context commits nothing."""
 
-    def __init__(self, part, source, work, options, strict, workers, commit_seconds, md5=None):
+    def __init__(self, part: str, source: Source, work: Path, options: dict[str, int], strict: bool, workers: int,
+                 commit_seconds: float, md5: str | None = None) -> None:
         self._part, self._source, self._options = part, source, options
         self._strict, self._workers, self._commit_seconds = strict, workers, commit_seconds
         self._journal = Journal(work)
@@ -42,10 +45,10 @@ class PartPacking:
         self._state["md5"] = self._state["md5"] or md5
         self._committed = time.monotonic()
 
-    def __enter__(self):
+    def __enter__(self) -> "PartPacking":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._journal.close()
 
     def run(self) -> dict:
@@ -143,7 +146,7 @@ class PartPacking:
         return image.label * KEYS // len(self._source.classes)
 
     @staticmethod
-    def _bucket(number):
+    def _bucket(number: int) -> str:
         return f"bucket-{number:03d}"
 
     # from buckets to RecordIO

@@ -32,8 +32,9 @@ COMMIT_SECONDS = 15
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
 
 
-def prepare(source_dir, out_dir, short_side=480, quality=95, enlarge=False, seed=0, workers=None, strict=False,
-            any_count=False, verify_first=False, commit_seconds=COMMIT_SECONDS) -> dict:
+def prepare(source_dir: str | Path, out_dir: str | Path, short_side: int = 480, quality: int = 95,
+            enlarge: bool = False, seed: int = 0, workers: int | None = None, strict: bool = False,
+            any_count: bool = False, verify_first: bool = False, commit_seconds: float = COMMIT_SECONDS) -> dict:
     """Pack what `source_dir` holds (see `find_sources`) into `out_dir`; returns what its dataset.json says.
 
     Writes {train,val}.{rec,idx,lst}, synset.txt, skipped.csv and, last, dataset.json. Training records are in the

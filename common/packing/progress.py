@@ -1,6 +1,7 @@
 """How far a long piece of work is, on standard error."""
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -9,7 +10,7 @@ LOG_SECONDS = 60
 
 
 @contextmanager
-def progress(what, size, done=0):
+def progress(what: str, size: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """Within this block show(done, images) tells how much of `size` is done: images/s and the time left, in a bar on a
     terminal, and elsewhere in a line each minute."""
     terminal = sys.stderr.isatty()

@@ -10,14 +10,14 @@ import os
 import stat
 import tarfile
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.digest import digest
 from common.errors import InputError, last_line
 from common.labels import read_synset
-from common.packing.imagenet import ARCHIVES, DEVKIT, VAL_NAME, read_devkit
+from common.packing.imagenet import ARCHIVES, DEVKIT, VAL_NAME, Devkit, read_devkit
 
 PARTS = ("val", "train")  # in the order they are packed: the small one first
 SYNSET = Path(__file__).resolve().parents[2] / "data" / "imagenet1k-synset.txt"
@@ -34,16 +34,16 @@ class Image:
     with the reason why it cannot be used; of a folder, the source's load(path)."""
     path: str
     label: int
-    after: list
+    after: list[int]
     done: int
-    load: Callable = None
+    load: Callable[[], bytes] | None = None
 
 
 class FolderSource:
     """`folder/<class>/<image>`; folders and files whose names begin with a dot are left out."""
     is_archive = False
 
-    def __init__(self, folder, classes=None):
+    def __init__(self, folder: Path, classes: tuple[str, ...] | None = None) -> None:
         self.path = Path(folder)
         entries = _listed(self.path)
         folders = [entry.name for entry in entries if entry.is_dir()]
@@ -82,13 +82,13 @@ class FolderSource:
                 for entry in _listed(self.path / name):
                     yield entry, f"{name}/{entry.name}", label
 
-    def images(self, start=None):
+    def images(self, start: list[int] | None = None) -> Iterator[Image]:
         (first,) = start or (0,)
         for number, (_, path, label) in enumerate(self._entries()):
             if number >= first:
                 yield Image(path, label, [number + 1], number + 1)
 
-    def load(self, path) -> bytes:
+    def load(self, path: str) -> bytes:
         """Content of an image by its `Image.path`. Raises InputError, with the reason alone."""
         try:
             status = os.stat(self.path / path)
@@ -107,7 +107,7 @@ class ClassArchivesSource:
     """ILSVRC2012_img_train.tar: a tar of one tar for each class, <wnid>.tar."""
     is_archive = True
 
-    def __init__(self, archive, classes=None):
+    def __init__(self, archive: Path, classes: tuple[str, ...] | None = None) -> None:
         self.path, self.notes = Path(archive), []
         self.size = self.expected_bytes = self.path.stat().st_size
         with open(self.path, "rb") as file:
@@ -132,7 +132,7 @@ class ClassArchivesSource:
                              "archive")
         return Path(member.name).stem
 
-    def images(self, start=None):
+    def images(self, start: list[int] | None = None) -> Iterator[Image]:
         at, inner_at = start or (0, None)
         labels = {name: label for label, name in enumerate(self.classes)}
         with open(self.path, "rb") as file:
@@ -149,7 +149,7 @@ class ValidationArchiveSource:
     """ILSVRC2012_img_val.tar: ILSVRC2012_val_00000001.JPEG and so on, whose classes the development kit knows."""
     is_archive = True
 
-    def __init__(self, archive, devkit):
+    def __init__(self, archive: Path, devkit: Devkit) -> None:
         self.path, self.classes, self.notes = Path(archive), devkit.classes, []
         self._val_classes = devkit.val_classes
         self.size = self.expected_bytes = self.path.stat().st_size
@@ -172,7 +172,7 @@ class ValidationArchiveSource:
                              f"validation images whose classes are in {DEVKIT.name}")
         return self._val_classes[int(name[1]) - 1]
 
-    def images(self, start=None):
+    def images(self, start: list[int] | None = None) -> Iterator[Image]:
         (at,) = start or (0,)
         labels = {name: label for label, name in enumerate(self.classes)}
         with open(self.path, "rb") as file:
@@ -181,7 +181,10 @@ class ValidationArchiveSource:
                 yield Image(f"{name}/{Path(member.name).name}", labels[name], [after], after, _content(file, member))
 
 
-def find_sources(folder, any_count: bool = False) -> dict:
+Source = FolderSource | ClassArchivesSource | ValidationArchiveSource
+
+
+def find_sources(folder: str | Path, any_count: bool = False) -> dict[str, Source]:
     """{"train": source, "val": source} of what `folder` holds: archives by their names, or folders train/ and val/.
 
     Unless `any_count`, it has to be ImageNet: archives of the official size, its 1,000 classes, and in folders as many
@@ -202,7 +205,7 @@ def find_sources(folder, any_count: bool = False) -> dict:
     if not any_count:
         for part, path in archives.items():
             _check_size(path, ARCHIVES[part])
-    sources = {}
+    sources: dict[str, Source] = {}
     classes = devkit and devkit.classes
     if "train" in archives:
         sources["train"] = ClassArchivesSource(archives["train"], classes)

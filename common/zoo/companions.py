@@ -9,7 +9,7 @@ from common.zoo.manifest import FIRST_EPOCH, Entry
 from symbols.mobilenetv2_json import get_graph
 
 
-def complete(entry: Entry, path) -> None:
+def complete(entry: Entry, path: Path) -> None:
     """Write PREFIX-symbol.json and PREFIX-preprocess.json, as the manifest has them, beside the weights `path` of an
     entry in MXNet's layout; only what is not there already. Raises OSError where they cannot be written."""
     if entry.layout != "mxnet":

@@ -4,6 +4,7 @@ import shutil
 import sys
 import zipfile
 import zlib
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,8 +21,9 @@ class DownloadError(InputError):
     """No URL gave the file. The message says for each of them why."""
 
 
-def download(urls, path, expected: Hash | None = None, size: int | None = None, member: str | None = None,
-             start: tuple | None = None, pauses=PAUSES, timeout=TIMEOUT) -> Path:
+def download(urls: Sequence[str], path: str | Path, expected: Hash | None = None, size: int | None = None,
+             member: str | None = None, start: tuple[int, bytes] | None = None, pauses: Sequence[float] = PAUSES,
+             timeout: float = TIMEOUT) -> Path:
     """`path`, once it holds the file that `urls` (tried in turn) lead to; at once where it does already.
 
     `expected`, `size` and `start` are those of the file, as `common.zoo.hashes.fault` takes them; `member` is its name
@@ -52,7 +54,7 @@ def download(urls, path, expected: Hash | None = None, size: int | None = None, 
     raise DownloadError("; ".join(reasons))
 
 
-def extract_member(archive, member: str, path, max_size: int = MAX_SIZE) -> None:
+def extract_member(archive: str | Path, member: str, path: str | Path, max_size: int = MAX_SIZE) -> None:
     """Write one file of a zip archive to `path`. Raises InputError for what is none, lacks it or unpacks to more."""
     try:
         with zipfile.ZipFile(archive) as opened, opened.open(member) as source, open(path, "wb") as target:
@@ -65,7 +67,8 @@ def extract_member(archive, member: str, path, max_size: int = MAX_SIZE) -> None
         raise InputError(f"not a usable zip archive: {error}") from None
 
 
-def _download(url, path, expected, size, member, start, pauses, timeout) -> None:
+def _download(url: str, path: Path, expected: Hash | None, size: int | None, member: str | None,
+              start: tuple[int, bytes] | None, pauses: Sequence[float], timeout: float) -> None:
     """Raises Refused. What was put together of several answers and is wrong is fetched once more, from the start."""
     partial, extracted = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "extracted"))
     for last in (False, True):
@@ -92,7 +95,7 @@ def _download(url, path, expected, size, member, start, pauses, timeout) -> None
             extracted.unlink(missing_ok=True)
 
 
-def _place(file, path) -> None:
+def _place(file: Path, path: Path) -> None:
     with open(file, "rb") as content:
         os.fsync(content.fileno())
     os.replace(file, path)

@@ -3,6 +3,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from common.errors import InputError
 from common.files import make_folder, written_atomically
@@ -12,7 +13,7 @@ from common.zoo.hashes import HEX_DIGITS, fault, file_hash
 from common.zoo.manifest import MANIFEST, MODELS, Entry, entries, entry_of
 
 
-def folders() -> list:
+def folders() -> list[Path]:
     """Where files are looked for, and downloaded to the first that can be written: models/ and the cache folder, or the
     folder that MOBILENETV2_MODELS names and models/."""
     if named := os.environ.get("MOBILENETV2_MODELS"):
@@ -20,10 +21,10 @@ def folders() -> list:
     return [MODELS, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mxnet-mobilenet-v2"]
 
 
-def find(entry: Entry, folder=None) -> tuple:
+def find(entry: Entry, folder: str | Path | None = None) -> tuple[Path | None, str | None]:
     """(path, None) of the first file in `folder`, else in `folders()`, that is the entry's; where none is, (path, why
     not) of the first that has its name; (None, None) where there is no such file."""
-    first = (None, None)
+    first: tuple[Path | None, str | None] = (None, None)
     for path in _paths(entry, folder):
         try:
             reason = fault(path, **entry.known)
@@ -37,7 +38,7 @@ def find(entry: Entry, folder=None) -> tuple:
     return first
 
 
-def locate(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
+def locate(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST, **options: Any) -> Path:
     """The file of an entry, verified: the one that `find` finds, else downloaded to the first folder of those that can
     be written. `options` are those of `common.zoo.download.download`.
 
@@ -60,7 +61,7 @@ def locate(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
     return path
 
 
-def fetch(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
+def fetch(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST, **options: Any) -> Path:
     """As `locate`; a checkpoint of MXNet's has its PREFIX-symbol.json and PREFIX-preprocess.json beside it. Where they
     are not there and cannot be written, its file is copied to the first folder in which they can be."""
     entry, path = entry_of(name, manifest), locate(name, folder, manifest, **options)
@@ -74,7 +75,7 @@ def fetch(name: str, folder=None, manifest=MANIFEST, **options) -> Path:
     return path
 
 
-def take(name: str, file, folder=None, manifest=MANIFEST) -> Path:
+def take(name: str, file: str | Path, folder: str | Path | None = None, manifest: str | Path = MANIFEST) -> Path:
     """Put a file that was brought by hand where `fetch` finds it, if it is the entry's or the archive that holds it,
     with the files that `fetch` puts beside it.
 
@@ -98,7 +99,7 @@ def take(name: str, file, folder=None, manifest=MANIFEST) -> Path:
     return path
 
 
-def verify(path, manifest=MANIFEST) -> tuple:
+def verify(path: str | Path, manifest: str | Path = MANIFEST) -> tuple[Entry, bool]:
     """(the entry whose file this is, True); False where its hash is not known, and name and format are the entry's.
 
     Raises InputError for any other file, and for one that cannot be read.
@@ -122,7 +123,7 @@ def _paths(entry, folder):
     return [Path(place) / entry.file for place in (folders() if folder is None else [folder])]
 
 
-def _target(entry, folder) -> Path:
+def _target(entry: Entry, folder: str | Path | None) -> Path:
     """The place of an entry's file in the first folder that can be written, which is made where it is not there."""
     reasons = []
     for path in _paths(entry, folder):
@@ -134,7 +135,7 @@ def _target(entry, folder) -> Path:
     raise InputError("; ".join(reasons))
 
 
-def _another(path, entry, reason) -> InputError:
+def _another(path: Path, entry: Entry, reason: str) -> InputError:
     return InputError(f"{path}: is not the file of {entry.name} ({reason}); move it away (or, where it is a checkpoint "
                       "of your own, give it as --model-prefix)")
 

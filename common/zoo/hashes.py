@@ -1,6 +1,7 @@
 """Is a file the one that was published? By its size, its hash and how it begins, as far as they are known."""
 import hashlib
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 BLOCK = 1 << 20
@@ -13,28 +14,29 @@ class Hash(NamedTuple):
     algorithm: str
     value: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.algorithm} {self.value}"
 
-    def of(self, path) -> "Hash":
+    def of(self, path: str | Path) -> "Hash":
         """The hash of a file by the same algorithm, with as many digits."""
         digits = file_hash(path, "sha256" if self.algorithm == PREFIX else self.algorithm)
         return Hash(self.algorithm, digits[:len(self.value)])
 
 
-def file_hash(path, algorithm: str) -> str:
+def file_hash(path: str | Path, algorithm: str) -> str:
     """The digits, in lower case, of a file by "git-blob", "sha1" or "sha256"."""
     return git_blob_id(path) if algorithm == "git-blob" else _hash(path, hashlib.new(algorithm, usedforsecurity=False))
 
 
-def git_blob_id(path) -> str:
+def git_blob_id(path: str | Path) -> str:
     """The id under which git stores a file's content: the SHA-1 of "blob", its size, a null byte and the content."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
     return _hash(path, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
 
 
-def fault(path, expected: Hash | None = None, size: int | None = None, start: tuple | None = None) -> str | None:
+def fault(path: str | Path, expected: Hash | None = None, size: int | None = None,
+          start: tuple[int, bytes] | None = None) -> str | None:
     """Why a file is not the one of that hash, size in bytes and `start` (offset, bytes), each only where it is known;
     None where nothing speaks against it."""
     actual = os.path.getsize(path)
@@ -51,7 +53,7 @@ def fault(path, expected: Hash | None = None, size: int | None = None, start: tu
     return None
 
 
-def _hash(path, digest) -> str:
+def _hash(path: str | Path, digest: "hashlib._Hash") -> str:
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)

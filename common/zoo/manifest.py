@@ -36,14 +36,14 @@ class Entry(NamedTuple):
     """A table of the manifest, which explains the fields; None stands for what is not known."""
     name: str
     file: str
-    urls: tuple
+    urls: tuple[str, ...]
     layout: str
     network: dict
     preprocessing: Preprocessing
     licence: str
     accuracy: Accuracy
-    sources: tuple
-    unverified: tuple
+    sources: tuple[str, ...]
+    unverified: tuple[str, ...]
     hash: Hash | None = None
     size: int | None = None
     megabytes: float | None = None
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
         return {"expected": self.hash, "size": self.size, "start": SIGNATURES.get(self.layout)}
 
 
-def entries(manifest=MANIFEST) -> dict:
+def entries(manifest: str | Path = MANIFEST) -> dict[str, Entry]:
     """{name: Entry}. Raises InputError for a manifest that is not as models/zoo.toml."""
     try:
         content = tomllib.loads(Path(manifest).read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def entries(manifest=MANIFEST) -> dict:
     return found
 
 
-def entry_of(name: str, manifest=MANIFEST) -> Entry:
+def entry_of(name: str, manifest: str | Path = MANIFEST) -> Entry:
     found = entries(manifest)
     if name not in found:
         raise InputError(f"no weights {name!r} in {manifest}; there are {', '.join(found)}")

@@ -5,6 +5,7 @@ import http.client
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import requests
@@ -25,7 +26,7 @@ CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}
 class Refused(Exception):
     """This URL will not give the file; the message says why, in a line that holds nothing but what can be printed."""
 
-    def __init__(self, reason):
+    def __init__(self, reason: str) -> None:
         line = " ".join(str(reason).split())
         super().__init__("".join(char if char.isprintable() else "?" for char in line[:LONGEST_REASON]))
 
@@ -34,12 +35,13 @@ class _Broken(Exception):
     """This try failed, another may not. `pause`: the seconds that the server asks for, if it does. `unknown`: there is
     no such server, or no network."""
 
-    def __init__(self, reason, pause=None, unknown=False):
+    def __init__(self, reason: str, pause: float | None = None, unknown: bool = False) -> None:
         super().__init__(reason)
         self.pause, self.unknown = pause, unknown
 
 
-def transfer(url: str, file, size: int | None = None, resume=True, pauses=PAUSES, timeout=TIMEOUT, label="") -> bool:
+def transfer(url: str, file: str | Path, size: int | None = None, resume: bool = True,
+             pauses: Sequence[float] = PAUSES, timeout: float = TIMEOUT, label: str = "") -> bool:
     """Fill `file` with what the URL leads to; whether it was put together of more than one answer.
 
     `size`: how many bytes there are, where that is known; more than that, or than MAX_SIZE, are not taken. What is in
@@ -71,10 +73,11 @@ def transfer(url: str, file, size: int | None = None, resume=True, pauses=PAUSES
 class _Attempt:
     """One try after the other to get the rest of a file. `joined`: it holds parts of several answers."""
 
-    def __init__(self, session, url, file, size, resume, timeout, label):
+    def __init__(self, session: requests.Session, url: str, file: Path, size: int | None, resume: bool,
+                 timeout: float, label: str) -> None:
         self._session, self._url, self._file, self._timeout, self._label = session, url, file, timeout, label
         self._size, self._resume = size, resume
-        self._validator = None  # the ETag of what the file holds
+        self._validator: str | None = None  # the ETag of what the file holds
         self.joined = False
 
     def run(self) -> None:
@@ -99,7 +102,7 @@ class _Attempt:
             self.joined = offset > 0
             self._receive(response, offset, total)
 
-    def _extent(self, response, had) -> tuple:
+    def _extent(self, response: requests.Response, had: int) -> tuple[int, int | None]:
         """(offset of the first byte that comes, number of all bytes or None), by what the answer says."""
         status, headers = response.status_code, response.headers
         reason = f"HTTP {status} {response.reason or ''}".rstrip()
@@ -123,7 +126,7 @@ class _Attempt:
             raise Refused(f"{total:,} bytes, expected {self._wanted()}")
         return offset, total
 
-    def _receive(self, response, offset, total) -> None:
+    def _receive(self, response: requests.Response, offset: int, total: int | None) -> None:
         first, since, most = offset, time.monotonic(), self._size or MAX_SIZE
         with open(self._file, "ab" if offset else "wb") as file, \
                 tqdm(total=total, initial=offset, unit="B", unit_scale=True, leave=False, disable=None,
@@ -173,7 +176,7 @@ def _cause(error):
     return getattr(cause, "reason", cause)
 
 
-def _line(error) -> str:
+def _line(error: Exception) -> str:
     """What happened, without the objects to which it did."""
     cause = _cause(error)
     if isinstance(cause, urllib3.exceptions.ProtocolError):
