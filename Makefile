@@ -13,7 +13,7 @@ PRETRAINED ?= published-1_0
 # a process for each of two cores; the tests of a file share what they make
 IN_PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help setup demo pretrained test test-long test-converters lint clean remake
+.PHONY: help setup demo pretrained test test-long test-converters coverage lint clean remake
 .DELETE_ON_ERROR:
 
 NEEDS_CXX := command -v $(firstword $(CXX)) >/dev/null || \
@@ -45,8 +45,11 @@ test-long: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the long ones: whole matrices, fuz
 test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (620 MB to download)
 	@MOBILENETV2_FRAMEWORKS=$(CONVERTERS)/bin/python $(VPY) -m pytest -m converters tests/converters
 
-lint: $(READY)  ## check the style
-	@$(VPY) -m ruff check .
+coverage: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests, and which lines and branches they never run
+	@$(VPY) -m pytest $(IN_PARALLEL) --cov --cov-report=term-missing:skip-covered
+
+lint: $(READY)  ## check the style and the type hints
+	@$(VPY) -m ruff check . && $(VPY) -m mypy
 
 clean:  ## remove what setup and demo made
 	rm -rf $(VENV) $(CONVERTERS) native/build demo

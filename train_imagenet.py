@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
                         force=True)
     state = newest_state(args.model_prefix) if args.resume and args.model_prefix and not args.benchmark else None
-    recipe = resolve(parser, given, state and state.info["recipe"])
+    recipe = resolve(parser, given, state.info["recipe"] if state else None)
     if state and state.epoch >= recipe.epochs and (not args.data_val or "validation" in state.info):
         logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
                      state.epoch, recipe.epochs)

@@ -5,6 +5,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from common.errors import InputError
 
@@ -16,7 +17,7 @@ class Contender:
     """A process `python -m module name`, whose end is benchmarks.serving: it had its first result after `first_result`
     seconds."""
 
-    def __init__(self, module: str, name: str, python: str, request: dict, scratch: str | os.PathLike):
+    def __init__(self, module: str, name: str, python: str, request: dict, scratch: str | os.PathLike) -> None:
         threads = {variable: str(request["cores"]) for variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS")}
         self.name, self._errors = name, Path(scratch) / f"{name}.txt"
         start = time.perf_counter()
@@ -31,7 +32,7 @@ class Contender:
             raise
         self.first_result = time.perf_counter() - start
 
-    def ask(self, request: dict) -> str | list[float] | dict:
+    def ask(self, request: dict) -> Any:
         """The answer to `request`. Raises InputError where the process has ended."""
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, l
             return tabulate(images_in([folder]), args.images, write, names, bar=False, predict=network.predict,
                             data_shape=shape, threads=threads).classified
 
-    ways = {"decode": decode, "network": compute, "both": both,
-            **{f"both, {threads} threads": lambda threads=threads: both(threads) for threads in args.threads}}
+    ways: dict[str, Callable] = {
+        "decode": decode, "network": compute, "both": both,
+        **{f"both, {threads} threads": partial(both, threads) for threads in args.threads}}
     speeds = {way: [] for way in ways}
     for _ in range(args.rounds):
         for way, run in ways.items():

@@ -80,7 +80,7 @@ def figure_of(rows: list[dict]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 1.4 + 0.33 * len(rows)), dpi=100, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12)
+    figure.get_layout_engine().set(w_pad=0.12)  # type: ignore[call-arg]
     for place, panel in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS):
         draw_panel(place, panel, rows)
     place.set_yticks(range(len(rows)), [row["label"] for row in rows])

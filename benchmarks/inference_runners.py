@@ -23,7 +23,7 @@ class Runner(NamedTuple):
     both NumPy arrays, and a line on how it was set up. `elsewhere`: its framework is not installed beside MXNet."""
     label: str
     packages: tuple
-    open: callable
+    open: Callable
     elsewhere: bool = False
 
 

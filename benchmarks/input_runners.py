@@ -28,7 +28,7 @@ class Runner(NamedTuple):
     """`open(request)` gives (a pass, setting)."""
     label: str
     packages: tuple
-    open: callable
+    open: Callable
     elsewhere: bool = False
 
 
@@ -79,7 +79,7 @@ def open_training_iter(request: dict, backend: str, change: Callable[[], None] |
 
 def whole_images() -> None:
     from common import jpeg_box
-    jpeg_box.library = lambda: None
+    jpeg_box.library = lambda: None  # type: ignore[assignment]
 
 
 def python_alone() -> None:
@@ -88,9 +88,9 @@ def python_alone() -> None:
 
     from common import jpeg_box, training_images
     crop = np.zeros((SIDE, SIDE, 3), np.uint8)
-    jpeg_box.library = lambda: SimpleNamespace(decode_box=lambda *_: 0)
-    cv2.warpAffine = cv2.flip = lambda *_, **__: crop
-    cv2.cvtColor = training_images.normalise = lambda *_, **__: None
+    jpeg_box.library = lambda: SimpleNamespace(decode_box=lambda *_: 0)  # type: ignore[assignment]
+    cv2.warpAffine = cv2.flip = lambda *_, **__: crop  # type: ignore[assignment]
+    cv2.cvtColor = training_images.normalise = lambda *_, **__: None  # type: ignore[assignment]
 
 
 def open_image_record_iter(request: dict) -> Opened:
@@ -122,10 +122,10 @@ def open_pytorch(request: dict) -> Opened:
     jitter = torchvision.transforms.v2.ColorJitter(brightness=0.2, saturation=0.2, hue=0.2)
 
     class Crops(Dataset):
-        def __len__(self):
+        def __len__(self) -> int:
             return len(files)
 
-        def __getitem__(self, number):
+        def __getitem__(self, number: int) -> torch.Tensor:
             image = Image.open(files[number])
             side = int(SIDE / np.random.uniform(*SCALES))
             left, top = (np.random.randint(room - side + 1) for room in image.size)

@@ -67,7 +67,7 @@ def read_images(args: argparse.Namespace) -> tuple:
     if Path(args.images).is_dir():
         if args.labels:
             raise InputError("--labels: a folder has none, only a RecordIO file")
-        found = [(0, read_image(name)) for name in images_in([args.images])]
+        found: list[tuple[float, np.ndarray]] = [(0, read_image(name)) for name in images_in([args.images])]
     else:
         records = (split(args.images, *record) for record in read_records(args.images))
         found = [(label, decode_whole(encoded)) for _, label, encoded in records]

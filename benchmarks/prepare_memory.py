@@ -24,13 +24,15 @@ from common.errors import reported
 
 def linked(folder: Path, out: Path, size: float) -> int:
     """At least `size` bytes of the images in `folder`, by links; returns their number."""
-    for number, path in enumerate(cycle(sorted(folder.glob("train/*/*")))):
-        if size <= 0:
-            return number
+    photographs, number = cycle(sorted(folder.glob("train/*/*"))), 0
+    while size > 0:
+        path = next(photographs)
         link = out / path.relative_to(folder).with_stem(f"{path.stem}-{number}")
         link.parent.mkdir(parents=True, exist_ok=True)
         os.link(path, link)
         size -= path.stat().st_size
+        number += 1
+    return number
 
 
 def main(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -43,7 +44,7 @@ RUNS = {
 }
 
 
-def python(script: str, *arguments: str, folder: Path, **options: int) -> str | None:
+def python(script: str, *arguments: str, folder: Path, **options: Any) -> str | None:
     """Run a script of this repository in `folder`; what it says of an error is enough."""
     done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=folder, text=True, check=False, **options)
     if done.returncode:

@@ -26,7 +26,7 @@ class Runner(NamedTuple):
     """`open(request)` gives (step, setting, answer) for benchmarks.serving."""
     label: str
     packages: tuple
-    open: callable
+    open: Callable
     elsewhere: bool = False
 
 

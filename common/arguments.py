@@ -2,6 +2,9 @@
 import argparse
 import math
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from common.errors import InputError
 from symbols.architecture import check_image_shape
@@ -19,18 +22,18 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 class ArgumentParser(argparse.ArgumentParser):
     """A parser with such help, whose errors are one line."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
-        self._source = None
+        self._source: str | Path | None = None
 
-    def given(self, arguments=None) -> dict:
+    def given(self, arguments: Sequence[str] | None = None) -> dict:
         """{destination: value} of the flags that `arguments` (those of the program) give, without the defaults."""
         unset = object()
         destinations = vars(self.parse_args([]))
         parsed = vars(self.parse_args(arguments, argparse.Namespace(**dict.fromkeys(destinations, unset))))
         return {name: value for name, value in parsed.items() if value is not unset}
 
-    def read(self, values: dict, source) -> dict:
+    def read(self, values: dict, source: str | Path) -> dict:
         """{destination: value} of {flag without dashes: value} read from a file, checked as on the command line.
 
         A list stands for numbers with commas between. Raises InputError, which names `source`, for what is not usable.
@@ -45,7 +48,7 @@ class ArgumentParser(argparse.ArgumentParser):
         finally:
             self._source = None
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         if self._source:
             raise InputError(f"{self._source}: {message.removeprefix('argument ')}")
         print(f"{self.prog}: error: {message} (see --help)", file=sys.stderr)
@@ -111,7 +114,7 @@ def ratio(text: str) -> float:
     return value
 
 
-def numbers(count: int, positive: bool = False):
+def numbers(count: int, positive: bool = False) -> Callable[[str], tuple]:
     """A type for `count` numbers, of less than 1e30, with commas between: numbers(3)("123.68,116.78,103.94")."""
     def parse(text: str) -> tuple:
         try:
@@ -125,7 +128,7 @@ def numbers(count: int, positive: bool = False):
     return parse
 
 
-def whole_numbers(count: int):
+def whole_numbers(count: int) -> Callable[[str], tuple]:
     """A type for `count` whole numbers of 1 or more, with commas between."""
     def parse(text: str) -> tuple:
         try:

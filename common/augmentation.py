@@ -4,6 +4,7 @@ only the pixels that the crop shows are computed.
 What is drawn has the distribution of ImageRecordIter's, with the names of its options; the numbers drawn are others.
 """
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -62,7 +63,7 @@ class Augmentation:
             raise InputError(f"--min-random-area {self.min_random_area:g} and --max-random-area "
                              f"{self.max_random_area:g}: give areas above 0, the smaller one first")
 
-    def __call__(self, image, draw) -> np.ndarray:
+    def __call__(self, image: tuple, draw: Callable[[], float]) -> np.ndarray:
         """A crop, uint8 (height, width, 3), BGR, contiguous, of an `image` of common.jpeg_box.open_image. Each call of
         `draw` gives another random number from 0 to 1, below 1. None where the image cannot be decoded; raises
         InputError, without its name, for one that is too small for the options.

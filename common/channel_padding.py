@@ -20,7 +20,7 @@ class Width(NamedTuple):
     added: int
 
 
-def pad_channels(graph, params, multiple: int) -> tuple:
+def pad_channels(graph: dict, params: dict, multiple: int) -> tuple[dict, dict]:
     """(graph, params) of a network that computes the same, whose convolutions have a `multiple` of channels.
 
     What the added channels hold reaches no output: the weights that read them are zero. A network with a layer that

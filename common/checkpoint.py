@@ -1,4 +1,5 @@
 """Checkpoints as MXNet names them: PREFIX-symbol.json and PREFIX-%04d.params, numbered by epochs completed."""
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from common.params_file import checkpoint_files, load_checkpoint_params, load_pa
 from common.symbol_json import load_symbol
 
 
-def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params) -> str:
+def save_checkpoint(prefix: str | Path, epoch: int, symbol: mx.sym.Symbol, arg_params: dict, aux_params: dict) -> str:
     """Write symbol and parameters, each whole or not at all; returns the parameters' file."""
     symbol_file, params_file = checkpoint_files(prefix, epoch)
     write_symbol(symbol_file, symbol)
@@ -19,7 +20,7 @@ def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params) -> str:
     return params_file
 
 
-def write_symbol(path, symbol) -> None:
+def write_symbol(path: str | Path, symbol: mx.sym.Symbol) -> None:
     """Atomically, and only where it is not there already."""
     path, text = Path(path), symbol.tojson()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,7 @@ def write_symbol(path, symbol) -> None:
             Path(partial).write_text(text, encoding="utf-8")
 
 
-def write_params(path, params, aux_params=None) -> None:
+def write_params(path: str | Path, params: dict, aux_params: dict | None = None) -> None:
     """Atomically, {name: NDArray}: as they are, or with `arg:` and `aux:` before the names where both are given."""
     if aux_params is not None:
         params = {f"{kind}:{name}": array for kind, group in (("arg", params), ("aux", aux_params))
@@ -41,7 +42,8 @@ def write_params(path, params, aux_params=None) -> None:
             raise InputError(f"{path}: cannot be written; is the disk full? ({last_line(error)})") from None
 
 
-def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
+def load_params_for(symbol: mx.sym.Symbol, prefix: str | Path, epoch: int,
+                    data_shape: Sequence[int]) -> tuple[dict, dict]:
     """(arg_params, aux_params) of a checkpoint, as float32 NDArrays.
 
     Raises InputError unless they have the names and shapes that `symbol` needs for `data_shape` (N, 3, H, W).
@@ -50,7 +52,8 @@ def load_params_for(symbol, prefix, epoch, data_shape) -> tuple:
     return fitting(symbol, load_checkpoint_params(path), path, data_shape)
 
 
-def fitting(symbol, loaded, path, data_shape) -> tuple:
+def fitting(symbol: mx.sym.Symbol, loaded: tuple[dict, dict], path: str | Path,
+            data_shape: Sequence[int]) -> tuple[dict, dict]:
     """(arg_params, aux_params) for `load_params_for`, from those `loaded` as NumPy arrays from `path`."""
     arg_shapes, _, aux_shapes = symbol.infer_shape(data=data_shape)
     expected = (dict(zip(symbol.list_arguments(), arg_shapes)), dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
@@ -63,10 +66,12 @@ def fitting(symbol, loaded, path, data_shape) -> tuple:
             if params[name].shape != shape:
                 raise InputError(f"{path}: {name} has shape {params[name].shape}, but the network needs {shape} "
                                  "(another multiplier or number of classes?)")
-    return tuple({name: mx.nd.array(array.astype(np.float32)) for name, array in params.items()} for params in loaded)
+    arg_params, aux_params = ({name: mx.nd.array(array.astype(np.float32)) for name, array in params.items()}
+                              for params in loaded)
+    return arg_params, aux_params
 
 
-def load_start_params(symbol, path, data_shape) -> tuple:
+def load_start_params(symbol: mx.sym.Symbol, path: str | Path, data_shape: Sequence[int]) -> tuple[dict, dict]:
     """(arg_params, aux_params) to start from, of a file whose fc layer may be for other classes: it is then left out.
 
     Raises InputError for any other difference from what `symbol` needs.
@@ -81,7 +86,7 @@ def load_start_params(symbol, path, data_shape) -> tuple:
     return {name: array for name, array in arg_params.items() if name not in other_classes}, aux_params
 
 
-def load_checkpoint(prefix, epoch, data_shape) -> tuple:
+def load_checkpoint(prefix: str | Path, epoch: int, data_shape: Sequence[int]) -> tuple:
     """(symbol, arg_params, aux_params) of a checkpoint; InputError for files missing, damaged or at odds."""
     path, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(path)

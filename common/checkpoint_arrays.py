@@ -1,6 +1,7 @@
 """A checkpoint of this repository's network as NumPy arrays, without MXNet: read, recognised, written."""
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class Checkpoint(NamedTuple):
         return get_graph(self.num_classes, **self.network)
 
 
-def unit_names(repeats=REPEATS) -> list:
+def unit_names(repeats: Sequence[int] = REPEATS) -> list:
     """The published names of the units, in the network's order."""
     return [unit.name for unit in architecture(repeats=repeats).units]
 
@@ -48,7 +49,8 @@ def unit_names(repeats=REPEATS) -> list:
 def parameter_shapes(network: dict, num_classes: int) -> tuple:
     """({argument: shape}, {auxiliary state: shape}) of the network, in its order."""
     plan = architecture(**network)
-    arguments, states = {}, {}
+    arguments: dict[str, tuple[int, ...]] = {}
+    states: dict[str, tuple[int, ...]] = {}
     for unit in plan.units:
         arguments[f"{unit.name}-conv2d_weight"] = (unit.channels, unit.in_channels // unit.groups, unit.kernel,
                                                    unit.kernel)
@@ -60,7 +62,7 @@ def parameter_shapes(network: dict, num_classes: int) -> tuple:
     return arguments, states
 
 
-def checked(checkpoint: Checkpoint, source) -> Checkpoint:
+def checked(checkpoint: Checkpoint, source: str | Path) -> Checkpoint:
     """`checkpoint` with its arrays in the network's order, as float32; an InputError names `source` where they are not
     those of its network, or not finite."""
     groups = []
@@ -81,7 +83,7 @@ def checked(checkpoint: Checkpoint, source) -> Checkpoint:
     return checkpoint._replace(arg_params=groups[0], aux_params=groups[1])
 
 
-def save(checkpoint: Checkpoint, prefix, epoch: int = 0) -> None:
+def save(checkpoint: Checkpoint, prefix: str | Path, epoch: int = 0) -> None:
     """Write PREFIX-%04d.params, PREFIX-preprocess.json and PREFIX-symbol.json: all are written before the first is
     renamed, and the symbol, without which no checkpoint loads, is renamed last."""
     symbol_file, params_file = checkpoint_files(prefix, epoch)
@@ -93,7 +95,7 @@ def save(checkpoint: Checkpoint, prefix, epoch: int = 0) -> None:
         Path(preprocessing).write_text(preprocessing_json(checkpoint.preprocessing), encoding="utf-8")
 
 
-def load(prefix, epoch: int) -> Checkpoint:
+def load(prefix: str | Path, epoch: int) -> Checkpoint:
     """Read a checkpoint of this network, of any widths, strides and padding. Raises InputError for any other."""
     symbol_file, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(symbol_file)
@@ -104,7 +106,7 @@ def load(prefix, epoch: int) -> Checkpoint:
     return checked(Checkpoint(network, num_classes, arg_params, aux_params, preprocessing), params_file)
 
 
-def widths_of(arg_params: dict, source) -> dict:
+def widths_of(arg_params: dict, source: str | Path) -> dict:
     """{"channels": ..., "repeats": ...} of parameters with the published names; an InputError names `source`."""
     blocks = [tuple(map(int, match.groups())) for match in
               (re.fullmatch(r"seq-([0-6])-block(\d{1,3})-linear-conv2d_weight", name) for name in arg_params) if match]
@@ -118,7 +120,7 @@ def widths_of(arg_params: dict, source) -> dict:
     return {"channels": channels, "repeats": repeats}
 
 
-def network_of(graph: dict, arg_params: dict, source, crop: int = 224) -> dict:
+def network_of(graph: dict, arg_params: dict, source: str | Path, crop: int = 224) -> dict:
     """Keywords of `architecture` for which the symbol JSON `graph` is this network with parameters of those shapes.
 
     SAME padding tells the image's shape but for multiples of 32; it is said to be `crop` high and wide if it can be.
@@ -137,7 +139,7 @@ def network_of(graph: dict, arg_params: dict, source, crop: int = 224) -> dict:
     raise InputError(f"{source}: its symbol is not that of this repository's MobileNetV2, of whatever widths")
 
 
-def _layers(graph) -> dict:
+def _layers(graph: dict) -> dict:
     """{name: (operator, names of its inputs but for variables, {attribute that matters: value})} of all but the
     softmax."""
     nodes = graph["nodes"]
@@ -146,7 +148,7 @@ def _layers(graph) -> dict:
             for node in nodes if node["op"] != "null" and node["op"] not in SOFTMAX_OPS}
 
 
-def _image_shapes(widths, strides, layers, crop) -> list:
+def _image_shapes(widths: dict, strides: str, layers: dict, crop: int) -> list:
     """The image shape for which TensorFlow's SAME pads as `layers` do, `crop` high and wide if it can be; none where
     there is none."""
     pads = {name.removesuffix("-pad"): attributes["pad_width"][4:]

@@ -1,5 +1,6 @@
 """Images for training and evaluation from RecordIO, or synthetic ones to measure speed."""
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ AUGMENTATION = (
 )
 
 
-def add_image_args(group, owner: str) -> None:
+def add_image_args(group: argparse._ActionsContainer, owner: str) -> None:
     """What evaluation and training both need to know of the images; `owner` as for `add_preprocessing_args`."""
     group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, where there is one")
     add_preprocessing_args(group, owner)
@@ -83,7 +84,7 @@ def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
 class SyntheticIter(mx.io.DataIter):
     """The same random batch, `batches` times: what a training step costs without its input."""
 
-    def __init__(self, num_classes, data_shape, batches):
+    def __init__(self, num_classes: int, data_shape: Sequence[int], batches: int) -> None:
         super().__init__(data_shape[0])
         rng = np.random.RandomState(0)
         data = mx.nd.array(rng.uniform(-1, 1, data_shape).astype(np.float32))
@@ -93,10 +94,10 @@ class SyntheticIter(mx.io.DataIter):
         self._batch = mx.io.DataBatch([data], [label], pad=0)
         self._batches, self._given = batches, 0
 
-    def reset(self):
+    def reset(self) -> None:
         self._given = 0
 
-    def next(self):
+    def next(self) -> mx.io.DataBatch:
         if self._given == self._batches:
             raise StopIteration
         self._given += 1
@@ -114,7 +115,7 @@ class TrainingSet:
     records: int = None
 
 
-def training_set(args) -> TrainingSet:
+def training_set(args: argparse.Namespace) -> TrainingSet:
     """The images of --data-train. Raises InputError for files that are not whole or not of each other."""
     if not args.data_train:
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
@@ -129,7 +130,7 @@ def training_set(args) -> TrainingSet:
     return TrainingSet(args.data_train, idx, examples, short_side, packed or records)
 
 
-def batches_in_epoch(images: TrainingSet, batch_size: int, workers=1) -> int:
+def batches_in_epoch(images: TrainingSet, batch_size: int, workers: int = 1) -> int:
     """The same number for every epoch and worker."""
     if images.examples < batch_size * workers:
         raise InputError(f"--batch-size {batch_size} is more than the {images.examples} training images"
@@ -137,7 +138,8 @@ def batches_in_epoch(images: TrainingSet, batch_size: int, workers=1) -> int:
     return images.examples // (batch_size * workers)
 
 
-def training_iter(args, images: TrainingSet, epoch=0, rank=0, workers=1, first=0):
+def training_iter(args: argparse.Namespace, images: TrainingSet, epoch: int = 0, rank: int = 0, workers: int = 1,
+                  first: int = 0) -> mx.io.DataIter:
     """Iterator over this worker's batches of an epoch, from number `first` on: the images, their order and augmentation
     are those of (--seed, epoch, rank); with --data-backend mxnet on any machine with as many decoding threads."""
     return BACKENDS[args.data_backend](args, images, epoch, rank, workers, first)
@@ -175,12 +177,12 @@ def _mxnet_iter(args, images, epoch, rank, workers, first):
 BACKENDS = {"opencv": _opencv_iter, "mxnet": _mxnet_iter}
 
 
-def synthetic_iter(args):
+def synthetic_iter(args: argparse.Namespace) -> SyntheticIter:
     """As `training_iter`, over images that cost nothing."""
     return SyntheticIter(args.num_classes, (args.batch_size, *args.image_shape), BENCHMARK_BATCHES)
 
 
-def augmentation_options(args, short_side=None) -> dict:
+def augmentation_options(args: argparse.Namespace, short_side: int | None = None) -> dict:
     """ImageRecordIter's options for the augmentation that `args` ask for, of images packed with that shorter side."""
     options = {option: getattr(args, flag.replace("-", "_")) for flag, option, *_ in AUGMENTATION}
     if options["min_random_scale"] is None:  # a crop then sees at least what it sees in evaluation
@@ -193,7 +195,7 @@ def augmentation_options(args, short_side=None) -> dict:
             if value is not None and not (args.random_resized_crop and option in REPLACED_BY_RESIZED_CROP)}
 
 
-def evaluation_iter(args, num_classes, part=0, parts=1):
+def evaluation_iter(args: argparse.Namespace, num_classes: int, part: int = 0, parts: int = 1) -> EvaluationIter:
     """Iterator over the images of --data-val, or one part of them, prepared as `args` say."""
     describe(args.data_val)  # a file that was not copied whole is an error
     return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, preprocessing_of(args),

@@ -9,7 +9,7 @@ NAME = "dataset.json"
 FORMAT = 1
 
 
-def read_dataset(folder) -> dict:
+def read_dataset(folder: str | Path) -> dict:
     """The dataset.json of a folder; None where there is none, or one of something else. Raises InputError for one that
     is not usable."""
     path = Path(folder) / NAME
@@ -38,7 +38,7 @@ def _whole(number):
     return isinstance(number, int) and number > 0
 
 
-def describe(rec) -> tuple:
+def describe(rec: str | Path) -> tuple:
     """(shorter side that was packed, number of images) of a record file that has a dataset.json beside it which lists
     it; (None, None) otherwise. Raises InputError for a record file of another size than that."""
     rec = Path(rec)

@@ -1,6 +1,8 @@
 """The checksum of a file while it is still being read, or written, by others."""
 import hashlib
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 PIECE = 1 << 20
 
@@ -12,17 +14,19 @@ class FollowedDigest:
     begun in the middle of the work, it starts at the beginning and catches up.
     """
 
-    def __init__(self, path, algorithm: str):
+    def __init__(self, path: str | Path, algorithm: str) -> None:
         self._path, self._hash = path, hashlib.new(algorithm, usedforsecurity=False)
-        self._ready, self._done, self._size, self._error, self._stopped = 0, 0, None, None, False
+        self._ready = self._done = 0
+        self._size: int | None = None
+        self._error, self._stopped = None, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    def __enter__(self):
+    def __enter__(self) -> "FollowedDigest":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -35,7 +39,7 @@ class FollowedDigest:
                 self._ready = to
                 self._changed.notify()
 
-    def result(self, size: int, progress=lambda done: None) -> str:
+    def result(self, size: int, progress: Callable[[int], object] = lambda done: None) -> str:
         """Hexadecimal digest of the file, which has `size` bytes; while it is waited for, `progress` is told how many
         were read. Raises OSError where they could not be."""
         with self._changed:
@@ -67,7 +71,7 @@ class FollowedDigest:
             self._error = error
 
 
-def digest(path, algorithm: str, progress=lambda done: None) -> str:
+def digest(path: str | Path, algorithm: str, progress: Callable[[int], object] = lambda done: None) -> str:
     """Hexadecimal digest of a file; `progress` is told how many bytes were read."""
     state, done = hashlib.new(algorithm, usedforsecurity=False), 0
     with open(path, "rb", buffering=0) as file:

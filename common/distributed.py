@@ -2,6 +2,7 @@
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 
@@ -24,7 +25,7 @@ class Workers:
     cannot have a second store.
     """
 
-    def __init__(self, kind: str, gc_type="none", gc_threshold=0.5):
+    def __init__(self, kind: str, gc_type: str = "none", gc_threshold: float = 0.5) -> None:
         self.kv, self.rank, self.count = None, 0, 1
         self._bit = np.nextafter(np.float32(gc_threshold), np.float32(np.inf))  # never just below it
         self._asked = None
@@ -45,9 +46,9 @@ class Workers:
         self.rank, self.count = self.kv.rank, self.kv.num_workers
         self._keys = set()
 
-    def gather(self, values) -> np.ndarray:
+    def gather(self, numbers: Sequence[float]) -> np.ndarray:
         """(workers, k) float64: the k numbers of every worker, exact and in the order of their ranks."""
-        values = np.asarray(values, "<f8")
+        values = np.asarray(numbers, "<f8")
         if self.kv is None:
             return values[np.newaxis]
         return self._receive(self._send(f"control/{len(values)}", values))
@@ -62,7 +63,7 @@ class Workers:
 
     def total(self, score: Score) -> Score:
         """The sum of the workers' scores."""
-        return sum((Score(*map(int, part[:3]), part[3]) for part in self.gather(astuple(score)).tolist()), Score())
+        return sum((Score(int(a), int(b), int(c), d) for a, b, c, d in self.gather(astuple(score)).tolist()), Score())
 
     def mean(self, arrays: dict) -> dict:
         """{name: NDArray}, each the mean over the workers."""
@@ -75,7 +76,7 @@ class Workers:
             flat = flat[array.size:]
         return means
 
-    def broadcast(self, module) -> None:
+    def broadcast(self, module: mx.mod.Module) -> None:
         """Give every worker's `module` the weights of worker 0."""
         if self.kv is None:
             return
@@ -86,7 +87,7 @@ class Workers:
                 self.kv.pull(f"{kind}/{name}", out=array)
         module.set_params(arg_params, aux_params)
 
-    def update(self, module) -> None:
+    def update(self, module: mx.mod.Module) -> None:
         """Sum the gradients over all devices and workers, and let the optimizer of each update its weights.
 
         As Module.update, which cannot do it with compression: MXNet's pushpull refuses that.
@@ -115,12 +116,12 @@ class Workers:
         return array
 
     @staticmethod
-    def _receive(array):
+    def _receive(array: mx.nd.NDArray) -> np.ndarray:
         return np.packbits(array.asnumpy() > 0, axis=1).view("<f8")
 
 
 @contextmanager
-def no_waiting_at_exit():
+def no_waiting_at_exit() -> Iterator[None]:
     """Around a worker's whole program: one that fails ends at once. MXNet's store, at its end, waits for all workers,
     and these wait for the one that fails; the launcher ends them when it is gone."""
     try:

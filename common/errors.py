@@ -1,5 +1,6 @@
 """How a user's mistake is reported: one line, and a non-zero exit."""
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -10,18 +11,18 @@ class InputError(ValueError):
 class Stopped(Exception):
     """A signal asked the program to stop, and it did so in good order. The message is one line."""
 
-    def __init__(self, number: int, message: str):
+    def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.number = number
 
 
 @contextmanager
-def reported(program: str):
+def reported(program: str) -> Iterator[None]:
     """End the program with `program: error: <message>` on standard error and exit status 1, where this block raises an
     InputError, or meets a file that cannot be used, a package that is not there, or an error of MXNet's; with status
     130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names of files that it cannot encode
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files that it cannot encode
     try:
         yield
     except Stopped as stopped:
@@ -41,7 +42,7 @@ def reported(program: str):
         sys.exit(f"{program}: error: MXNet: {last_line(error)}")
 
 
-def last_line(error: Exception) -> str:
+def last_line(error: Exception | str) -> str:
     """The line that says what happened, of an error that comes with a C++ trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

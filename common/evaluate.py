@@ -1,4 +1,5 @@
 """Score a network so that every image counts once."""
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ class Score:
     right_top_k: int = 0  # the label is among the first k
     loss: float = 0.0     # cross-entropy in nats, summed
 
-    def __add__(self, other):
+    def __add__(self, other: "Score") -> "Score":
         return Score(*(a + b for a, b in zip(astuple(self), astuple(other))))
 
     @property
@@ -37,7 +38,7 @@ class Score:
         return total / self.images if self.images else float("nan")
 
 
-def score(predict, images, top_k: int, on_batch=None) -> Score:
+def score(predict: Callable, images: mx.io.DataIter, top_k: int, on_batch: Callable | None = None) -> Score:
     """Score `predict` on all `images`, an EvaluationIter; the places that fill up its last batch are not counted.
 
     `predict(data)`: the NDArray (N, 3, H, W) of a batch in, probabilities (N, classes) out, as NDArray or NumPy array.
@@ -77,7 +78,7 @@ def top_answers(probabilities: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
 
 
-def module_predictor(module):
+def module_predictor(module: mx.mod.Module) -> Callable[[mx.io.DataBatch], mx.nd.NDArray]:
     """`predict` of `score` by a bound Module, one in training too. An output of logits is given a softmax."""
     logits = "softmax" not in module.output_names[0]  # Gluon's export
 

@@ -1,6 +1,8 @@
 """The images of a RecordIO file as evaluation sees them: every one once, in order, prepared as for deployment."""
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from common.errors import InputError, last_line
 from common.find_mxnet import mx
 from common.preprocess import decode, preprocess
+from common.preprocessing_file import Preprocessing
 from common.recordio import check_records, unpack_image
 
 
@@ -26,7 +29,9 @@ class EvaluationIter(mx.io.DataIter):
     Raises InputError for a file that is not whole, and at the record that is not an image of one of the classes.
     """
 
-    def __init__(self, rec, idx, batch_size, image_shape, preprocessing, num_classes, threads, part=0, parts=1):
+    def __init__(self, rec: str | Path, idx: str | Path, batch_size: int, image_shape: Sequence[int],
+                 preprocessing: Preprocessing, num_classes: int, threads: int | None, part: int = 0,
+                 parts: int = 1) -> None:
         if not 0 <= part < parts:
             raise ValueError(f"part {part} of {parts}")
         super().__init__(batch_size)
@@ -39,11 +44,11 @@ class EvaluationIter(mx.io.DataIter):
         self.provide_label = [mx.io.DataDesc("softmax_label", (batch_size,))]
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         self._records = islice(self._read(), self._part, None, self._parts)
         self._pending = None  # until a pass begins
 
-    def next(self):
+    def next(self) -> mx.io.DataBatch:
         if self._pending is None:
             self._pending = self._decode_next_batch()
         if not self._pending:
@@ -89,7 +94,7 @@ class EvaluationIter(mx.io.DataIter):
         return number, label, preprocess(image, self._image_shape, self._preprocessing)
 
 
-def check_labels(labels: np.ndarray, num_classes, source) -> None:
+def check_labels(labels: np.ndarray, num_classes: int, source: str | Path) -> None:
     """Raise InputError unless all labels, read from `source`, are numbers of classes."""
     outside = labels[~np.isin(labels, np.arange(num_classes))]
     if outside.size:

@@ -1,7 +1,9 @@
 """What an evaluation writes as CSV: the answers to each image, and the accuracies of each class."""
 import csv
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +12,8 @@ from common.files import written_atomically
 
 
 @contextmanager
-def predictions_table(path, num_classes: int, top_k: int, names=None):
+def predictions_table(path: str | Path, num_classes: int, top_k: int,
+                      names: Sequence[str] | None = None) -> Iterator[Callable]:
     """An `on_batch` of `score` that writes a CSV row for each image; the file is there when this block has ended well.
 
     The columns are record, label, top-1, p-1, ..., top-k, p-k (classes and their probabilities); with `names` of the
@@ -30,7 +33,8 @@ def predictions_table(path, num_classes: int, top_k: int, names=None):
 
 
 @contextmanager
-def classes_table(path, num_classes: int, top_k: int, names=None):
+def classes_table(path: str | Path, num_classes: int, top_k: int,
+                  names: Sequence[str] | None = None) -> Iterator[Callable]:
     """An `on_batch` of `score` that counts, and a CSV row for each class when this block has ended well.
 
     The columns are class, images, top-1 and top-k (0 to 1; empty for a class without images), wrong-answer (its most

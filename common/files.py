@@ -1,6 +1,7 @@
 """Folders that can be written, and files of which a reader never sees half."""
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from common.errors import InputError
 
 
 @contextmanager
-def named_in_errors(path):
+def named_in_errors(path: str | Path) -> Iterator[None]:
     """An OSError in this block that names no file is one of `path`: that of a write names none."""
     try:
         yield
@@ -18,7 +19,7 @@ def named_in_errors(path):
 
 
 @contextmanager
-def written_atomically(path):
+def written_atomically(path: str | os.PathLike) -> Iterator[str]:
     """A temporary name beside `path`; what was written there is renamed to `path` when the block ends well.
 
     Raises InputError, before the block, where `path` is not the name of a file: a folder, or a device such as
@@ -42,7 +43,7 @@ def written_atomically(path):
             partial.unlink()
 
 
-def make_folder(folder) -> None:
+def make_folder(folder: str | Path) -> None:
     """Make the folder where it is not there. Raises InputError where files cannot be made in it."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ if "tvm" in sys.modules and "mxnet" not in sys.modules:
     raise ImportError("import common.find_mxnet before TVM: MXNet crashes when it is loaded after it")
 
 if "bool" not in vars(np):  # NumPy 1.24 dropped the name, which MXNet 1.9.1 reads at import (Python 3.12)
-    np.bool = bool
+    np.bool = bool  # type: ignore[attr-defined]
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # one log line for each network bound for inference
 
 try:

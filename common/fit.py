@@ -1,4 +1,5 @@
 """Train a network through the stages of a recipe, so that a run can end at any moment and go on exactly."""
+import argparse
 import logging
 import math
 import signal
@@ -9,12 +10,14 @@ from dataclasses import replace
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.data import evaluation_iter, synthetic_iter, training_iter
-from common.distributed import FAILED, SAVE
+from common.distributed import FAILED, SAVE, Workers
 from common.errors import InputError, Stopped
 from common.evaluate import score
+from common.find_mxnet import mx
 from common.learning_rate import quiet
 from common.mixup import MixupIter
 from common.optimizer import check_optimizer
+from common.plan import Plan
 from common.preprocessing_file import save_preprocessing
 from common.preprocessing_options import preprocessing_of
 from common.report import Report
@@ -42,7 +45,8 @@ class Run:
     known then.
     """
 
-    def __init__(self, args, plan, network, devices, workers, state=None):
+    def __init__(self, args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, devices: list, workers: Workers,
+                 state: TrainingState | None = None) -> None:
         self.args, self.plan, self.network, self.devices, self.workers = args, plan, network, devices, workers
         check_model_prefix(args)
         check_optimizer(plan.recipe.settings(args, 0))

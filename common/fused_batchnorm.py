@@ -26,7 +26,7 @@ class CannotFuse(Exception):
     """Why this MXNet has no such operator."""
 
 
-def fused(symbol):
+def fused(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
     """`symbol` with its BatchNorms, and a clip that alone takes what one gives, as the operator, which is loaded; the
     names of parameters stay. BatchNorms that the operator does not compute are left."""
     graph = json.loads(symbol.tojson())
@@ -87,7 +87,7 @@ def check() -> None:
 
 
 @cache
-def load(path=LIBRARY) -> None:
+def load(path: Path = LIBRARY) -> None:
     """Make MXNet know the operator. Raises CannotFuse."""
     if not path.exists():
         raise CannotFuse(f"{path.name} is not built: make setup builds it, where there is g++ and MXNet's wheel for "

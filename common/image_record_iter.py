@@ -1,7 +1,10 @@
 """ImageRecordIter, MXNet's own reader of training images, made exact for a seed, and bounded in memory."""
 import os
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 from common.errors import InputError, last_line
 from common.evaluation_data import check_labels
@@ -12,13 +15,13 @@ from common.find_mxnet import mx
 IMAGES_AT_A_TIME = 256
 
 
-def images_at_a_time(batch_size, batches, images) -> int:
+def images_at_a_time(batch_size: int, batches: int, images: int) -> int:
     """The size of the batches that batches of `batch_size` are cut from, of which an epoch has `batches`; `images`:
     those there are."""
     return max(min(IMAGES_AT_A_TIME // batch_size, batches, images // batch_size), 1) * batch_size
 
 
-def image_record_iter(**options):
+def image_record_iter(**options: Any) -> mx.io.DataIter:
     """ImageRecordIter, which looks at every file beside the records, and fails where one is renamed meanwhile, as
     another worker's checkpoint is: it is then made again."""
     for _ in range(20):
@@ -39,17 +42,19 @@ class CutBatches(mx.io.DataIter):
     `to_its_end`: read on after the last batch. ImageRecordIter never frees the batch it gave last, but at its end.
     """
 
-    def __init__(self, images, batches, batch_size, num_classes, source, to_its_end, to_read_over=0):
+    def __init__(self, images: mx.io.DataIter, batches: int, batch_size: int, num_classes: int, source: str | Path,
+                 to_its_end: bool, to_read_over: int = 0) -> None:
         super().__init__(batch_size)
         self.to_read_over = to_read_over
         self._images, self._left, self._num_classes, self._source = images, batches, num_classes, source
         self._to_its_end = to_its_end
-        self._read, self._next = None, images.batch_size
+        self._read: mx.io.DataBatch = None
+        self._next = images.batch_size
         self.provide_data, self.provide_label = ([mx.io.DataDesc(desc.name, (batch_size, *desc.shape[1:]))
                                                   for desc in descs]
                                                  for descs in (images.provide_data, images.provide_label))
 
-    def next(self):
+    def next(self) -> mx.io.DataBatch:
         if not self._left:
             with suppress(mx.base.MXNetError):
                 while self._to_its_end:
@@ -71,7 +76,7 @@ class CutBatches(mx.io.DataIter):
 
 
 @contextmanager
-def reading(source):
+def reading(source: str | Path) -> Iterator[None]:
     """Within this block an error of MXNet's is an InputError that names the file it reads."""
     try:
         yield

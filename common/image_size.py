@@ -1,10 +1,13 @@
 """Whether a checkpoint can be used for images of a size."""
+from collections.abc import Sequence
+from pathlib import Path
+
 from common.checkpoint_arrays import network_of
 from common.errors import InputError
 from symbols.architecture import MIN_SIZE, architecture
 
 
-def check_image_size(graph, arg_params, data_shape, source) -> None:
+def check_image_size(graph: dict, arg_params: dict, data_shape: Sequence[int], source: str | Path) -> None:
     """Raise InputError, which names `source`, where the symbol `graph` has SAME padding that was laid out for images of
     another size than `data_shape` (N, 3, height, width), and would not pad as SAME does: the answer would be wrong.
 

@@ -18,7 +18,7 @@ UPRIGHT = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # as ImageRecordIter
 
 
 @cache
-def library(path=LIBRARY):
+def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
     """What decodes parts of JPEGs; None, and a warning, where it is not built or cannot be loaded."""
     why = f"{path.name} is not built: make setup builds it, where there is g++ and libjpeg-turbo's header"
     if path.exists():
@@ -32,7 +32,7 @@ def library(path=LIBRARY):
     return None
 
 
-def open_image(content: bytes):
+def open_image(content: bytes) -> tuple | None:
     """(height, width, box) of an encoded image; box(top, left, height, width) are the pixels of a rectangle within it,
     uint8 (height, width, 3), BGR. None for what is not an image.
 

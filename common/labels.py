@@ -1,8 +1,10 @@
 """Names of the classes: one line each, in the order of the network's outputs."""
+from pathlib import Path
+
 from common.errors import InputError
 
 
-def read_synset(path, num_classes: int) -> list:
+def read_synset(path: str | Path, num_classes: int) -> list:
     """The lines of a synset file (`n02088364 beagle`). InputError unless there are `num_classes` of them."""
     try:
         with open(path, encoding="utf-8") as file:

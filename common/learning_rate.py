@@ -1,10 +1,11 @@
 """The learning rate of every update of a run, by MXNet's own schedulers: one for each stage of the recipe."""
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.recipe import lr_step_epochs
+from common.recipe import Recipe, lr_step_epochs
 
 
 class StageScheduler(mx.lr_scheduler.LRScheduler):
@@ -13,11 +14,11 @@ class StageScheduler(mx.lr_scheduler.LRScheduler):
     `stages`: [(first update, counted from 1 over the whole run, scheduler)]. MXNet's schedulers only go forward.
     """
 
-    def __init__(self, stages):
+    def __init__(self, stages: Sequence[tuple]) -> None:
         super().__init__(stages[0][1].base_lr)
         self._stages = stages
 
-    def __call__(self, num_update):
+    def __call__(self, num_update: int) -> float:
         num_update = max(num_update, 1)  # some of MXNet's optimizers ask before their first update
         first, scheduler = max((stage for stage in self._stages if stage[0] <= num_update), key=lambda stage: stage[0])
         return scheduler(num_update - first + 1)
@@ -27,7 +28,7 @@ class StageScheduler(mx.lr_scheduler.LRScheduler):
         return self._stages[stage][1](updates + 1)
 
 
-def make_scheduler(recipe, batches, workers=1) -> StageScheduler:
+def make_scheduler(recipe: Recipe, batches: Sequence[int], workers: int = 1) -> StageScheduler:
     """`batches`: those of an epoch, for each stage of the recipe. Raises InputError for values that do not fit."""
     stages, first = [], 1
     for stage, in_epoch in zip(recipe.stages, batches):
@@ -36,7 +37,7 @@ def make_scheduler(recipe, batches, workers=1) -> StageScheduler:
     return StageScheduler(stages)
 
 
-def scaled_rates(recipe, stage, workers=1) -> dict:
+def scaled_rates(recipe: Recipe, stage: dict, workers: int = 1) -> dict:
     """The rates of a stage, in proportion to the global batch where the recipe says for which one they are meant (the
     linear rule of Goyal et al., 2017)."""
     meant_for = recipe.common["lr_for_batch"]
@@ -64,7 +65,7 @@ def _stage_scheduler(stage, batches):
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """MXNet's schedulers log every change of the rate; within this block they do not, as when they catch up."""
     logging.disable(logging.INFO)
     try:

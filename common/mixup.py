@@ -1,4 +1,6 @@
 """Mixup (Zhang et al., 2017): each image of a batch is blended with another one, and so are their labels."""
+from collections.abc import Sequence
+
 import numpy as np
 
 from common.find_mxnet import mx
@@ -12,7 +14,8 @@ class MixupIter(mx.io.DataIter):
     `label_smoothing` is as in `common.training_symbol`: SoftmaxOutput leaves targets as they are.
     """
 
-    def __init__(self, images, alpha, num_classes, label_smoothing, seeds, batch=0):
+    def __init__(self, images: mx.io.DataIter, alpha: float, num_classes: int, label_smoothing: float,
+                 seeds: Sequence[int], batch: int = 0) -> None:
         super().__init__(images.batch_size)
         self._images, self._alpha, self._num_classes = images, alpha, num_classes
         off = label_smoothing / max(num_classes - 1, 1)
@@ -21,7 +24,7 @@ class MixupIter(mx.io.DataIter):
         self.provide_data = images.provide_data
         self.provide_label = [mx.io.DataDesc("softmax_label", (images.batch_size, num_classes))]
 
-    def next(self):
+    def next(self) -> mx.io.DataBatch:
         batch = self._images.next()
         rng = np.random.default_rng([*self._seeds, self._batch])
         self._batch += 1

@@ -1,10 +1,12 @@
 """What MXNet itself answers: the reference that compiled networks are checked against."""
+from pathlib import Path
+
 import numpy as np
 
 from common.find_mxnet import mx
 
 
-def predict(prefix, epoch: int, data: np.ndarray) -> np.ndarray:
+def predict(prefix: str | Path, epoch: int, data: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes) of the checkpoint for `data`, float32 (N, 3, H, W), on the processor."""
     symbol, arg_params, aux_params = mx.model.load_checkpoint(str(prefix), epoch)
     executor = symbol.simple_bind(mx.cpu(), data=data.shape, grad_req="null")

@@ -3,7 +3,9 @@
 The optimizer runs in every worker, never on a parameter server (`MXNET_UPDATE_ON_KVSTORE=0`): its state can then be
 saved and restored, and an error in it is seen.
 """
+import argparse
 import os
+from pathlib import Path
 
 from common.errors import InputError, last_line
 from common.find_mxnet import mx
@@ -15,7 +17,7 @@ ADVICE = "give --optimizer, --mom, --train-from and --dtype as they were, or sta
 HEAD = ("fc_weight", "fc_bias")
 
 
-def check_optimizer(args) -> None:
+def check_optimizer(args: argparse.Namespace) -> None:
     """Raise InputError unless the optimizer of the common settings `args` is one that can update a weight."""
     if args.optimizer not in mx.optimizer.Optimizer.opt_registry:
         raise InputError(f"--optimizer {args.optimizer}: MXNet has "
@@ -41,7 +43,8 @@ def _create(args, scheduler, **options):
         raise InputError(f"--optimizer {args.optimizer}: {last_line(error)}") from None
 
 
-def init_optimizer(module, args, scheduler, kvstore, updates=0) -> None:
+def init_optimizer(module: mx.mod.Module, args: argparse.Namespace, scheduler: mx.lr_scheduler.LRScheduler,
+                   kvstore: object, updates: int = 0) -> None:
     """Give `module` the optimizer that the common settings `args` ask for, after `updates` updates.
 
     `kvstore`: name of the one that sums the gradients of this machine's devices.
@@ -56,14 +59,14 @@ def init_optimizer(module, args, scheduler, kvstore, updates=0) -> None:
     module.init_optimizer(kvstore, optimizer)
 
 
-def state_arrays(module) -> dict:
+def state_arrays(module: mx.mod.Module) -> dict:
     """{"fc_weight:0": NDArray}: each parameter's arrays of optimizer state, such as its momentum, on one device."""
     devices = len(module._context)
     return {f"{name}:{part}": array for i, name in enumerate(module._exec_group.param_names)
             for part, array in enumerate(_flat(module._updater.states.get(i * devices)))}
 
 
-def restore_state(module, arrays: dict, source) -> None:
+def restore_state(module: mx.mod.Module, arrays: dict, source: str | Path) -> None:
     """Set the optimizer's state to `arrays` of `state_arrays`, read from `source`, on all devices.
 
     Raises InputError where they are not those of this optimizer and network.
@@ -90,7 +93,7 @@ def restore_state(module, arrays: dict, source) -> None:
                          f"({min(set(arrays) - used)}); {ADVICE}")
 
 
-def master_weights(module) -> dict:
+def master_weights(module: mx.mod.Module) -> dict:
     """{name: float32 NDArray} of all parameters and auxiliary states on the first device: for float16 the optimizer's
     own copies, which are what is trained."""
     devices, first = len(module._context), module._exec_group.execs[0]

@@ -15,6 +15,7 @@ Two older versions, which the files of MXNet before 1.0 have, lack the storage t
 """
 import math
 import struct
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -33,12 +34,12 @@ DTYPES = {0: np.float32, 1: np.float64, 2: np.float16, 3: np.uint8, 4: np.int32,
           7: np.bool_, 8: np.int16, 9: np.uint16, 10: np.uint32, 11: np.uint64, 12: ml_dtypes.bfloat16}
 
 
-def checkpoint_files(prefix, epoch: int) -> tuple:
+def checkpoint_files(prefix: str | Path, epoch: int) -> tuple:
     """(symbol file, parameter file) of a checkpoint, as MXNet names them; `epoch` counts those completed."""
     return f"{prefix}-symbol.json", f"{prefix}-{epoch:04d}.params"
 
 
-def load_params(path) -> dict:
+def load_params(path: str | Path) -> dict:
     """{name: array} of a `.params` file; names as they stand in the file (`arg:fc_weight`, `aux:...`).
 
     Raises InputError, with the file and the reason in one line, for a file that is missing, truncated, longer than
@@ -61,7 +62,7 @@ def load_params(path) -> dict:
     return dict(zip(names, arrays))
 
 
-def load_checkpoint_params(path) -> tuple:
+def load_checkpoint_params(path: str | Path) -> tuple[dict, dict]:
     """(arg_params, aux_params) of a checkpoint's `.params` file, as NumPy arrays without the `arg:`, `aux:` prefix."""
     params = {"arg": {}, "aux": {}}
     for name, array in load_params(path).items():
@@ -72,7 +73,7 @@ def load_checkpoint_params(path) -> tuple:
     return params["arg"], params["aux"]
 
 
-def save_checkpoint_params(path, arg_params, aux_params) -> None:
+def save_checkpoint_params(path: str | Path, arg_params: dict, aux_params: dict) -> None:
     """Write both, {name: array}, as a checkpoint's `.params` file: the bytes of `mx.nd.save`, atomically.
 
     Raises ValueError for an array of a type that the format does not have.
@@ -116,32 +117,32 @@ def _read_array(reader):
 class _Reader:
     """Takes values from the front of `content`; an InputError names `path` where there is not enough left."""
 
-    def __init__(self, content, path):
+    def __init__(self, content: bytes, path: str | Path) -> None:
         self._content = memoryview(content)
         self._position = 0
         self.path = path
 
-    def left(self):
+    def left(self) -> int:
         return len(self._content) - self._position
 
-    def bytes(self, size):
+    def bytes(self, size: int) -> memoryview:
         if not 0 <= size <= self.left():
             raise InputError(f"{self.path}: ends before its last parameter; the file is truncated or damaged")
         self._position += size
         return self._content[self._position - size:self._position]
 
-    def read(self, code):
+    def read(self, code: str) -> int:
         code = f"<{code}"
         return struct.unpack(code, self.bytes(struct.calcsize(code)))[0]
 
-    def count(self, size):
+    def count(self, size: int) -> int:
         """A number of things to follow, each of which takes at least `size` bytes."""
         count = self.read("Q")
         if count * size > self.left():
             raise InputError(f"{self.path}: ends before its last parameter; the file is truncated or damaged")
         return count
 
-    def shape(self, dimensions, code):
+    def shape(self, dimensions: int, code: str) -> tuple:
         if not 0 <= dimensions <= MAX_DIMENSIONS:
             raise InputError(f"{self.path}: an array of {dimensions} dimensions; not an MXNet parameter file")
         shape = tuple(self.read(code) for _ in range(dimensions))
@@ -149,7 +150,7 @@ class _Reader:
             raise InputError(f"{self.path}: an array of shape {shape}; the file is damaged")
         return shape
 
-    def text(self):
+    def text(self) -> str:
         try:
             return bytes(self.bytes(self.read("Q"))).decode()
         except UnicodeDecodeError:

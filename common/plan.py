@@ -10,7 +10,7 @@ class Plan:
     Raises InputError where recipe and images do not fit.
     """
 
-    def __init__(self, recipe: Recipe, images: TrainingSet, workers: int = 1):
+    def __init__(self, recipe: Recipe, images: TrainingSet, workers: int = 1) -> None:
         self.recipe, self.images, self.workers = recipe, images, workers
         self.batches = [batches_in_epoch(images, stage["batch_size"], workers) for stage in recipe.stages]
         self.scheduler = make_scheduler(recipe, self.batches, workers)

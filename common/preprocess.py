@@ -5,6 +5,7 @@ preprocessing_file.py).
 """
 import io
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ USUAL = Preprocessing()
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow opens EPS with Ghostscript, say
 
 
-def read_image(path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """An image file as uint8 (height, width, 3), BGR, turned upright as its EXIF data say.
 
     Raises InputError for a file that is missing, truncated or no image.
@@ -36,7 +37,7 @@ def read_image(path) -> np.ndarray:
 
 
 @contextmanager
-def without_pillow_warnings():
+def without_pillow_warnings() -> Iterator[None]:
     """Of broken EXIF data, say, which do not matter here. Not within a thread: what is ignored is one for all."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
@@ -44,7 +45,7 @@ def without_pillow_warnings():
 
 
 @contextmanager
-def one_opencv_thread():
+def one_opencv_thread() -> Iterator[None]:
     """Within this block OpenCV starts no threads of its own: there are as many images as cores at a time already."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -86,7 +87,7 @@ def _upright(image):
         return image
 
 
-def decode(content: bytes, flags=cv2.IMREAD_COLOR):
+def decode(content: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     """An encoded image as uint8 (height, width, 3), BGR; None where OpenCV cannot decode it."""
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -104,10 +105,12 @@ def resize_shorter_side(image: np.ndarray, length: int) -> np.ndarray:
 
     The same rounding and interpolation as ImageRecordIter(resize=length, inter_method=3).
     """
-    return cv2.resize(image, size_for_shorter_side(*image.shape[:2], length), interpolation=cv2.INTER_AREA)
+    size = size_for_shorter_side(image.shape[0], image.shape[1], length)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def preprocess(image: np.ndarray, data_shape=None, preprocessing=USUAL) -> np.ndarray:
+def preprocess(image: np.ndarray, data_shape: Sequence[int] | None = None,
+               preprocessing: Preprocessing = USUAL) -> np.ndarray:
     """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB.
 
     `data_shape`: (3, height, width), by default that of the crop. For another one the shorter side is resized in
@@ -120,7 +123,7 @@ def preprocess(image: np.ndarray, data_shape=None, preprocessing=USUAL) -> np.nd
     return data
 
 
-def normalise(image: np.ndarray, mean, std, data: np.ndarray) -> None:
+def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float], data: np.ndarray) -> None:
     """uint8 (height, width, 3), BGR, to float32 (3, height, width), RGB, written to `data`."""
     for channel, plane in enumerate(reversed(cv2.split(image))):
         np.subtract(plane, np.float32(mean[channel]), out=data[channel])
@@ -133,7 +136,7 @@ def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.
 
     What is right of it and below it is not computed. Raises InputError for a strip that would need gigabytes.
     """
-    resized_width, resized_height = size_for_shorter_side(*image.shape[:2], length)
+    resized_width, resized_height = size_for_shorter_side(image.shape[0], image.shape[1], length)
     if resized_width * resized_height > Image.MAX_IMAGE_PIXELS:
         raise InputError(f"{image.shape[1]}x{image.shape[0]} pixels are too many when the shorter side has {length}")
     top, left = (resized_height - height) // 2, (resized_width - width) // 2

@@ -37,11 +37,11 @@ class Preprocessing(NamedTuple):
         return length
 
 
-def preprocessing_file(prefix) -> str:
+def preprocessing_file(prefix: str | Path) -> str:
     return f"{prefix}-preprocess.json"
 
 
-def load_preprocessing(prefix) -> Preprocessing:
+def load_preprocessing(prefix: str | Path) -> Preprocessing:
     """That of a checkpoint. Raises InputError for a file that says anything else than the above."""
     path = preprocessing_file(prefix)
     try:
@@ -53,7 +53,7 @@ def load_preprocessing(prefix) -> Preprocessing:
     return parse_preprocessing(text, path)
 
 
-def parse_preprocessing(text: str, source) -> Preprocessing:
+def parse_preprocessing(text: str, source: str | Path) -> Preprocessing:
     """That of the JSON `text`; an InputError names `source`."""
     try:
         content = json.loads(text)
@@ -62,7 +62,7 @@ def parse_preprocessing(text: str, source) -> Preprocessing:
     return preprocessing_from(content, source)
 
 
-def preprocessing_from(content, source) -> Preprocessing:
+def preprocessing_from(content: object, source: str | Path) -> Preprocessing:
     """That of a dict such as JSON gives; an InputError names `source`."""
     if not isinstance(content, dict) or set(content) != set(Preprocessing._fields):
         raise InputError(f"{source}: give {', '.join(Preprocessing._fields)}, and no more")
@@ -93,6 +93,6 @@ def preprocessing_json(preprocessing: Preprocessing) -> str:
     return json.dumps(preprocessing._asdict()) + "\n"
 
 
-def save_preprocessing(prefix, preprocessing: Preprocessing) -> None:
+def save_preprocessing(prefix: str | Path, preprocessing: Preprocessing) -> None:
     with written_atomically(preprocessing_file(prefix)) as partial:
         Path(partial).write_text(preprocessing_json(preprocessing), encoding="utf-8")

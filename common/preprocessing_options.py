@@ -1,5 +1,6 @@
 """The flags that say how images are prepared, and what a checkpoint's own file says where they are not given."""
 import argparse
+from pathlib import Path
 
 from common.arguments import image_shape, numbers, ratio
 from common.preprocessing_file import Preprocessing, load_preprocessing, preprocessing_from
@@ -22,7 +23,7 @@ def options_of(preprocessing: Preprocessing) -> dict:
 USUAL = options_of(Preprocessing())
 
 
-def add_preprocessing_args(group, owner: str) -> None:
+def add_preprocessing_args(group: argparse._ActionsContainer, owner: str) -> None:
     """`owner`: the option that names the checkpoint whose file says what is not given."""
     for (flag, kind, text), usual in zip(PREPROCESSING, USUAL.values()):
         usual = ",".join(map(str, usual)) if isinstance(usual, tuple) else usual
@@ -30,18 +31,18 @@ def add_preprocessing_args(group, owner: str) -> None:
                            f"says, else {usual})")
 
 
-def saved_options(prefix) -> dict:
+def saved_options(prefix: str | Path) -> dict:
     """As `options_of`, of PREFIX-preprocess.json; the usual ones where there is no such file."""
     return options_of(load_preprocessing(prefix))
 
 
-def completed(args, prefix) -> argparse.Namespace:
+def completed(args: argparse.Namespace, prefix: str | Path) -> argparse.Namespace:
     """`args` in which these flags, where they are not given, are as the checkpoint PREFIX says."""
     given = {name: value for name, value in vars(args).items() if value is not None}
     return argparse.Namespace(**{**vars(args), **saved_options(prefix), **given})
 
 
-def preprocessing_of(args) -> Preprocessing:
+def preprocessing_of(args: argparse.Namespace) -> Preprocessing:
     """What these flags ask for; for an image that is not square `crop` is its longer side. Raises InputError for what a
     file may not say either."""
     crop = max(args.image_shape[1:])

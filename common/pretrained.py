@@ -32,7 +32,7 @@ def inherited(path: str, known: dict) -> dict:
         network.pop("image_shape", None)  # SAME padding is laid out anew
     else:
         network = widths_of(arg_params, path)
-        _warn_of_guesses(path, match and match[1], known)
+        _warn_of_guesses(path, match[1] if match else None, known)
     wanted = {name: (name, known[name]) for name in network if known.get(name) is not None}
     if "channels" not in wanted and MIN_MULTIPLIER <= known.get("multiplier", 0) <= MAX_MULTIPLIER:
         wanted["channels"] = ("multiplier", widths(known["multiplier"]))
@@ -45,7 +45,7 @@ def inherited(path: str, known: dict) -> dict:
             if name not in {*wanted, *known} and value != {**NETWORK, **USUAL}[name]}
 
 
-def _warn_of_guesses(path, prefix, known) -> None:
+def _warn_of_guesses(path: str | Path, prefix: str | Path | None, known: dict) -> None:
     """Log what is assumed of weights without a symbol, which tell neither strides nor padding nor images."""
     unseen = {name: NETWORK[name] for name in ("strides", "padding")}
     if not prefix or not Path(preprocessing_file(prefix)).exists():
@@ -57,7 +57,7 @@ def _warn_of_guesses(path, prefix, known) -> None:
                         ", ".join(guesses))
 
 
-def listed(value) -> str:
+def listed(value: object) -> str:
     """A value as it is given to a flag."""
     if isinstance(value, (tuple, list)):
         return ",".join(map(listed, value))

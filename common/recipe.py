@@ -46,7 +46,7 @@ class Recipe:
         """The index of the stage to which an epoch belongs (the last stage for those after the end)."""
         return max(i for i in range(len(self.stages)) if self.first_epoch(i) <= epoch)
 
-    def settings(self, args, index: int) -> argparse.Namespace:
+    def settings(self, args: argparse.Namespace, index: int) -> argparse.Namespace:
         """`args` with the common settings and those of a stage."""
         return argparse.Namespace(**{**vars(args), **self.common, **self.stages[index]})
 
@@ -65,7 +65,7 @@ class Recipe:
         return lines
 
 
-def resolve(parser, given: dict, saved: dict = None) -> Recipe:
+def resolve(parser: argparse.ArgumentParser, given: dict, saved: dict | None = None) -> Recipe:
     """The recipe of a run: defaults, then what the checkpoint of --pretrained-model says, then the file that --recipe
     names, else `saved` (of a checkpoint), then `given`, the flags of the command line. Where a run is resumed `saved`
     has what --pretrained-model said. Raises InputError."""

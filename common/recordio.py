@@ -5,6 +5,7 @@ MXNet's own reader ends the whole process on a truncated file, so `check_records
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def _framed(payload):
     return bytearray().join([*pieces, bytes(-len(payload) % 4)])
 
 
-def read_records(rec, at=0, head=None):
+def read_records(rec: str | Path, at: int = 0, head: int | None = None) -> Iterator[tuple[int, bytes]]:
     """(offset, payload) of each record of a file from the one at byte `at`; of a payload no more than `head` bytes.
 
     Raises InputError where what comes is not a record.
@@ -59,10 +60,11 @@ def read_records(rec, at=0, head=None):
             at, number = end, number + 1
 
 
-def read_record(descriptor, size, at, head=None) -> tuple:
+def read_record(descriptor: int, size: int, at: int, head: int | None = None) -> tuple:
     """(payload, where the next record begins) of the record at byte `at` of an open file of `size` bytes; of the
     payload no more than `head` bytes. Raises ValueError where there is none."""
-    parts, kind = [], None
+    parts: list[bytes] = []
+    kind = None
     while kind not in (WHOLE, LAST):
         framing = os.pread(descriptor, 8, at)
         expected = (WHOLE, FIRST) if kind is None else (MIDDLE, LAST)
@@ -89,7 +91,7 @@ def unpack_image(payload: bytes) -> tuple:
     return label, payload[IMAGE_HEADER.size + 4 * labels:]
 
 
-def record_offsets(rec, idx="") -> np.ndarray:
+def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:
     """Where each record of a file begins, in its order: as the index says, or the file itself, which is then read
     through."""
     if not idx:
@@ -98,7 +100,7 @@ def record_offsets(rec, idx="") -> np.ndarray:
         return np.sort(np.fromiter((int(line.split("\t")[1]) for line in file), np.int64))
 
 
-def check_records(rec, idx="") -> tuple:
+def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
     """(index, number of records) of a RecordIO file that is whole: "" and None where there is no index.
 
     `idx` is its index; where it is empty, the one beside `rec` is taken, if there is one. Raises InputError for files

@@ -4,9 +4,11 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from datetime import datetime
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -22,17 +24,18 @@ class Report:
     those of MXNet's Speedometer and Module.fit.
     """
 
-    def __init__(self, every, top_k, images_left, metrics_file=None, append=False, tensorboard=None, updates=0):
+    def __init__(self, every: int, top_k: int, images_left: Callable[[int, int], int], metrics_file: Path | None = None,
+                 append: bool = False, tensorboard: str | Path | None = None, updates: int = 0) -> None:
         self._every, self._top_k, self._images_left = every, top_k, images_left
         self._terminal, self._bar = sys.stderr.isatty(), None
         self._events = _open_events(tensorboard, updates) if tensorboard else None
         self._file = _open_metrics(metrics_file, append) if metrics_file else None
         self._estimated = False
 
-    def __enter__(self):
+    def __enter__(self) -> "Report":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._close_bar()
         if self._file:
             with named_in_errors(self._file.name):
@@ -40,16 +43,17 @@ class Report:
         if self._events:
             self._events.close()
 
-    def event(self, kind, **values):
+    def event(self, kind: str, **values: object) -> None:
         """A line of PREFIX-metrics.jsonl."""
         if self._file:
             with named_in_errors(self._file.name):
                 self._file.write(json.dumps({"event": kind, **values}) + "\n")
 
-    def begin_run(self, epoch, batch, **values):
+    def begin_run(self, epoch: int, batch: int, **values: object) -> None:
         self.event("start", epoch=epoch, batch=batch, time=datetime.now().isoformat(timespec="seconds"), **values)
 
-    def begin_epoch(self, epoch, epochs, batch, batches, images, progress=None):
+    def begin_epoch(self, epoch: int, epochs: int, batch: int, batches: int, images: int,
+                    progress: dict | None = None) -> None:
         """`images`: in a batch of all workers; `progress`: that of the batches of this epoch done before."""
         self._epoch, self._batch, self._batches, self._images = epoch, batch, batches, images
         score, self._seconds, self._waited = progress or ((), 0.0, 0.0)
@@ -68,13 +72,13 @@ class Report:
         return (astuple(self._total), self._seconds + now - self._part_began, self._waited + self._part_waited)
 
     @contextmanager
-    def waiting(self):
+    def waiting(self) -> Iterator[None]:
         """Within this block training waits for data."""
         began = time.monotonic()
         yield
         self._part_waited += time.monotonic() - began
 
-    def batch(self, score: Score, lr: float, updates: int):
+    def batch(self, score: Score, lr: float, updates: int) -> None:
         """A batch was trained on at rate `lr`, the update of number `updates` of the run."""
         self._batch += 1
         self._total += score
@@ -85,7 +89,7 @@ class Report:
         if (self._batch - self._part_from) >= self._every:
             self._tell_part(lr, updates)
 
-    def end_epoch(self, lr: float, lr_end: float, updates: int):
+    def end_epoch(self, lr: float, lr_end: float, updates: int) -> None:
         """`lr`: the rate of the last update; `lr_end`: the one after the decay that ends the epoch."""
         self._end_part()
         self._close_bar()
@@ -100,7 +104,7 @@ class Report:
                    seconds=round(self._seconds, 3))
         self._scalars("train", {**values, "images_per_s": speed}, updates)
 
-    def validation(self, epoch, scores: dict, updates: int):
+    def validation(self, epoch: int, scores: dict, updates: int) -> None:
         """`scores`: {"": Score} and {"ema-": Score} where there is an average."""
         values = {}
         for prefix, score in scores.items():

@@ -1,13 +1,17 @@
 """Where a run begins: from nothing, from weights, or from the checkpoint that it was interrupted after."""
+import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common.checkpoint import fitting, load_params_for, load_start_params
 from common.errors import InputError
+from common.find_mxnet import mx
 from common.learning_rate import quiet
 from common.optimizer import NOT_EXACT
+from common.plan import Plan
 from common.prefix import check_prefix, files_under
 from common.preprocessing_file import load_preprocessing, preprocessing_file
 from common.preprocessing_options import preprocessing_of
@@ -16,7 +20,7 @@ from common.training_state import TrainingState, plain_checkpoints, positions, s
 from common.training_symbol import params_before
 
 
-def check_model_prefix(args) -> None:
+def check_model_prefix(args: argparse.Namespace) -> None:
     """An epoch is too long to learn only at its end that the checkpoint cannot be written."""
     prefix = args.model_prefix
     if not prefix:
@@ -27,7 +31,7 @@ def check_model_prefix(args) -> None:
     check_prefix(prefix, "--model-prefix")
 
 
-def begin(args, plan, network) -> TrainingState:
+def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol) -> TrainingState:
     """The state of a run that does not go on with an earlier one."""
     prefix, settings = args.model_prefix, plan.recipe.settings(args, 0)
     data_shape = (1, *settings.image_shape)
@@ -63,7 +67,7 @@ def begin(args, plan, network) -> TrainingState:
     return state
 
 
-def compare_preprocessing(prefix, settings) -> None:
+def compare_preprocessing(prefix: str | Path, settings: argparse.Namespace) -> None:
     """Warn where PREFIX-preprocess.json is not what the run that goes on trains with, and is going to write there."""
     file, ours = Path(preprocessing_file(prefix)), preprocessing_of(settings)
     try:
@@ -75,7 +79,7 @@ def compare_preprocessing(prefix, settings) -> None:
                         "%s", file, ours.resize, ours.crop, listed(ours.mean), listed(ours.std))
 
 
-def check_statistics(arg_params, aux_params, frozen, path) -> None:
+def check_statistics(arg_params: dict, aux_params: dict, frozen: Sequence[str], path: str | Path) -> None:
     """Raise InputError where BatchNorms that are to be trained have been folded into the convolutions: mean 0, variance
     1 and a beta that did the rest. Normalised by a batch, the features of such a network are gone."""
     for name, beta in arg_params.items():
@@ -88,18 +92,19 @@ def check_statistics(arg_params, aux_params, frozen, path) -> None:
                              "trained; --train-from fc trains the last layer alone, on the features as they are")
 
 
-def stale_positions(args) -> list:
+def stale_positions(args: argparse.Namespace) -> list:
     """Checkpoints that a run which begins would mix with its own."""
     if not args.model_prefix:
         return []
     return [position for position in positions(args.model_prefix) if position > (args.load_epoch or 0, 0)]
 
 
-def metrics_file(prefix) -> Path:
+def metrics_file(prefix: str | Path) -> Path:
     return Path(f"{prefix}-metrics.jsonl")
 
 
-def resume(args, plan, network, state, pipeline: dict) -> TrainingState:
+def resume(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, state: TrainingState,
+           pipeline: dict) -> TrainingState:
     """`state`, a checkpoint that was read, made ready to go on from, with warnings of all that is not as it was.
 
     `pipeline`: what else the images depend on. Raises InputError where it cannot go on.

@@ -1,16 +1,21 @@
 """What a run is going to do, in a few lines: the size of the network, and the stages of the recipe."""
+import argparse
 import json
 import math
+from collections.abc import Sequence
 
 from common.data import augmentation_options
+from common.find_mxnet import mx
 from common.learning_rate import scaled_rates
 from common.optimizer import MOMENTUM_OPTIMIZERS
+from common.plan import Plan
 from common.pretrained import listed
+from common.recipe import Recipe
 
 LAYERS = ("Convolution", "FullyConnected")
 
 
-def network_summary(symbol, data_shape) -> tuple:
+def network_summary(symbol: mx.sym.Symbol, data_shape: Sequence[int]) -> tuple:
     """(parameters, multiply-adds an image) of a network of convolutions and fully connected layers.
 
     Counted as in the paper: trained parameters, not BatchNorm's statistics; the multiply-adds of convolutions and
@@ -26,7 +31,7 @@ def network_summary(symbol, data_shape) -> tuple:
     return sum(map(math.prod, weights.values())), multiply_adds
 
 
-def run_summary(args, plan, network, usual) -> list:
+def run_summary(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, usual: Recipe) -> list:
     """Lines: the network, the images, and the stages of the plan as a table; what else is not as in the recipe `usual`,
     that of the flags' defaults."""
     recipe, settings = plan.recipe, plan.recipe.settings(args, 0)
@@ -71,7 +76,7 @@ def _others(recipe, usual):
     return ["And: " + ", ".join(others)] if others else []
 
 
-def stages_table(args, plan) -> list:
+def stages_table(args: argparse.Namespace, plan: Plan) -> list:
     rows = [("epochs", "batch", "batches", "learning rate", "scale", "augmentation")]
     for i, stage in enumerate(plan.recipe.stages):
         first = plan.recipe.first_epoch(i)

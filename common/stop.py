@@ -5,15 +5,15 @@ import signal
 class StopRequest:
     """Within this block SIGTERM and SIGINT only set `wish` to their number; a second one ends the program at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.wish, self._previous = 0, {}
 
-    def __enter__(self):
+    def __enter__(self) -> "StopRequest":
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

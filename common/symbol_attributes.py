@@ -4,8 +4,8 @@ Only for operators that image classifiers are made of, for maps of two dimension
 one number; so what is not as MXNet takes it has to be found before.
 """
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from common.errors import InputError
 
@@ -24,11 +24,11 @@ def _integer(text, least):
     return number if least <= number <= MOST else None
 
 
-def whole(default=None, least=0) -> Form:
+def whole(default: str | None = None, least: int = 0) -> Form:
     return Form(lambda text: _integer(text, least), f"a whole number of {least} or more", default)
 
 
-def wholes(count, default=None, least=0) -> Form:
+def wholes(count: int, default: str | None = None, least: int = 0) -> Form:
     """As in "(3, 3)"; "()" is the default."""
     def read(text):
         numbers = tuple(_integer(part, least) for part in text[1:-1].split(","))
@@ -37,7 +37,7 @@ def wholes(count, default=None, least=0) -> Form:
     return Form(read, f"{count} whole numbers of {least} or more", default)
 
 
-def number(default=None) -> Form:
+def number(default: str | None = None) -> Form:
     def read(text):
         try:
             value = float(text)
@@ -47,12 +47,12 @@ def number(default=None) -> Form:
     return Form(read, "a number", default)
 
 
-def switch(default) -> Form:
+def switch(default: str) -> Form:
     values = {"true": True, "1": True, "false": False, "0": False}
     return Form(lambda text: values.get(text.lower()), "True or False", default)
 
 
-def word(default=None, allowed=()) -> Form:
+def word(default: str | None = None, allowed: Sequence[str] = ()) -> Form:
     """Any one, or one of `allowed`."""
     def read(text):
         return text if text in allowed or not allowed else None
@@ -92,10 +92,10 @@ class Attributes:
     An InputError names the node, its operator and the attribute, for what is not of its form.
     """
 
-    def __init__(self, node):
+    def __init__(self, node: dict) -> None:
         self._node, self._texts = node, node.get("attrs", {})
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         form = FORMS[self._node["op"]][key]
         text = self._texts.get(key, form.default)
         if text is None:
@@ -110,6 +110,7 @@ class Attributes:
     def check(self) -> None:
         """That every attribute and the number of inputs are as the operator takes them, where it is one of these."""
         op, count = self._node["op"], len(self._node["inputs"])
+        counts: tuple[int, ...]
         for key in FORMS.get(op, ()):
             if key != "kernel" or op != "Pooling" or not self["global_pool"]:
                 self[key]
@@ -122,6 +123,6 @@ class Attributes:
         if count not in counts:
             raise self.error(f"has {count} inputs, not {' or '.join(map(str, counts))}")
 
-    def error(self, message) -> InputError:
+    def error(self, message: str) -> InputError:
         """An error to raise, with the node's name and operator before `message`."""
         return InputError(f"node {self._node['name']!r} ({self._node['op']}): {message}")

@@ -1,5 +1,6 @@
 """Read `PREFIX-symbol.json` without MXNet, as the dict that TVM's MXNet frontend takes, and simplify it there."""
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,7 @@ MOST_NODES = 5000  # this network has about 500; MXNet and TVM recurse along a g
 SOFTMAX_OPS = ("SoftmaxOutput", "softmax", "SoftmaxActivation")
 
 
-def load_symbol(path) -> dict:
+def load_symbol(path: str | Path) -> dict:
     """The graph of a symbol JSON file: {"nodes": [...], "heads": [...]}.
 
     A node is {"op", "name", "attrs", "inputs": [[node, output, version], ...]}; nodes come after their inputs, and op
@@ -63,13 +64,13 @@ def _entry(entry, nodes):
     return list(entry)
 
 
-def parameter_names(graph) -> list:
+def parameter_names(graph: dict) -> list:
     """Names of the variables that a checkpoint has to hold: all but `data` and the labels."""
     return [node["name"] for node in graph["nodes"]
             if node["op"] == "null" and node["name"] != INPUT and not node["name"].endswith("label")]
 
 
-def fold_batch_norm(graph, params) -> tuple:
+def fold_batch_norm(graph: dict, params: dict) -> tuple[dict, dict]:
     """(graph, params) with every BatchNorm that follows a Convolution folded into its weight and bias.
 
     Inference only: it uses the moving mean and variance. TVM would do the same, but compiles and runs a small program

@@ -3,6 +3,8 @@
 A flag belongs to a recipe's common settings (COMMON), to each of its stages (STAGE), or to neither: where the data is,
 which devices, what to save.
 """
+import argparse
+
 from common.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
 from common.data import AUGMENTATION, add_data_args, add_data_aug_args
 from common.preprocessing_options import PREPROCESSING
@@ -98,7 +100,7 @@ COMMON = tuple(flag for flag, _ in NETWORK + TRAINING) + DATA_COMMON
 STAGE = tuple(flag for flag, _ in SCHEDULE) + PADS + tuple(flag for flag, *_ in AUGMENTATION)
 
 
-def add_train_args(parser) -> None:
+def add_train_args(parser: argparse.ArgumentParser) -> None:
     for title, table in (("run", RUN), ("network", NETWORK)):
         _add(parser.add_argument_group(title), table)
     add_data_args(parser)

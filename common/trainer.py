@@ -1,13 +1,17 @@
 """A network in training: a Module, its optimizer, and the moving average of its weights."""
+import argparse
 import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from common.distributed import Workers
 from common.errors import InputError
 from common.evaluate import Score, count, module_predictor
 from common.find_mxnet import mx
 from common.fused_batchnorm import CannotFuse, fused, load
 from common.optimizer import init_optimizer, master_weights, restore_state, state_arrays
+from common.training_state import TrainingState
 from common.training_symbol import params_before, training_symbol
 from common.weight_average import WeightAverage
 
@@ -21,7 +25,8 @@ class Trainer:
     of the run. All devices together take a batch.
     """
 
-    def __init__(self, network, settings, state, shapes, scheduler, devices, workers, updates):
+    def __init__(self, network: mx.sym.Symbol, settings: argparse.Namespace, state: TrainingState, shapes: list,
+                 scheduler: mx.lr_scheduler.LRScheduler, devices: list, workers: Workers, updates: int) -> None:
         self.network, self.settings, self.workers, self.updates = network, settings, workers, updates
         self._devices = devices
         self._loss_scale = settings.loss_scale or LOSS_SCALE[settings.dtype]
@@ -46,7 +51,7 @@ class Trainer:
             self.average = WeightAverage(settings.ema, {name: start[name].as_in_context(array.context)
                                                         for name, array in master_weights(self._module).items()})
 
-    def begin_stage(self, shapes) -> None:
+    def begin_stage(self, shapes: list) -> None:
         """Go on with batches of other shapes."""
         self._module.reshape(*self._described(*shapes))
         self._module._optimizer.rescale_grad = 1 / (shapes[0][0] * self.workers.count * self._loss_scale)
@@ -56,7 +61,7 @@ class Trainer:
             raise InputError(f"--batch-size {data[0]} does not divide by the {len(self._devices)} devices")
         return [mx.io.DataDesc("data", data)], [mx.io.DataDesc("softmax_label", label)]
 
-    def step(self, batch) -> None:
+    def step(self, batch: mx.io.DataBatch) -> None:
         """Forward, backward and update; without an average nothing is waited for."""
         self._module.forward_backward(batch)
         self.workers.update(self._module)
@@ -65,7 +70,7 @@ class Trainer:
             settle()
             self.average.update(master_weights(self._module), self.updates)
 
-    def score(self, batch, top_k: int) -> Score:
+    def score(self, batch: mx.io.DataBatch, top_k: int) -> Score:
         """That of the last step; of an image that mixup made, the label with the greater part counts."""
         labels = batch.label[0].asnumpy()
         labels = (labels.argmax(axis=1) if labels.ndim == 2 else labels).astype(np.int64)
@@ -94,14 +99,14 @@ class Trainer:
             for name, array in shared.items():
                 self.average.arrays[name][:] = array
 
-    def averaged_params(self):
+    def averaged_params(self) -> tuple[dict, dict] | None:
         """As `params`, of the moving average; None without one."""
-        return self.average and self.average.params(*self.params())
+        return self.average.params(*self.params()) if self.average else None
 
     def optimizer_state(self) -> dict:
         return state_arrays(self._module)
 
-    def predictor(self, params, data_shape):
+    def predictor(self, params: tuple[dict, dict], data_shape: Sequence[int]) -> Callable:
         """`predict` of common.evaluate.score by the network, in float32, with these (arg_params, aux_params)."""
         # a new Module each time: MXNet fuses convolution and BatchNorm for inference, and keeps the fused weights of
         # the first forward pass when others are set

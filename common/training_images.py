@@ -3,8 +3,10 @@ ImageRecordIter, and each image is augmented for itself."""
 import ctypes
 import os
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -38,8 +40,9 @@ class TrainingImages(mx.io.DataIter):
 
     to_read_over = 0
 
-    def __init__(self, rec, offsets, numbers, batch_size, augmentation: Augmentation, mean, std, num_classes, threads,
-                 key, first=0):
+    def __init__(self, rec: str | Path, offsets: np.ndarray, numbers: np.ndarray, batch_size: int,
+                 augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], num_classes: int,
+                 threads: int | None, key: Sequence[int], first: int = 0) -> None:
         super().__init__(batch_size)
         self._rec, self._offsets, self._numbers = rec, offsets, numbers.reshape(-1, batch_size)
         self._augmentation, self._mean, self._std = augmentation, mean, std
@@ -53,7 +56,7 @@ class TrainingImages(mx.io.DataIter):
         self.ahead = 1 + -(-2 * threads * IMAGES_OF_A_TASK // batch_size)  # two tasks for each thread wait
         self._batches, self._begun = iter(range(first, len(self._numbers))), deque()
 
-    def next(self):
+    def next(self) -> mx.io.DataBatch:
         while len(self._begun) < self.ahead and (batch := next(self._batches, None)) is not None:
             self._begun.append(self._begin(batch))
         if not self._begun:
@@ -92,7 +95,7 @@ class TrainingImages(mx.io.DataIter):
             normalise(crop, self._mean, self._std, data[i])
 
 
-def _memory(array) -> np.ndarray:
+def _memory(array: mx.nd.NDArray) -> np.ndarray:
     """The memory of an NDArray of float32, of the processor, as long as that lives."""
     pointer = ctypes.POINTER(ctypes.c_float)()
     mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from statistics import harmonic_mean
 
 import numpy as np
@@ -35,7 +36,7 @@ class Run:
 class _Rows:
     """Values by epoch, and by (epoch, batch), while a file is read. One that comes again replaces the earlier one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.epochs, self.batches = defaultdict(dict), defaultdict(dict)
 
     def restart(self, epoch: int, batch: int = 0) -> None:
@@ -59,7 +60,7 @@ def _columns(rows, names, k):
             for name in names}
 
 
-def read_run(path) -> Run:
+def read_run(path: str | Path) -> Run:
     """Read PREFIX-metrics.jsonl, or a log of MXNet's Module.fit; the content tells which.
 
     Of epochs and batches that come again after a resume the later ones count. Raises InputError for a file that is
@@ -243,7 +244,7 @@ def _logged(text):
 
 # Published curves ----------------------------------------------------------------------------------------------------
 
-def read_published(path) -> Run:
+def read_published(path: str | Path) -> Run:
     """Read a table as data/published/ has them: a row for each epoch, columns named as in EPOCH_COLUMNS, and `lr_end`.
 
     Its `lr` is the rate after the epoch's decay. Raises InputError, with the line's number, for what cannot be read.

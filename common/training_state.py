@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from common.checkpoint import write_params, write_symbol
 from common.digest import digest
 from common.errors import InputError, last_line
 from common.files import written_atomically
+from common.find_mxnet import mx
 from common.params_file import load_checkpoint_params, load_params
 
 FORMAT = 1
@@ -49,7 +51,7 @@ def stem(epoch: int, batch: int) -> str:
     return f"{epoch:04d}" + (f"-b{batch:05d}" if batch else "")
 
 
-def save_state(prefix, state: TrainingState, network) -> str:
+def save_state(prefix: str | Path, state: TrainingState, network: mx.sym.Symbol) -> str:
     """Write a checkpoint, its description last; returns the parameters' file."""
     prefix, name = Path(prefix), stem(*state.position)
     files = {"optimizer": prefix.with_name(f"{prefix.name}-{name}.optimizer")}  # first to come and last to go
@@ -67,13 +69,13 @@ def save_state(prefix, state: TrainingState, network) -> str:
     return str(files["params"])
 
 
-def describe_again(prefix, state: TrainingState) -> None:
+def describe_again(prefix: str | Path, state: TrainingState) -> None:
     """Write the description of a saved checkpoint anew, with the state's `info` of now."""
     files = json.loads(_description_file(prefix, state.position).read_text(encoding="utf-8"))["files"]
     _write_description(prefix, state, {**state.info, "files": files})
 
 
-def newest_state(prefix) -> TrainingState:
+def newest_state(prefix: str | Path) -> TrainingState | None:
     """The newest whole checkpoint; None where there is none. Those that are not whole are skipped with a warning."""
     for position in reversed(positions(prefix)):
         file = _description_file(prefix, position)
@@ -87,7 +89,7 @@ def newest_state(prefix) -> TrainingState:
     return None
 
 
-def set_aside(prefix, position) -> None:
+def set_aside(prefix: str | Path, position: tuple[int, int]) -> None:
     """Put `.damaged` behind the names of the checkpoints after `position`, which were skipped: they are in the way of
     those to come, and hold what may yet be saved."""
     for later in positions(prefix):
@@ -98,24 +100,24 @@ def set_aside(prefix, position) -> None:
             logging.warning("%s-%s: its files are now named *.damaged", prefix, stem(*later))
 
 
-def positions(prefix) -> list:
+def positions(prefix: str | Path) -> list:
     """[(epochs, batches)] of the checkpoints that have a description, oldest first."""
     return [position for position, _ in _matches(prefix, POSITION + r"\.json")]
 
 
-def plain_checkpoints(prefix) -> list:
+def plain_checkpoints(prefix: str | Path) -> list:
     """[(file, epoch)] of the parameter files as MXNet numbers them that are none of ours, oldest first."""
     ours = {*positions(prefix), *(position for position, _ in _matches(prefix, POSITION + r"\.optimizer"))}
     return [(path, position[0]) for position, path in _matches(prefix, r"-(\d{4,})()\.params") if position not in ours]
 
 
-def remove(prefix, position) -> None:
+def remove(prefix: str | Path, position: tuple[int, int]) -> None:
     """Remove a checkpoint, its description first, so that half of one never counts."""
     for file in _files(prefix, position):
         file.unlink(missing_ok=True)
 
 
-def prune(prefix, keep: int, current: tuple, best: int = None) -> None:
+def prune(prefix: str | Path, keep: int, current: tuple, best: int | None = None) -> None:
     """Of the checkpoints up to the `current` position keep that one, the last `keep` of whole epochs (0: all), and the
     one of epoch `best`."""
     found = [position for position in positions(prefix) if position <= current]
@@ -127,7 +129,7 @@ def prune(prefix, keep: int, current: tuple, best: int = None) -> None:
 
 
 @contextmanager
-def sole_writer(prefix):
+def sole_writer(prefix: str | Path) -> Iterator[None]:
     """Within this block no other process trains with this prefix; what a killed one left half-written is removed."""
     prefix = Path(prefix)
     with _locked(prefix.with_name(f".{prefix.name}.lock"), f"--model-prefix {prefix}"):
@@ -163,11 +165,11 @@ def _locked(path, what):
         os.close(lock)
 
 
-def _matches(prefix, pattern) -> list:
+def _matches(prefix: str | Path, pattern: str) -> list:
     """[((epochs, batches), path)] of the files whose names are that of the prefix and `pattern`, oldest first."""
     prefix = Path(prefix)
-    pattern = re.compile(re.escape(prefix.name) + pattern)
-    found = [pattern.fullmatch(name) for name in (os.listdir(prefix.parent) if prefix.parent.is_dir() else ())]
+    whole = re.compile(re.escape(prefix.name) + pattern)
+    found = [whole.fullmatch(name) for name in (os.listdir(prefix.parent) if prefix.parent.is_dir() else ())]
     return sorted(((int(match[1]), int(match[2] or 0)), prefix.with_name(match[0])) for match in found if match)
 
 
@@ -181,7 +183,7 @@ def _write_description(prefix, state, content):
                                              "updates": state.updates, **content}, indent=1) + "\n", encoding="utf-8")
 
 
-def _files(prefix, position) -> list:
+def _files(prefix: str | Path, position: tuple[int, int]) -> list:
     """All files of a checkpoint, in the order of their removal."""
     prefix, name = Path(prefix), stem(*position)
     return [prefix.with_name(file) for file in (f"{prefix.name}-{name}.json", f"{prefix.name}-{name}.params",
@@ -226,6 +228,6 @@ def _check_info(info):
             raise ValueError
 
 
-def finite(*groups) -> bool:
+def finite(*groups: dict) -> bool:
     """Whether all numbers in these {name: NDArray} are finite."""
     return all(np.isfinite(array.asnumpy()).all() for group in groups for array in group.values())

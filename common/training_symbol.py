@@ -1,11 +1,13 @@
 """The network as it is trained: what differs from the one that is saved."""
 import json
+from collections.abc import Sequence
 
 from common.errors import InputError
 from common.find_mxnet import mx
 
 
-def training_symbol(network, label_smoothing=0.0, dtype="float32", loss_scale=1.0, frozen=()):
+def training_symbol(network: mx.sym.Symbol, label_smoothing: float = 0.0, dtype: str = "float32",
+                    loss_scale: float = 1.0, frozen: Sequence[str] = ()) -> mx.sym.Symbol:
     """`network` (with the names of `symbols.mobilenetv2`) with the head and types of training.
 
     `label_smoothing`: that share of the target goes to the other classes, in equal parts (`smooth_alpha`).
@@ -26,7 +28,7 @@ def training_symbol(network, label_smoothing=0.0, dtype="float32", loss_scale=1.
     return mx.sym.SoftmaxOutput(logits, name="softmax", smooth_alpha=label_smoothing, grad_scale=loss_scale)
 
 
-def params_before(network, layer: str) -> list:
+def params_before(network: mx.sym.Symbol, layer: str) -> list:
     """The parameters of the layers before `layer`, in the order of the network; InputError where it has no such."""
     order = network.list_arguments()
     first = next((i for i, name in enumerate(order) if name.startswith((f"{layer}_", f"{layer}-"))), None)

@@ -9,7 +9,7 @@ class WeightAverage:
     tf.train.ExponentialMovingAverage with num_updates). `arrays`: {name: float32 NDArray}, which are copied.
     """
 
-    def __init__(self, decay: float, arrays: dict):
+    def __init__(self, decay: float, arrays: dict) -> None:
         self._decay = decay
         self.arrays = {name: array.copy() for name, array in arrays.items()}
 
@@ -20,7 +20,7 @@ class WeightAverage:
             average *= decay
             average += (1 - decay) * weights[name]
 
-    def params(self, arg_params, aux_params) -> tuple:
+    def params(self, arg_params: dict, aux_params: dict) -> tuple:
         """The average as (arg_params, aux_params), with the names of these."""
         return tuple({name: self.arrays[name].as_in_context(mx.cpu()) for name in params}
                      for params in (arg_params, aux_params))

@@ -42,7 +42,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="photographs to classify")
     parser.add_argument("--repeat", type=count, default=0, metavar="N", help="run N times and print the median time")
-    parser.error = lambda message: sys.exit(f"predict.py: error: {message} (see --help)")
+    parser.error = lambda message: sys.exit(f"predict.py: error: {message} (see --help)")  # type: ignore[method-assign]
     return parser
 
 
@@ -145,7 +145,7 @@ def preprocess(image: np.ndarray, resize: int, crop: int, mean: list[float], std
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     top, left = (image.shape[0] - shape[2]) // 2, (image.shape[1] - shape[3]) // 2
     rgb = image[top:top + shape[2], left:left + shape[3], ::-1].astype(np.float32)
-    return ((rgb - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
+    return ((rgb - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)
 
 
 def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -256,7 +256,7 @@ def on_illegal_instruction(_: int) -> None:
 
 if __name__ == "__main__":
     arguments = get_args_parser().parse_args()
-    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # labels and names of files as they are
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]  # labels and names of files as they are
     try:
         main(arguments)
     except (InputError, ModuleNotFoundError, MemoryError, cv2.error) as error:

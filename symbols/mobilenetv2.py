@@ -57,7 +57,7 @@ def _last_map(plan):
     return _unit(data, plan.last)
 
 
-def _unit(data, unit: Unit):
+def _unit(data: mx.sym.Symbol, unit: Unit) -> mx.sym.Symbol:
     (top, bottom), (left, right) = unit.padding
     if unit.pad_layer:  # Convolution pads both sides alike
         data = mx.sym.pad(data, mode="constant", constant_value=0, name=f"{unit.name}-pad",

@@ -1,11 +1,12 @@
 """MobileNetV2 as a Gluon HybridBlock, with the parameter names of the Symbol definition."""
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TypeAlias
 
 from common.find_mxnet import mx
 from symbols.architecture import Block, Unit, architecture, check_image_shape, check_num_classes
 
-Array = mx.nd.NDArray | mx.sym.Symbol  # the first where a block is run, the second where it is traced
+Array: TypeAlias = mx.nd.NDArray | mx.sym.Symbol  # the first where a block is run, the second where it is traced
 
 
 class ConvBatchNorm(mx.gluon.HybridBlock):
@@ -15,7 +16,7 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
     decay is Module's: on weights and gammas only.
     """
 
-    def __init__(self, unit: Unit):
+    def __init__(self, unit: Unit) -> None:
         super().__init__(prefix=f"{unit.name}-")
         self._unit = unit
         channels = (unit.channels,)
@@ -47,7 +48,7 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
 class InvertedResidual(mx.gluon.HybridBlock):
     """Expansion, depthwise convolution, linear projection, and the sum where the table has one."""
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block) -> None:
         super().__init__(prefix=f"{block.name}-")
         self._shortcut = block.shortcut
         self.units = mx.gluon.nn.HybridSequential(prefix="")
@@ -68,7 +69,7 @@ class MobileNetV2(mx.gluon.HybridBlock):
 
     def __init__(self, num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
                  padding: str = "symmetric", image_shape: Sequence[int] | None = None,
-                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None):
+                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> None:
         check_num_classes(num_classes)
         plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
         super().__init__(prefix="")

@@ -28,7 +28,7 @@ def get_graph(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "
     return nodes.graph(nodes.layer("SoftmaxOutput", "softmax", {}, at, ("label",)))
 
 
-def _unit(nodes, at, unit: Unit):
+def _unit(nodes: "_Nodes", at: int, unit: Unit) -> int:
     """As `symbols.mobilenetv2` lays it out; returns the position of the last node."""
     (top, bottom), (left, right) = unit.padding
     if unit.pad_layer:
@@ -46,23 +46,24 @@ def _unit(nodes, at, unit: Unit):
 class _Nodes:
     """The nodes of a graph that grows; an auxiliary state, which the operator changes, has version 1."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._nodes = []
 
-    def add(self, op, name, attrs=None, inputs=(), states=()) -> int:
+    def add(self, op: str, name: str, attrs: dict | None = None, inputs: Sequence[int] = (),
+            states: Sequence[int] = ()) -> int:
         attrs = {"attrs": {key: str(value) for key, value in attrs.items()}} if attrs else {}
         entries = [[source, 0, 0] for source in inputs] + [[source, 0, 1] for source in states]
         self._nodes.append({"op": op, "name": name, **attrs, "inputs": entries})
         return len(self._nodes) - 1
 
-    def layer(self, op, name, attrs, source, params, states=None) -> int:
+    def layer(self, op: str, name: str, attrs: dict, source: int, params: Sequence, states: dict | None = None) -> int:
         """An operator and its variables: {name of a state: its initializer}; those are told its attributes too."""
         params = [self.add("null", f"{name}_{param}", attrs) for param in params]
-        states = [self.add("null", f"{name}_{state}", {"__init__": init, **attrs})
-                  for state, init in (states or {}).items()]
-        return self.add(op, name, attrs, (source, *params), states)
+        kept = [self.add("null", f"{name}_{state}", {"__init__": init, **attrs})
+                for state, init in (states or {}).items()]
+        return self.add(op, name, attrs, (source, *params), kept)
 
-    def graph(self, head) -> dict:
+    def graph(self, head: int) -> dict:
         row_ptr = [0]
         for node in self._nodes:
             row_ptr.append(row_ptr[-1] + OUTPUTS.get(node["op"], 1))

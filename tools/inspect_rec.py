@@ -80,7 +80,7 @@ def print_classes(labels: Counter[float], names: list[str], every: bool) -> None
         if label is None:
             print("  ...")
         else:
-            name = names[label] if label in range(len(names)) else ""
+            name = names[int(label)] if label in range(len(names)) else ""
             print(f"  {label:>4} {'#' * round(30 * count / longest):30} {count:7} {name}".rstrip())
 
 

@@ -77,9 +77,9 @@ def main(args: argparse.Namespace) -> int:
     passed = passed_on(args.env or [])
     check_hosts(ssh, hosts, passed, command)
 
-    signals = [number for number in (*LEAVE, signal.SIGTSTP) if signal.getsignal(number) != signal.SIG_IGN]
+    heeded = [number for number in (*LEAVE, signal.SIGTSTP) if signal.getsignal(number) != signal.SIG_IGN]
     processes = []
-    with Signals(signals) as signals:
+    with Signals(heeded) as signals:
         try:
             for role, count in (("scheduler", 1), ("server", servers), ("worker", args.num_workers)):
                 for i in range(count):
@@ -122,7 +122,7 @@ class Process:
     """One role, run through watched.py, which ends with its standard input."""
 
     def __init__(self, role: str, number: int, host: str | None, line: list[str], env: dict[str, str],
-                 before: Callable[[], None]):
+                 before: Callable[[], None]) -> None:
         self.role, self.host = role, host
         self.name = f"{role} {number}" if role != "scheduler" else role
         self._popen = subprocess.Popen(line, stdin=subprocess.PIPE, bufsize=0, env={**os.environ, **env},
@@ -159,14 +159,14 @@ class Process:
 class Signals:
     """Blocked while the block runs, and taken one by one: no handler interrupts anything."""
 
-    def __init__(self, numbers: Iterable[int]):
+    def __init__(self, numbers: Iterable[int]) -> None:
         self._numbers = [*numbers, signal.SIGCHLD]
 
-    def __enter__(self):
+    def __enter__(self) -> "Signals":
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number in self._numbers:  # a late Ctrl-C is no error after the end
             while signal.sigtimedwait([number], 0):
                 pass
@@ -182,7 +182,9 @@ class Signals:
             process.send(0)
         info = signal.sigtimedwait(self._numbers, max(0, min(seconds, SIGN_OF_LIFE)))
         number = info and info.si_signo
-        return {signal.SIGHUP: signal.SIGTERM}.get(number, number) if number in LEAVE else None
+        if number == signal.SIGHUP:
+            return signal.SIGTERM
+        return number if number in LEAVE else None
 
     def wait(self, processes: list[Process], seconds: float) -> None:
         """Until all of them have ended, the time is over, or a Ctrl-C says that it is."""

@@ -40,7 +40,7 @@ def write_images(folder: Path) -> None:
         seen[digit] += 1
         path = folder / part / class_name(digit).split()[0] / f"{i:04d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        grey = cv2.resize(np.float32(image * (255 / 16)), None, fx=ENLARGED, fy=ENLARGED,
+        grey = cv2.resize((image * (255 / 16)).astype(np.float32), None, fx=ENLARGED, fy=ENLARGED,
                           interpolation=cv2.INTER_CUBIC)
         encoded = cv2.imencode(".jpg", np.clip(grey, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
         with named_in_errors(path):

@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
     from common.inference.device import describe
 
     resolve_target(args.target)
-    device = board(*args.rpc, args.key, args.target) if args.rpc else describe(args.target)
+    device = board(args.rpc[0], args.rpc[1], args.key, args.target) if args.rpc else describe(args.target)
     target = resolve_target(args.target, device.floats)
     output = Path(args.output or records.FOLDER / f"{file_name(device.name)}.json")
     found = start(args, output, target, device)

@@ -2,6 +2,7 @@
 
 A target says so by a key, as in `llvm -keys=nchw16c,cpu`.
 """
+from collections.abc import Callable
 from math import gcd
 
 import tvm
@@ -26,7 +27,7 @@ PASS_CONFIG = {"tir.LoopPartition": {"partition_const_loop": True}}
 
 
 @conv2d_alter_layout.register(list(BLOCKS))
-def alter_layout(attrs, inputs, tinfos, out_type):
+def alter_layout(attrs: tvm.ir.Attrs, inputs: list, tinfos: list, out_type: relay.Type) -> relay.Expr | None:
     """The convolution over blocks of channels; None (as it is) where it is grouped, but not depthwise in blocks."""
     data, kernel = tinfos
     if attrs["data_layout"] != "NCHW" or attrs["kernel_layout"] != "OIHW":
@@ -44,7 +45,7 @@ def alter_layout(attrs, inputs, tinfos, out_type):
     return None
 
 
-def layout_for(target, floats: int = 0) -> str:
+def layout_for(target: tvm.target.Target, floats: int = 0) -> str:
     """The layout of which a block is a vector of the processor that `target` compiles for; "" where that is none.
 
     `floats`: the numbers in a vector, where the target does not tell, as OpenCL's on a processor.
@@ -54,17 +55,17 @@ def layout_for(target, floats: int = 0) -> str:
     return f"nchw{min(floats, 16)}c" if f"nchw{min(floats, 16)}c" in BLOCKS else ""
 
 
-def layout_of(target) -> str:
+def layout_of(target: tvm.target.Target) -> str:
     """The key of the layout among the target's, or "" for TVM's own."""
     return next((key for key in target.keys if key in BLOCKS), "")
 
 
-def block_of(target) -> int:
+def block_of(target: tvm.target.Target) -> int:
     """Channels in a block of the layout; 1 for TVM's own."""
     return BLOCKS.get(layout_of(target), 1)
 
 
-def lay_out(module, target):
+def lay_out(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
     """`module` (tvm.IRModule, NCHW) over the blocks of channels that `target` has a layout for, or as it is."""
     if not layout_of(target):
         return module
@@ -82,12 +83,12 @@ class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):
     Its units are made a multiple of `block` by some of zeros, which are left out of the result.
     """
 
-    def __init__(self, block):
+    def __init__(self, block: int) -> None:
         super().__init__(require_type=True)
         self.block = block
         self.pattern = dataflow_pattern.is_op("nn.dense")(dataflow_pattern.wildcard(), dataflow_pattern.wildcard())
 
-    def callback(self, pre, post, node_map):
+    def callback(self, pre: relay.Expr, post: relay.Expr, node_map: tvm.ir.container.Map) -> relay.Expr:
         data, weight = post.args
         (batch, channels), (units, _) = (map(int, argument.checked_type.shape) for argument in pre.args)
         if pre.checked_type.dtype != "float32":
@@ -105,12 +106,12 @@ class _OddConvolution(dataflow_pattern.DFPatternCallback):
     They are made a multiple of `block` by some of zeros, which are left out of the result.
     """
 
-    def __init__(self, block):
+    def __init__(self, block: int) -> None:
         super().__init__(require_type=True)
         self.block = block
         self.pattern = dataflow_pattern.is_op("nn.conv2d")(dataflow_pattern.wildcard(), dataflow_pattern.wildcard())
 
-    def callback(self, pre, post, node_map):
+    def callback(self, pre: relay.Expr, post: relay.Expr, node_map: tvm.ir.container.Map) -> relay.Expr:
         (data, weight), attrs = post.args, pre.attrs
         outputs = int(pre.args[1].checked_type.shape[0])
         if (gcd(outputs, self.block) * 4 > self.block or attrs.groups != 1 or attrs.data_layout != "NCHW"
@@ -123,7 +124,7 @@ class _OddConvolution(dataflow_pattern.DFPatternCallback):
         return relay.strided_slice(wider, (0,), (outputs,), axes=(1,))
 
 
-def strategy(compute, schedule, name):
+def strategy(compute: Callable, schedule: Callable, name: str) -> Callable:
     def chosen_for(attrs, inputs, out_type, target):
         chosen = relay.op.OpStrategy()
         chosen.add_implementation(wrap_compute_conv2d(compute, need_data_layout=True, need_out_layout=True),

@@ -5,8 +5,9 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tvm
 from tvm import autotvm, relay
@@ -27,7 +28,7 @@ class Built(NamedTuple):
     untuned: int
 
 
-def build(network: Network, target, records=()) -> Built:
+def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -> Built:
     """`network` for what `resolve_target` gives, by tuning records as those of common.compiler.records.Records."""
     config = PASS_CONFIG if layout_of(target) else {}
     with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config):
@@ -38,7 +39,7 @@ def build(network: Network, target, records=()) -> Built:
 class _Best(autotvm.task.ApplyHistoryBest):
     """AutoTVM's choice of the fastest record, which keeps account of what it was asked for."""
 
-    def __init__(self, records):
+    def __init__(self, records: Sequence) -> None:
         super().__init__(records)
         self._recorded = {record[0].task.workload for record in records}
         self.found, self.missing = set(), set()
@@ -48,7 +49,7 @@ class _Best(autotvm.task.ApplyHistoryBest):
         return super()._query_inside(target, workload)
 
 
-def save(library, folder, description: dict, **options) -> None:
+def save(library: Any, folder: str | Path, description: dict, **options: Any) -> None:
     """Write network.so, graph.json, network.params and `description` as network.json.
 
     `options` are those of TVM's export_library, as cc="aarch64-linux-gnu-g++". Raises InputError where there is no C++

@@ -10,6 +10,7 @@ of the input of each layer, which the name of its weight stands for, BatchNorm f
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from common.symbol_json import INPUT
 DIGITS = 6  # that are kept of a number
 
 
-def measure(network: Network, images) -> tuple:
+def measure(network: Network, images: Iterable[np.ndarray]) -> tuple:
     """({name of a layer's weight: Statistics of its input}, number of images), by running `network` here in float32.
 
     `images`: float32 arrays of the network's data_shape. Raises InputError where an input is not finite.
@@ -54,14 +55,14 @@ def measure(network: Network, images) -> tuple:
     statistics = {}
     for name, node in layers.items():
         i = inputs.index(node.args[0])
-        statistics[name] = Statistics(low[i], high[i], total[i] / max(count, 1))
+        statistics[name] = Statistics(low[i], high[i], np.asarray(total[i] / max(count, 1)))
         if count and not np.isfinite([low[i], high[i], *statistics[name].mean]).all():
             raise InputError(f"the input of the layer of {name!r} is not finite: the weights hold NaN or infinity, or "
                              "numbers that lead there (training may have diverged)")
     return statistics, count
 
 
-def save_calibration(prefix, epoch: int, statistics: dict, images: int) -> None:
+def save_calibration(prefix: str | Path, epoch: int, statistics: dict, images: int) -> None:
     layers = {name: {"low": _short(entry.low), "high": _short(entry.high), "mean": list(map(_short, entry.mean))}
               for name, entry in statistics.items()}
     content = {"params": _params_hash(prefix, epoch), "images": images, "layers": layers}
@@ -69,7 +70,7 @@ def save_calibration(prefix, epoch: int, statistics: dict, images: int) -> None:
         Path(partial).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def load_calibration(prefix, epoch: int, network: Network) -> dict:
+def load_calibration(prefix: str | Path, epoch: int, network: Network) -> dict:
     """{name of a layer's weight: Statistics}. Raises InputError where there is no such file, or it is not of these
     parameters or this network."""
     path, again = calibration_file(prefix, epoch), f"python tools/calibrate.py {prefix} --epoch {epoch} --images DIR"

@@ -1,4 +1,6 @@
 """An MXNet checkpoint in Relay, TVM's language of networks."""
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +38,7 @@ class Network(NamedTuple):
     num_classes: int
 
 
-def load_network(prefix, epoch: int, data_shape, block: int = 1) -> Network:
+def load_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], block: int = 1) -> Network:
     """Read `PREFIX-symbol.json` and `PREFIX-%04d.params` for input of `data_shape` (N, 3, H, W), without MXNet.
 
     Its layers are widened by zeros to a number of channels that is a multiple of `block`.
@@ -60,7 +62,7 @@ def load_network(prefix, epoch: int, data_shape, block: int = 1) -> Network:
                          f"{last_line(error)}") from None
 
 
-def untrained_network(multiplier: float, data_shape, block: int = 1) -> Network:
+def untrained_network(multiplier: float, data_shape: Sequence[int], block: int = 1) -> Network:
     """MobileNetV2 of that width with weights of no meaning, as `load_network` would read it."""
     graph = get_graph(multiplier=multiplier)
     graph = {**graph, "nodes": [{"attrs": {}, **node} for node in graph["nodes"]]}
@@ -69,7 +71,7 @@ def untrained_network(multiplier: float, data_shape, block: int = 1) -> Network:
     return to_relay(*pad_channels(*fold_batch_norm(graph, params), block), data_shape)
 
 
-def to_relay(graph, params, data_shape) -> Network:
+def to_relay(graph: dict, params: dict, data_shape: Sequence[int]) -> Network:
     """`graph` (of `common.symbol_json`) with `params` (str to float32 numpy.ndarray) in Relay, types checked."""
     labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if node["name"].endswith("label")}
     shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def boards_at(host: str, port: int) -> dict:
 
 
 @contextmanager
-def reached(rpc, key, target):
+def reached(rpc: tuple | None, key: str, target: tvm.target.Target) -> Iterator[tuple]:
     """(host, port, key) of the RPC tracker to measure at: that of `rpc`, or one of this process's own for the block.
 
     Within the block, processes that are started find this repository's modules, and temporary files go into a folder
@@ -139,12 +140,12 @@ def _temporary_files():
             tempfile.tempdir = before
 
 
-def _before(folder: str, paths) -> str:
+def _before(folder: str, paths: str | None) -> str:
     return os.pathsep.join(filter(None, (folder, paths)))
 
 
 @contextmanager
-def environment(**values):
+def environment(**values: str) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -25,8 +25,14 @@ inlined_vstore{lanes}({type}{lanes} value, int offset, {space} {type}* target) {
   *({space} unaligned_{type}{lanes}*)(target + offset * {lanes}) = value;
 }}"""
 EXTREMES = """
-static {type} __attribute__((overloadable, always_inline)) inlined_max({type} a, {type} b) {{ return a < b ? b : a; }}
-static {type} __attribute__((overloadable, always_inline)) inlined_min({type} a, {type} b) {{ return b < a ? b : a; }}"""
+static {type} __attribute__((overloadable, always_inline))
+inlined_max({type} a, {type} b) {{
+  return a < b ? b : a;
+}}
+static {type} __attribute__((overloadable, always_inline))
+inlined_min({type} a, {type} b) {{
+  return b < a ? b : a;
+}}"""
 
 
 @tvm.register_func("tvm_callback_opencl_postproc", override=True)

@@ -1,4 +1,6 @@
 """A network in another precision than float32, and the target that its code is for."""
+from pathlib import Path
+
 import tvm
 from tvm import relay
 
@@ -14,7 +16,7 @@ from common.inference.precision import PRECISIONS
 HALF = ("avx512fp16", "fullfp16")  # of processors with half-precision arithmetic: x86, ARM
 
 
-def target_for(target, precision: str):
+def target_for(target: tvm.target.Target, precision: str) -> tvm.target.Target:
     """`target` with the keys of what computes best in `precision`.
 
     Raises InputError for a precision that there is not, or that the processor of `target` has no instructions for.
@@ -31,7 +33,8 @@ def target_for(target, precision: str):
     return target
 
 
-def in_precision(network: Network, precision: str, target, prefix, epoch: int) -> Network:
+def in_precision(network: Network, precision: str, target: tvm.target.Target, prefix: str | Path,
+                 epoch: int) -> Network:
     """`network`, of the checkpoint, computing in `precision` on what `target_for` gives.
 
     Raises InputError for int8 without a calibration file that fits.
@@ -50,7 +53,7 @@ def in_float16(network: Network) -> Network:
     return network._replace(module=relay.transform.InferType()(relay.transform.ToMixedPrecision("float16")(module)))
 
 
-def arithmetic_of(target) -> Arithmetic:
+def arithmetic_of(target: tvm.target.Target) -> Arithmetic:
     """What suits the instructions of `target`."""
     if vnni.KEY in target.keys:
         return Arithmetic("uint8", "int8", vnni.DOT, vnni.block_for(target))

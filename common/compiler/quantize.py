@@ -7,7 +7,7 @@ rounding of the weights adds on average (Nagel et al., 2019, https://arxiv.org/a
 layer (bias, residual, clip) is computed in float32 from its sums, before they are rounded to codes again; pooling and
 softmax stay float32.
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tvm
@@ -96,23 +96,23 @@ class _Value(NamedTuple):
     `terms`: (expression of integers or floats, scale); scales and shift are numbers, or arrays that broadcast.
     """
     terms: tuple
-    shift: np.ndarray = np.float32(0)
+    shift: np.ndarray | np.float32 = np.float32(0)
     low: float = -np.inf
     high: float = np.inf
 
     @property
-    def is_clipped(self):
+    def is_clipped(self) -> bool:
         return self.low > -np.inf or self.high < np.inf
 
-    def scaled(self, factor, offset):
+    def scaled(self, factor: Any, offset: Any) -> "_Value":
         """The value x factor + offset, two numbers."""
         return _Value(tuple((e, scale * factor) for e, scale in self.terms), self.shift * factor + offset,
                       self.low * factor + offset, self.high * factor + offset)
 
-    def clip(self, low, high):
+    def clip(self, low: float, high: float) -> "_Value":
         return self._replace(low=float(np.clip(self.low, low, high)), high=float(np.clip(self.high, low, high)))
 
-    def expression(self):
+    def expression(self) -> relay.Expr:
         total = None
         for expression, scale in self.terms:
             term = relay.cast(expression, "float32")
@@ -127,7 +127,7 @@ class _Value(NamedTuple):
 class _Quantizer:
     """Goes through a network from its input on; `params` are those of the new one, and others."""
 
-    def __init__(self, network, statistics, arithmetic):
+    def __init__(self, network: Network, statistics: dict, arithmetic: Arithmetic) -> None:
         self.arithmetic, self.params = arithmetic, dict(network.params)
         layers = {name: node for name, node in layers_of(network).items() if name in statistics}
         self._names = {node: name for name, node in layers.items()}
@@ -136,7 +136,7 @@ class _Quantizer:
                          for name, node in layers.items()}
         self._values, self._codes = {}, {}
 
-    def convert(self, output):
+    def convert(self, output: relay.Expr) -> relay.Expr:
         relay.analysis.post_order_visit(output, self._visit)
         return self._plain(output)
 

@@ -21,7 +21,8 @@ from common.files import written_atomically
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "tuning"
 NEEDS = {"nchw16c": ("avx512f",), "nchw8c": ("avx2", "fma")}  # of a layout: flags of x86 processors with such vectors
-ABOUT = {"device": (str, type(None)), "kind": str, "layout": str, "needs": list, "tvm": str, "records": list}
+ABOUT: dict[str, type | tuple] = {"device": (str, type(None)), "kind": str, "layout": str, "needs": list, "tvm": str,
+                                  "records": list}
 
 
 class Records(NamedTuple):
@@ -30,12 +31,12 @@ class Records(NamedTuple):
     records: list  # (autotvm.MeasureInput, autotvm.MeasureResult)
 
 
-def load(path) -> Records:
+def load(path: str | Path) -> Records:
     """Raises InputError for a file that is missing, or not one of tuning records."""
     return _decoded(_undecoded(path))
 
 
-def _undecoded(path) -> Records:
+def _undecoded(path: str | Path) -> Records:
     """As `load`, its records as they are in the file."""
     with _refused(path):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -46,7 +47,7 @@ def _undecoded(path) -> Records:
         return Records(Path(path), content, content.pop("records"))
 
 
-def _decoded(records) -> Records:
+def _decoded(records: Records) -> Records:
     with _refused(records.path):
         return records._replace(records=[_record(row) for row in records.records])
 
@@ -78,14 +79,15 @@ def save(records: Records) -> None:
         Path(partial).write_text(f'{head},\n "records": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
 
 
-def about(target, device, any_processor: bool) -> dict:
+def about(target: tvm.target.Target, device: tvm.runtime.Device, any_processor: bool) -> dict:
     """What tells which targets records fit that are measured for `target` on `device`."""
     layout = layout_of(target)
     return {"device": None if any_processor and layout else device.name, "kind": target.kind.name, "layout": layout,
             "needs": list(NEEDS.get(layout, ())), "tvm": tvm.__version__}
 
 
-def choose(wanted, target, device=None):
+def choose(wanted: str | Path | None, target: tvm.target.Target,
+           device: tvm.runtime.Device | None = None) -> Records | None:
     """The Records that `wanted` asks for: of the file of that path, none (None), or those that fit best ("auto").
 
     `target` is a tvm.target.Target, `device` the common.inference.device.Device it is for, where that is known. Records

@@ -6,7 +6,10 @@ clip) is applied to the tile before it is stored. Their tiles are few, so that a
 
 `common.compiler.blocked` makes TVM use them.
 """
+from collections.abc import Callable, Sequence
+
 from tvm import autotvm, te, tir
+from tvm.autotvm.task.space import ConfigEntity
 from tvm.target import Target
 from tvm.topi.nn import pad
 from tvm.topi.nn.utils import get_pad_tuple
@@ -19,11 +22,11 @@ OPENCL = "opencl"
 TAG = "blocked_output"  # of a convolution's tensor
 
 
-def divisors(number, limit):
+def divisors(number: int, limit: int) -> list[int]:
     return [n for n in range(1, min(number, limit) + 1) if number % n == 0]
 
 
-def define_tile(cfg, height, width, blocks):
+def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int) -> None:
     """The space of tiles: adjacent pixels, of one row or of whole rows, by blocks of channels."""
     pixels = [p for p in divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
     tiles = [(p, b) for p in pixels for b in divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
@@ -37,7 +40,8 @@ def define_tile(cfg, height, width, blocks):
 
 
 @autotvm.register_topi_compute("conv2d.blocked")
-def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+def conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Sequence[int], padding: Sequence[int],
+           dilation: Sequence[int], layout: str, out_layout: str, out_dtype: str) -> te.Tensor:
     """`data` (N, C/i, H, W, i) or (N, C, H, W), `kernel` (O/o, C/i, kh, kw, i, o); returns (N, O/o, H', W', o)."""
     batch = get_const_tuple(data.shape)[0]
     chunks, in_chunks, kh, kw, inner, block = get_const_tuple(kernel.shape)
@@ -59,7 +63,9 @@ def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, ou
 
 
 @autotvm.register_topi_compute("depthwise_conv2d.blocked")
-def depthwise_conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+def depthwise_conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Sequence[int],
+                     padding: Sequence[int], dilation: Sequence[int], layout: str, out_layout: str,
+                     out_dtype: str) -> te.Tensor:
     """`data` (N, C/i, H, W, i), `kernel` (C/i, 1, kh, kw, 1, i); returns (N, C/i, H', W', i)."""
     batch, chunks, _, _, block = get_const_tuple(data.shape)
     _, _, kh, kw, _, _ = get_const_tuple(kernel.shape)
@@ -80,7 +86,7 @@ def _pair(value):
     return value if isinstance(value, (tuple, list)) else (value, value)
 
 
-def as_map(pixel, shape, name):
+def as_map(pixel: Callable, shape: Sequence[int], name: str) -> te.Tensor:
     """The convolution `name` as a tensor of `shape` (N, C/i, H, W, i), of `pixel(n, o, p, c)`.
 
     All pixels have one axis p, so that a tile of a small map may span rows.
@@ -90,7 +96,8 @@ def as_map(pixel, shape, name):
     return te.compute(shape, lambda n, o, h, w, c: pixels[n, o, h * width + w, c], name, tag=TAG)
 
 
-def padded(data, kh, kw, strides, padding, dilation):
+def padded(data: te.Tensor, kh: int, kw: int, strides: Sequence[int], padding: Sequence[int],
+           dilation: Sequence[int]) -> tuple:
     """`data` (N, C/i, H, W, i) or (N, C, H, W) with zeros around it, and the convolution's height and width."""
     (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
     top, left, bottom, right = get_pad_tuple(padding, ((kh - 1) * dh + 1, (kw - 1) * dw + 1))
@@ -104,12 +111,12 @@ def padded(data, kh, kw, strides, padding, dilation):
 
 
 @autotvm.register_topi_schedule("conv2d.blocked")
-def schedule_conv2d(cfg, outs):
+def schedule_conv2d(cfg: ConfigEntity, outs: list[te.Tensor]) -> te.Schedule:
     return _schedule(cfg, outs)
 
 
 @autotvm.register_topi_schedule("depthwise_conv2d.blocked")
-def schedule_depthwise_conv2d(cfg, outs):
+def schedule_depthwise_conv2d(cfg: ConfigEntity, outs: list[te.Tensor]) -> te.Schedule:
     return _schedule(cfg, outs)
 
 
@@ -128,7 +135,7 @@ def _schedule(cfg, outs):
     return schedule
 
 
-def begun(outs):
+def begun(outs: list[te.Tensor]) -> tuple:
     """(schedule, out, pixels, data) of what a convolution of `as_map` and the operators after it are computed in."""
     out = outs if isinstance(outs, te.Tensor) else outs[0]
     schedule = te.create_schedule(out.op)
@@ -141,11 +148,11 @@ def begun(outs):
     return schedule, out, pixels, pixels.op.input_tensors[0]
 
 
-def is_padded(data) -> bool:
+def is_padded(data: te.Tensor) -> bool:
     return isinstance(data.op, te.ComputeOp) and data.op.name == "padded"
 
 
-def in_tiles(cfg, stage):
+def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     """Split `stage` into the tiles that `cfg` chooses; returns the one axis of all tiles."""
     pixels, blocks = cfg["tile"].val
     n, o, h, w, c = stage.op.axis
@@ -156,7 +163,7 @@ def in_tiles(cfg, stage):
     return stage.fuse(*outer)
 
 
-def unrolled(stage, *axes):
+def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
     """Order `axes`, of which the last three are a tile's: a vector, and what is unrolled of vectors."""
     stage.reorder(*axes)
     for axis in axes[-3:-1]:

@@ -16,7 +16,7 @@ def host_cpu() -> str:
 HOST_OPTIONS = ("-mtriple=", "-mcpu=", "-mattr=", "-mabi=", "-mfloat-abi=")
 
 
-def resolve_target(name: str, floats: int = 0):
+def resolve_target(name: str, floats: int = 0) -> tvm.target.Target:
     """tvm.target.Target of "opencl", "llvm" (this processor) or any TVM target string.
 
     Without -keys in the string, a processor's target is given the layout of `common.compiler.blocked` as a key: one
@@ -56,7 +56,7 @@ def _check_processor(name, target):
                          f"({host_cpu()})")
 
 
-def check_runs_here(name: str, target) -> None:
+def check_runs_here(name: str, target: tvm.target.Target) -> None:
     """Raises InputError where this machine cannot run code for `target`, which `name` resolved to.
 
     Whether there is an OpenCL device, only a process can tell that has loaded what runs it: `common.inference.runtime`.

@@ -1,8 +1,10 @@
 """Tune a network's convolutions by AutoTVM: build each schedule of each, run it on the device, keep the fastest."""
 import os
 import subprocess
+from collections.abc import Callable
 from functools import partial
 
+import tvm
 from tvm import autotvm
 from tvm.autotvm.env import AutotvmGlobalScope, reset_global_scope
 from tvm.contrib import cc, tar
@@ -10,6 +12,7 @@ from tvm.contrib.popen_pool import PopenPoolExecutor
 
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
+from common.compiler.checkpoint import Network
 from common.compiler.cross import export_options
 from common.errors import last_line
 from common.parent_process import dies_with
@@ -22,13 +25,13 @@ class NoneRan(Exception):
     """No schedule of a layer could be built and run. The message is the first one's error, in a line."""
 
 
-def tasks_of(network, target) -> list:
+def tasks_of(network: Network, target: tvm.target.Target) -> list:
     """AutoTVM's tasks for `network` (common.compiler.checkpoint.Network): a convolution each, alike ones once."""
     module = lay_out(network.module, target)
     return autotvm.task.extract_from_program(module["main"], network.params, target)
 
 
-def tune(task, trials: int, address, on_trials):
+def tune(task: autotvm.task.Task, trials: int, address: tuple, on_trials: Callable) -> tuple:
     """(autotvm.MeasureInput, autotvm.MeasureResult) of the fastest of at most `trials` schedules. Raises NoneRan.
 
     `address`: (host, port, key) of an RPC tracker. `on_trials(number, seconds)` is called after some trials, with the
@@ -59,11 +62,11 @@ def tune(task, trials: int, address, on_trials):
 class _Runner(autotvm.RPCRunner):
     """TVM's, which does not look for the device first, in a thread that ends only when it is found."""
 
-    def set_task(self, task):
+    def set_task(self, task: autotvm.task.Task) -> None:
         self.task = task
 
 
-def builder_for(target):
+def builder_for(target: tvm.target.Target) -> autotvm.LocalBuilder:
     """AutoTVM's builder, with the passes that `common.compiler.build` compiles with, and a linker for `target`."""
     config = PASS_CONFIG if layout_of(target) else {}
     builder = autotvm.LocalBuilder(timeout=TIMEOUT, build_func=_linker(target), build_kwargs={"build_option": config})
@@ -71,12 +74,12 @@ def builder_for(target):
     return builder
 
 
-def link(output, objects, **options):
+def link(output: str, objects: list[str], **options: object) -> None:
     """Make a shared library of a schedule's objects. A worker that is sent this imports our templates with it."""
     cc.create_shared(output, objects, **options)
 
 
-def pack(output, objects, **_):
+def pack(output: str, objects: list[str], **_: object) -> None:
     """Make an archive of a schedule's objects, which TVM's RPC server links where they run. See `link`."""
     tar.tar(output, objects)
 
@@ -99,6 +102,6 @@ def _begin(parent, scope):
     reset_global_scope(scope)
 
 
-def _reason(trace, error) -> str:
+def _reason(trace: str, error: Exception | str) -> str:
     lines = [line for line in str(trace).splitlines() if not line.startswith("Command line:")]  # of the linker
     return last_line("\n".join(lines) or error)

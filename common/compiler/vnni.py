@@ -5,7 +5,10 @@ The four are input channels, or adjacent pixels where each channel has a convolu
 give the instruction operands of types that LLVM 22 refuses, and have none for the latter.) The tiles, and what becomes
 of other convolutions, are those of `common.compiler.schedules`.
 """
+from collections.abc import Sequence
+
 from tvm import autotvm, relay, te, tir
+from tvm.autotvm.task.space import ConfigEntity
 from tvm.relay.op.strategy.generic import conv2d_NCHWc_strategy, depthwise_conv2d_NCHWc_strategy
 from tvm.target import Target
 from tvm.topi.nn import conv2d_alter_layout, conv2d_legalize
@@ -23,7 +26,7 @@ DOT = 4  # products in a sum
 ROWS = 14  # of a depthwise convolution's output, at most, for which the padded input is copied at a time
 
 
-def block_for(target) -> int:
+def block_for(target: Target) -> int:
     """Channels in a block for the processor of `target` (of kind llvm); 0 where it has no such instructions."""
     return next((block for feature, block in FEATURES.items() if has_feature(target, feature)), 0)
 
@@ -57,7 +60,8 @@ def _alter_layout(attrs, inputs, tinfos, out_type):
 
 
 @autotvm.register_topi_compute("conv2d.vnni")
-def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+def conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Sequence[int], padding: Sequence[int],
+           dilation: Sequence[int], layout: str, out_layout: str, out_dtype: str) -> te.Tensor:
     """`data` uint8 (N, C/i, H, W, i), `kernel` int8 (O/o, C/i, kh, kw, i/4, o, 4); returns (N, O/o, H', W', o)."""
     in_chunks = int(data.shape[1])
     chunks, _, kh, kw, fours, block, _ = get_const_tuple(kernel.shape)
@@ -76,7 +80,9 @@ def conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, ou
 
 
 @autotvm.register_topi_compute("depthwise_conv2d.vnni")
-def depthwise_conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_layout, out_dtype):
+def depthwise_conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Sequence[int],
+                     padding: Sequence[int], dilation: Sequence[int], layout: str, out_layout: str,
+                     out_dtype: str) -> te.Tensor:
     """`data` uint8 (N, C/o, H, W, o), `kernel` int8 (C/o, 1, kh, 1, 1, o, 4); returns (N, C/o, H', W', o)."""
     chunks, _, kh, _, _, block, _ = get_const_tuple(kernel.shape)
     (sh, sw), (dh, _) = strides, dilation
@@ -93,12 +99,12 @@ def depthwise_conv2d(cfg, data, kernel, strides, padding, dilation, layout, out_
 
 
 @autotvm.register_topi_schedule("conv2d.vnni")
-def schedule_conv2d(cfg, outs):
+def schedule_conv2d(cfg: ConfigEntity, outs: list[te.Tensor]) -> te.Schedule:
     return _schedule(cfg, outs, same=True)
 
 
 @autotvm.register_topi_schedule("depthwise_conv2d.vnni")
-def schedule_depthwise_conv2d(cfg, outs):
+def schedule_depthwise_conv2d(cfg: ConfigEntity, outs: list[te.Tensor]) -> te.Schedule:
     return _schedule(cfg, outs, same=False)
 
 

@@ -14,9 +14,10 @@ import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -38,7 +39,7 @@ class Cache:
     MOBILENETV2_CACHE names it and MOBILENETV2_CACHE_MB bounds it (2048); else it is in XDG_CACHE_HOME or ~/.cache.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         named, shared = os.environ.get("MOBILENETV2_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
         if not os.path.isabs(shared):  # as the XDG specification has it
             shared = os.path.expanduser("~/.cache")
@@ -48,7 +49,7 @@ class Cache:
         if not _ours(self.folder):
             raise PermissionError(None, "belongs to another user, or others can write to it", str(self.folder))
 
-    def entry(self, key: str, make) -> Entry:
+    def entry(self, key: str, make: Callable[[Path], object]) -> Entry:
         """The entry of `key`; where there is none, `make(folder)` fills an empty folder, in one process at a time.
 
         Raises what `make` raises, and OSError where the folder cannot be written to.
@@ -141,7 +142,7 @@ class Cache:
                     if not (self.folder / key).exists():
                         lock.unlink()
 
-    def _removed_unless_in_use(self, key) -> bool:
+    def _removed_unless_in_use(self, key: str) -> bool:
         manifest = self.folder / key / MANIFEST
         with suppress(OSError), manifest.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,12 +168,12 @@ def _megabytes(text):
     return int(text)
 
 
-def _ours(folder) -> bool:
+def _ours(folder: Path) -> bool:
     status = folder.stat()
     return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _is_still(file, path) -> bool:
+def _is_still(file: IO, path: Path) -> bool:
     """Whether `path` is the open `file`, and no other that took its place."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -180,7 +181,7 @@ def _is_still(file, path) -> bool:
         return False
 
 
-def _is_whole(folder, manifest) -> bool:
+def _is_whole(folder: Path, manifest: IO) -> bool:
     try:
         files = json.load(manifest)
         return bool(files) and all((folder / name).stat().st_size == size and _sha256(folder / name) == digest
@@ -189,5 +190,5 @@ def _is_whole(folder, manifest) -> bool:
         return False
 
 
-def _sha256(path) -> str:
+def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,7 +4,7 @@ What is in memory does not grow with the number of images: a few batches, and th
 """
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from common.errors import InputError, last_line
 from common.inference.processor import usable_processors
 from common.preprocess import USUAL, one_opencv_thread, preprocess, without_pillow_warnings
+from common.preprocessing_file import Preprocessing
 from common.strict_jpeg import decode_strictly
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
@@ -31,7 +32,7 @@ class Answer(NamedTuple):
     error: str | None
 
 
-def images_in(paths) -> Iterator[str]:
+def images_in(paths: Iterable[str]) -> Iterator[str]:
     """The files among `paths` as they are, and those with the suffix of an image in the folders among them, which are
     walked depth first, sorted by name, without what begins with a dot and without following links to folders.
 
@@ -57,7 +58,8 @@ def _images_below(folder):
             yield entry.path  # links that lead nowhere too, for whoever reads them to tell of
 
 
-def classify_images(paths: Iterable[str], predict, data_shape, preprocessing=USUAL, threads=None) -> Iterator[Answer]:
+def classify_images(paths: Iterable[str], predict: Callable, data_shape: Sequence[int],
+                    preprocessing: Preprocessing = USUAL, threads: int | None = None) -> Generator[Answer, None, None]:
     """An Answer to each image of `paths`, in order.
 
     `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out. It is always given N
@@ -101,7 +103,7 @@ def _fill(place, path, image_shape, preprocessing):
     return None
 
 
-def check_finite(path, probabilities) -> None:
+def check_finite(path: str | Path, probabilities: np.ndarray) -> None:
     """Raises InputError where the answer to the image `path` is not finite."""
     if not np.isfinite(probabilities).all():
         raise InputError(f"the network's output for {path} is not finite: its weights hold NaN or infinity, or "

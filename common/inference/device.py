@@ -1,5 +1,5 @@
 """What is known of the device that a target runs on, here: what a network is compiled and tuned for."""
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common.inference.drivers import PLATFORMS
 from common.inference.processor import processor_flags, processor_name
@@ -25,6 +25,6 @@ def describe(target: str) -> Device:
     return Device(name, floats, processor_flags() if floats else ())
 
 
-def _is_processor(device) -> bool:
+def _is_processor(device: Any) -> bool:
     import pyopencl
     return bool(device.type & pyopencl.device_type.CPU)

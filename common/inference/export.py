@@ -42,7 +42,7 @@ DEVICES = {"llvm": "cpu", "opencl": "opencl"}  # kind of a target: the runners' 
 ELF_MACHINE = slice(18, 20)  # of an ELF file's header
 
 
-def check_destination(folder) -> None:
+def check_destination(folder: str | Path) -> None:
     """Raises InputError for a folder in which files are that are not a bundle's: `export` replaces it whole."""
     try:
         there = set(os.listdir(folder))
@@ -56,7 +56,8 @@ def check_destination(folder) -> None:
         raise InputError(f"{folder}: has files but is no bundle: give a new folder")
 
 
-def export(entry, folder, synset, preprocessing: Preprocessing, target: str) -> None:
+def export(entry: str | Path, folder: str | Path, synset: str | Path, preprocessing: Preprocessing,
+           target: str) -> None:
     """Write the bundle `folder` from `entry`, a folder as the compiler writes it; a bundle there is replaced whole.
 
     `synset`: path of the names of its classes. `preprocessing`: of an image for the input's longer side, as

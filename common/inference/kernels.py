@@ -9,7 +9,7 @@ KERNELS = "kernels"
 _libraries = {}  # {(device, inode): tvm.runtime.Module}
 
 
-def load_library(folder):
+def load_library(folder: str | Path) -> tvm.runtime.Module:
     """The tvm.runtime.Module of network.so in `folder`, with the kernels that are kept beside it.
 
     A file is loaded once and stays: its code remembers the module that it first ran in, and would use it after its end.
@@ -26,7 +26,7 @@ def load_library(folder):
     return _libraries[identity]
 
 
-def keep_kernels(folder) -> None:
+def keep_kernels(folder: str | Path) -> None:
     """Have the OpenCL driver build the kernels of network.so, and write what it gives of them beside it.
 
     Raises InputError where there is no OpenCL device, OSError where the file cannot be written.

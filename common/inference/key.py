@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,7 +21,8 @@ COMPILER = "common/compile.py"
 IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+(\([^)]*\)|.*)", re.MULTILINE)
 
 
-def key_of(prefix, epoch: int, data_shape, target: str, precision: str, records) -> str:
+def key_of(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str, precision: str,
+           records: str | Path | None) -> str:
     """Hexadecimal digits. `records` is the path of tuning records, None, or "auto".
 
     Raises InputError for a missing file.

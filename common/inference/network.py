@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class CompiledNetwork:
     `untuned`.
     """
 
-    def __init__(self, folder, keeping=None):
+    def __init__(self, folder: str | Path, keeping: object = None) -> None:
         self.folder, self._keeping = Path(folder), keeping
         self.about = about = _description(folder)
         self.data_shape, self.num_classes = tuple(about["data_shape"]), about["num_classes"]
@@ -50,8 +51,8 @@ class CompiledNetwork:
         return self._executor.get_output(0).numpy()
 
 
-def open_network(prefix, epoch: int, data_shape, target="opencl", precision="float32", records=AUTO,
-                 cache=True) -> CompiledNetwork:
+def open_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str = "opencl",
+                 precision: str = "float32", records: str | Path | None = AUTO, cache: bool = True) -> CompiledNetwork:
     """`PREFIX-symbol.json` and `PREFIX-%04d.params` for input of `data_shape` (N, 3, H, W), compiled for `target`.
 
     `target` is "opencl", "llvm" (this processor) or any TVM target string, `records` the path of tuning records, None
@@ -79,7 +80,8 @@ def open_network(prefix, epoch: int, data_shape, target="opencl", precision="flo
     return CompiledNetwork(folder.name, keeping=folder)
 
 
-def compile_elsewhere(folder, prefix, epoch: int, data_shape, target: str, precision="float32", records=None) -> dict:
+def compile_elsewhere(folder: str | Path, prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str,
+                      precision: str = "float32", records: str | Path | None = None) -> dict:
     """Compile for a target that need not run here into `folder`, of which CompiledNetwork then can be made there.
 
     Where no cross compiler is installed, objects/*.o are written in the place of network.so. Returns what network.json
@@ -89,7 +91,7 @@ def compile_elsewhere(folder, prefix, epoch: int, data_shape, target: str, preci
     return _description(folder)
 
 
-def tuning_line(about: dict, records) -> str:
+def tuning_line(about: dict, records: str | Path | None) -> str:
     """What became of `records`, as `open_network` takes them, in the network that network.json tells `about`."""
     tuned, untuned = about["tuned"], about["untuned"]
     if tuned:
@@ -108,7 +110,7 @@ def _request(prefix, epoch, data_shape, target, precision, records):
             "elsewhere": False}
 
 
-def _description(folder) -> dict:
+def _description(folder: str | Path) -> dict:
     return json.loads((Path(folder) / "network.json").read_text())
 
 

@@ -10,7 +10,7 @@ IDENTIFYING = ("vendor_id", "cpu family", "model", "model name", "stepping", "CP
                "CPU variant", "CPU part", *FLAGS)
 
 
-def processor_name(proc=PROC) -> str:
+def processor_name(proc: Path = PROC) -> str:
     """The name of the board, where there is one, or of the processor, as Linux gives it; else what its maker and its
     kind are numbered, or its architecture."""
     with suppress(OSError):

@@ -5,6 +5,7 @@
 makes the board known as KEY to the RPC tracker at HOST, PORT. TVM's runtime alone is loaded: its compiler brings an
 LLVM that does not go with that of OpenCL's drivers. No driver is opened before the server forks for a measurement.
 """
+import argparse
 import os
 import threading
 from functools import partial
@@ -27,7 +28,7 @@ def serve(parent: int, opencl: bool, host: str, tracker: tuple, key: str) -> Non
     start(opencl, host, tracker, key)
 
 
-def start(opencl, host, tracker, key) -> threading.Thread:
+def start(opencl: bool, host: str, tracker: tuple[str, int], key: str) -> threading.Thread:
     if opencl and not tvm.runtime.enabled("opencl"):
         load_plugin()
     thread = threading.Thread(target=_serve_on, args=(host, tracker, key))
@@ -44,7 +45,7 @@ def _serve_on(host, tracker, key):
         os.chdir(here)
 
 
-def get_args_parser():
+def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(description=__doc__, prog="rpc_server")
     parser.add_argument("host", help="of the RPC tracker")
     parser.add_argument("port", type=positive, help="of the RPC tracker")
@@ -52,7 +53,7 @@ def get_args_parser():
     return parser
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     opencl = PLUGIN.exists() or tvm.runtime.enabled("opencl")
     start(opencl, "0.0.0.0", (args.host, args.port), args.key)
     print(f"{args.key}: serving {'OpenCL and ' if opencl else ''}this processor", flush=True)

@@ -9,7 +9,9 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr
+from typing import Any
 
 from common.errors import InputError
 from common.inference.drivers import PLATFORMS
@@ -51,7 +53,7 @@ graph_executor = importlib.import_module("tvm.contrib.graph_executor")
 __all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl_device", "tvm", "usable_cores"]
 
 
-def device_of(target: str):
+def device_of(target: str) -> Any:
     """TVM's device for a target string. Raises InputError where this machine or this TVM has none of its kind."""
     kind = kind_of(target)
     if kind == "opencl":
@@ -66,7 +68,7 @@ def device_of(target: str):
     raise InputError(f"target {target!r} cannot run here: this TVM or this machine has no {kind}")
 
 
-def opencl_device():
+def opencl_device() -> Any:
     """TVM's OpenCL device: the first one of the first platform with a GPU, else with a processor.
 
     Raises InputError where there is none, or where the plug-in that runs it is not built.
@@ -81,7 +83,7 @@ def opencl_device():
     return device
 
 
-def list_devices():
+def list_devices() -> Iterator[str]:
     """Yields a line for each OpenCL platform and device, and for what the targets llvm and opencl run on."""
     for platform_, devices in PLATFORMS:
         yield f"{platform_.name} ({platform_.version.strip()})"
@@ -92,7 +94,7 @@ def list_devices():
     yield f"--target opencl runs on: {opencl_device().device_name}"
 
 
-def device_name(device) -> str:
+def device_name(device: Any) -> str:
     if device.device_type == tvm.cpu().device_type:
         return f"this processor ({processor_name()})"
     return device.device_name

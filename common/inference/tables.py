@@ -3,6 +3,7 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def table_file(text: str) -> str:
 
 
 @contextmanager
-def answers_table(path=None):
+def answers_table(path: str | Path | None = None) -> Iterator[Callable]:
     """write(path, top, error) adds an image: `top` has (label, class name, probability) of its best classes, at most
     TOP; of an image that cannot be read it is empty, and `error` says why.
 

@@ -1,8 +1,9 @@
 """All images of folders into a table, with a bar on a terminal, and a line for each that cannot be read."""
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +17,7 @@ class Done(NamedTuple):
     broken: int
     seconds: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (f"{self.classified} images in {self.seconds:.1f} s, {self.classified / self.seconds:.1f} images/s"
                 + (f"; {self.broken} could not be read" if self.broken else ""))
 
@@ -26,7 +27,8 @@ def best(probabilities: np.ndarray) -> np.ndarray:
     return np.argsort(-probabilities, kind="stable")[:TOP]
 
 
-def tabulate(images, total: int, write, names, bar=None, **network) -> Done:
+def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str] | None, bar: Any = None,
+             **network: Any) -> Done:
     """Classify `images`, of which there are `total`, and `write(path, top, error)` each, as `answers_table` has it.
 
     `names`: of the classes. `network`: the further arguments of `classify_images`. `bar`: False for none even on a
