@@ -19,8 +19,8 @@ class Stopped(Exception):
 @contextmanager
 def reported(program: str) -> Iterator[None]:
     """End the program with `program: error: <message>` on standard error and exit status 1, where this block raises an
-    InputError, or meets a file that cannot be used, a package that is not there, or an error of MXNet's; with status
-    130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
+    InputError, or meets a file that cannot be used, a package that is not there, too little memory, or an error of
+    MXNet's; with status 130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files that it cannot encode
     try:
@@ -37,9 +37,18 @@ def reported(program: str) -> Iterator[None]:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if _is_of_memory(error):
+            sys.exit(f"{program}: error: out of memory ({last_line(error)}): give it more, or less to do at a time, "
+                     "such as smaller batches")
         if "mxnet" not in sys.modules or not isinstance(error, sys.modules["mxnet"].base.MXNetError):
             raise
         sys.exit(f"{program}: error: MXNet: {last_line(error)}")
+
+
+def _is_of_memory(error):
+    """As Python, NumPy and Pillow say it, OpenCV (StsNoMem), MXNet, and Python where a thread's stack has no room."""
+    return (isinstance(error, MemoryError) or getattr(error, "code", None) == -4
+            or any(said in str(error) for said in ("Failed to allocate", "out of memory", "start new thread")))
 
 
 def last_line(error: Exception | str) -> str:

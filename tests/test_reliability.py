@@ -1,8 +1,11 @@
-"""What each command that writes does on a disk that is full, and in a folder that is read-only: docs/reliability.md."""
+"""What commands that write do on a full disk, in a read-only folder and without memory: docs/reliability.md."""
 import shlex
+import shutil
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 from common.preprocessing_file import Preprocessing, save_preprocessing
@@ -75,3 +78,42 @@ def test_one_line_and_nothing_half_written(words, checkpoint, tmp_path, name, fa
     assert last.startswith(f"{program}: error: ") and str(out) in last, err
     assert any(message in last for message in messages), err
     assert set(after.split()) - set(before.split()) <= set(may_stay if fault == "full" else []), after
+
+
+WITHOUT_MEMORY = """
+import resource, runpy, sys
+from common.find_mxnet import mx
+import common.fit, common.packing.prepare
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 300_000_000,) * 2)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def out_of_memory(*command):
+    """Run it with 300 MB more than MXNet takes; returns the last line that it says."""
+    process = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY, *map(str, command)], cwd=ROOT, text=True,
+                             capture_output=True)
+    assert process.returncode == 1 and "Traceback" not in process.stderr, process.stderr
+    return process.stderr.splitlines()[-1]
+
+
+def test_training_without_memory(packed, tmp_path):
+    last = out_of_memory("train_imagenet.py", "--data-train", f"{packed}.rec", "--num-classes", 2, "--multiplier", 0.1,
+                         "--lr", 0, "--image-shape", "3,1200,1200", "--batch-size", 100, "--num-epochs", 1,
+                         "--model-prefix", tmp_path / "x")
+    assert last.startswith("train_imagenet.py: error: out of memory (")
+    assert not list(tmp_path.glob("*.params*"))
+
+
+def test_packing_without_memory(photographs, tmp_path):
+    """No image is left out for it, and the same command packs all where there is enough."""
+    images = tmp_path / "images" / "val"
+    shutil.copytree(photographs, images)
+    cv2.imwrite(str(images / "n0001" / "large.png"), np.zeros((9000, 9000, 3), np.uint8))
+    command = ["tools/prepare_imagenet.py", images.parent, tmp_path / "x", "--any-count", "--short-side", 60]
+    assert out_of_memory(*command).startswith("prepare_imagenet.py: error: out of memory")
+    assert not list(tmp_path.glob("x/*.rec"))
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0 and "104 images of 2 classes, 0 skipped" in done.stdout + done.stderr

@@ -115,6 +115,14 @@ def test_one_that_is_not_whole_is_skipped_for_the_one_before(prefix, damage, cap
     assert "\n" not in record.getMessage()
 
 
+def test_the_newest_is_the_furthest_whatever_the_clock_said(prefix):
+    for epoch, seconds in ((1, 4_000_000_000), (2, 0), (3, 2_000_000_000)):
+        save_state(prefix, state(epoch), NETWORK)
+        for path in prefix.parent.glob(f"*-{epoch:04d}*"):
+            os.utime(path, (seconds, seconds))
+    assert newest_state(prefix).position == (3, 0)
+
+
 def test_without_any_there_is_none(prefix):
     assert newest_state(prefix) is None and positions(prefix) == []
     assert newest_state(prefix.parent / "nowhere" / "x") is None

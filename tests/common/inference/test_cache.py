@@ -139,6 +139,13 @@ def test_the_least_recently_used_goes_unless_it_is_in_use(folder, monkeypatch):
     assert clear_cache() == 0 and list(folder.iterdir()) == []
 
 
+def test_a_clock_that_jumps_only_changes_which_entry_goes_first(folder):
+    for key, seconds in zip(KEYS, (0, 2_000_000_000, 4_000_000_000)):  # 1970, 2033, 2096
+        Cache().entry(key, make)
+        os.utime(folder / key / MANIFEST, (seconds, seconds))
+    assert all(Cache().entry(key, never).folder == folder / key for key in KEYS[:3])
+
+
 def test_a_limit_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setenv("MOBILENETV2_CACHE_MB", "2G")
     with pytest.raises(InputError, match="MOBILENETV2_CACHE_MB='2G'"):
