@@ -11,7 +11,7 @@ CONVERTERS := .venv-converters
 
 PRETRAINED ?= published-1_0
 # a process for each of two cores; the tests of a file share what they make
-IN_PARALLEL := -n 2 --dist loadfile
+IN_PARALLEL := -n 2 --dist loadfile --durations 10
 
 .PHONY: help setup demo pretrained test test-long test-converters coverage lint clean remake
 .DELETE_ON_ERROR:
