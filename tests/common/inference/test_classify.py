@@ -127,7 +127,8 @@ def test_a_folder_that_goes_away_is_named(tmp_path):
         list(found)
 
 
-NAMES = ['a "quoted", name.jpg', "two\nlines.jpg", "two\rlines.jpg", "é 猫.jpg", os.fsdecode(b"latin \xe9.jpg")]
+NAMES = ['a "quoted", name.jpg', "two\nlines.jpg", "two\rlines.jpg", "é 猫.jpg", os.fsdecode(b"latin \xe9.jpg"),
+         "$(touch x) `touch x` ; touch x & '.jpg", "-rf --output x.jpg"]
 CLASSES = ['n0 "tench", fish', "n1 goldfish", "n2 é"]
 
 
@@ -144,7 +145,7 @@ def odd_folder(tmp_path):
 
 def tabulated(folder, output):
     with answers_table(output) as write:
-        return tabulate(images_in([folder]), 6, write, CLASSES, predict=lambda data: corners(data)[:, :3],
+        return tabulate(images_in([folder]), len(NAMES) + 1, write, CLASSES, predict=lambda data: corners(data)[:, :3],
                         data_shape=SHAPE)
 
 
@@ -152,7 +153,7 @@ def tabulated(folder, output):
 def test_tables_hold_every_name_as_it_is(odd_folder, tmp_path, capsys, suffix):
     output = tmp_path / f"table{suffix}"
     done = tabulated(odd_folder, output)
-    assert (done.classified, done.broken) == (5, 1)
+    assert (done.classified, done.broken) == (len(NAMES), 1)
     assert capsys.readouterr().err.splitlines() == [f"{odd_folder}/broken\\n.jpg: passed over: empty file"]
     if suffix == ".json":
         rows = {row["path"]: row for row in json.loads(output.read_text(encoding="utf-8"))}

@@ -75,7 +75,8 @@ def test_a_member_of_negative_size(tmp_path, kind):
         run(source, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["a\u202fb.jpg", "\u3000.jpg", "a\u200db.jpg", "a\u00a0b.jpg"])
+@pytest.mark.parametrize("name", ["a\u202fb.jpg", "\u3000.jpg", "a\u200db.jpg", "a\u00a0b.jpg",
+                                  "$(touch x) `touch x`; touch x & '\".jpg", "-rf.jpg"])
 def test_names_that_a_list_can_hold(tmp_path, name):
     folder = tmp_path / "source" / "train" / f"class of {name}"
     folder.mkdir(parents=True)
