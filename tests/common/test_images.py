@@ -248,7 +248,7 @@ def megabytes():
         return int(file.read().split()[1]) * 4096 / 2 ** 20
 args = options(sys.argv[1], data_backend=sys.argv[2], image_shape=(3, 128, 128), batch_size=50)
 images, sizes = training_set(args), []
-for epoch in range(16):
+for epoch in range(26):
     assert sum(1 for _ in training_iter(args, images, epoch)) == 2
     sizes.append(megabytes())
 print(sizes[-1] - sizes[5])
@@ -259,7 +259,7 @@ def test_epochs_do_not_pile_up_memory(packed, backend):
     """ImageRecordIter leaks: here 100 images of 128 pixels, 20 MB, each epoch. In a process of its own, since what
     other tests have left behind is freed, or not, at any time."""
     process = subprocess.run([sys.executable, "-c", EPOCHS, packed, backend], cwd=ROOT, capture_output=True, text=True)
-    assert float(process.stdout) < 60, process.stderr  # 200 with the leak
+    assert float(process.stdout) < 150, process.stderr  # 400 with the leak; up to 70 by chance, on a busy machine
 
 
 def test_random_resized_crop_takes_the_place_of_scale_and_crop(packed, backend):
