@@ -1,0 +1,41 @@
+"""What the types of options take, and what they refuse by the value and what to give in its place."""
+from argparse import ArgumentTypeError
+
+import pytest
+
+from common.arguments import (
+    amount,
+    fraction,
+    not_negative,
+    numbers,
+    positive,
+    positive_amount,
+    ratio,
+    switch,
+    whole_numbers,
+)
+
+NO_NUMBERS = ("", "x", "nan", "inf", "-1", "1e400", "٣a")
+TYPES = {  # what each takes, and refuses beside what is no number
+    positive: ({"1": 1, "2147483647": 2 ** 31 - 1}, ("0", "1.5", "2147483648", "²")),
+    not_negative: ({"0": 0, "7": 7}, ("-0", "1e3", "2147483648")),
+    switch: ({"0": 0, "1": 1}, ("2", "01", "true")),
+    amount: ({"0": 0.0, "1e-3": 0.001, "9e29": 9e29}, ("1e30",)),
+    positive_amount: ({"1e-3": 0.001}, ("0", "1e30")),
+    fraction: ({"0": 0.0, "0.999": 0.999}, ("1", "1.5")),
+    ratio: ({"0.001": 0.001, "1": 1.0}, ("0", "0.0009", "1.1")),
+    numbers(3): ({"1,-2,3e5": (1, -2, 3e5)}, ("1,2", "1,2,3,4", "1,2,x", "1,2,1e30", "1,2,nan")),
+    numbers(2, positive=True): ({"0.5,2": (0.5, 2)}, ("0,1", "1,-1")),
+    whole_numbers(2): ({"30,60": (30, 60)}, ("30", "0,1", "1,2.5", "1,2,3")),
+}
+
+
+@pytest.mark.parametrize(("kind", "values"), TYPES.items(), ids=[kind.__qualname__ for kind in TYPES])
+def test_values(kind, values):
+    taken, refused = values
+    for text, value in taken.items():
+        assert kind(text) == value
+    for text in (*refused, *NO_NUMBERS):
+        with pytest.raises(ArgumentTypeError) as error:
+            kind(text)
+        assert str(error.value).startswith(f"{text!r}: give ")

@@ -1,0 +1,42 @@
+"""How a program ends that cannot go on: one line, and a status that says so."""
+import os
+
+import pytest
+
+from common.errors import InputError, Stopped, reported
+from common.find_mxnet import mx
+
+
+def ends(capsys, raises):
+    """(the line, the status) of a program whose work does this."""
+    with pytest.raises(SystemExit) as end, reported("x.py"):
+        raises()
+    line = capsys.readouterr().err.strip()
+    return (line, end.value.code) if line else (end.value.code, 1)
+
+
+def raising(error):
+    def raises():
+        raise error
+    return raises
+
+
+@pytest.mark.parametrize(("raises", "line", "status"), [
+    (raising(InputError("a.rec: no records")), "x.py: error: a.rec: no records", 1),
+    (raising(Stopped(15, "stopped, run it again")), "x.py: stopped, run it again", 143),
+    (raising(KeyboardInterrupt()), "x.py: interrupted", 130),
+    (lambda: os.stat("/nowhere/a"), "x.py: error: /nowhere/a: No such file or directory", 1),
+    (raising(OSError("the disk")), "x.py: error: input or output: the disk", 1),
+    (raising(MemoryError()), "x.py: error: out of memory (MemoryError): give it more, or less to do at a time, such as "
+                             "smaller batches", 1),
+    (lambda: mx.nd.ones((2, 3)) + mx.nd.ones((5, 7)), "x.py: error: MXNet: ", 1),
+], ids=["input", "stopped", "interrupted", "file", "no-file", "memory", "mxnet"])
+def test_one_line(capsys, raises, line, status):
+    said, code = ends(capsys, raises)
+    assert code == status and "\n" not in said
+    assert said.startswith(line) if line.endswith(" ") else said == line
+
+
+def test_a_slip_of_the_program_itself_is_not_hidden():
+    with pytest.raises(ZeroDivisionError), reported("x.py"):
+        1 / 0  # noqa: B018
