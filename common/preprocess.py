@@ -100,15 +100,6 @@ def size_for_shorter_side(height: int, width: int, length: int) -> tuple:
     return (length, length * height // width) if height > width else (length * width // height, length)
 
 
-def resize_shorter_side(image: np.ndarray, length: int) -> np.ndarray:
-    """`image` (H, W, C) with its shorter side of `length` pixels, by OpenCV's INTER_AREA.
-
-    The same rounding and interpolation as ImageRecordIter(resize=length, inter_method=3).
-    """
-    size = size_for_shorter_side(image.shape[0], image.shape[1], length)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
 def preprocess(image: np.ndarray, data_shape: Sequence[int] | None = None,
                preprocessing: Preprocessing = USUAL) -> np.ndarray:
     """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB.
@@ -132,9 +123,10 @@ def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float], da
 
 
 def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.ndarray:
-    """The centre, of `height` and `width` pixels, of `resize_shorter_side(image, length)`, to the bit.
+    """The centre, of `height` and `width` pixels, of `image` (H, W, C) resized so that its shorter side has `length`.
 
-    What is right of it and below it is not computed. Raises InputError for a strip that would need gigabytes.
+    To the bit ImageRecordIter(resize=length, inter_method=3): OpenCV's INTER_AREA, with MXNet's rounding. What is
+    right of the crop and below it is not computed. Raises InputError for a strip that would need gigabytes.
     """
     resized_width, resized_height = size_for_shorter_side(image.shape[0], image.shape[1], length)
     if resized_width * resized_height > Image.MAX_IMAGE_PIXELS:

@@ -113,6 +113,27 @@ def test_what_became_of_tuning_records_is_told(tiny, tmp_path):
         assert any(said.startswith(line) for said in process.stderr.splitlines()), process.stderr
 
 
+def test_a_bundle_answers_as_the_command_that_made_it(tiny, tmp_path):
+    cat = ROOT / "data" / "cat.jpg"
+    made = run("from_mxnet.py", cat, *tiny, "--target", "llvm", "--export", tmp_path / "bundle")
+    assert made.returncode == 0 and f"exported to {tmp_path}/bundle" in made.stderr.splitlines(), made.stderr
+    answered = run(tmp_path / "bundle" / "predict.py", cat)
+    assert answered.returncode == 0, answered.stderr
+    first, second = ([(line, float(p)) for line, p in re.findall(r"top-\d: (.*) \((\d\.\d+)\)", process.stdout)][-3:]
+                     for process in (made, answered))
+    assert [line for line, _ in first] == [line for line, _ in second] and len(first) == 3
+    assert [p for _, p in first] == pytest.approx([p for _, p in second], abs=0.001)
+
+
+def test_clearing_the_cache(tiny, tmp_path):
+    env = {"MOBILENETV2_CACHE": str(tmp_path / "cache")}
+    assert run("from_mxnet.py", *tiny, "--target", "llvm", env=env).returncode == 0
+    assert list((tmp_path / "cache").rglob("*.so"))
+    process = run("from_mxnet.py", "--clear-cache", env=env)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
 def test_int8_needs_a_calibration_and_is_not_kept_for_another(tiny, photographs, one_convolution):
     arguments = ["from_mxnet.py", *tiny, "--target", "llvm", "--precision", "int8"]
     fails_in_one_line(run(*arguments), "from_mxnet.py", "one-0000-int8.json", "make it with: python tools/calibrate.py")
@@ -240,6 +261,7 @@ def test_what_would_be_ignored_or_cannot_be_written_is_refused_at_once(small, ph
         (["--batch-size", "0"], ["--batch-size"]),
         (["--precision", "float8"], ["--precision", "float16"]),
         (["--export", tmp_path / "bundle", "--verify"], ["--verify", "--export"]),
+        ([photographs, "--export", tmp_path / "b", "--target", "llvm -mtriple=aarch64-linux-gnu"], ["cannot run here"]),
     ]:
         (tmp_path / "empty.csv").mkdir(exist_ok=True)
         process = run("from_mxnet.py", *given, *small, env={"MOBILENETV2_CACHE": str(tmp_path / "cache")})

@@ -192,6 +192,8 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--pretrained-model", "\0"], "null byte"),
         (["--model-prefix", "/dev/null/x"], "--model-prefix /dev/null/x"),
         (["--model-prefix", f"{tmp_path}/plain", "--resume"], "plain-0004.params holds weights alone"),
+        (["--model-prefix", "", "--resume"], "--resume needs --model-prefix"),
+        (["--model-prefix", "", "--load-epoch", "1"], "--load-epoch needs --model-prefix"),
         (["--optimizer", "newton"], "--optimizer newton"),
         (["--kv-store", "dist_sync"], "--kv-store dist_sync: start"),
         (["--gc-type", "2bit"], "--gc-type 2bit"),
@@ -202,6 +204,23 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
             train(packed, tmp_path / "x", *arguments)
         assert "\n" not in str(error.value)
     assert {*os.listdir(tmp_path)} - {"x-metrics.jsonl"} == {*before}
+
+
+def test_what_may_surprise_is_warned_of(packed, tmp_path, capfd):
+    """Images that are not square, state that is not all saved, another preprocessing, weights that are not used."""
+    prefix = tmp_path / "x"
+
+    def warned(*arguments):
+        train(packed, prefix, "--optimizer", "nadam", *arguments)
+        return capfd.readouterr().err
+
+    assert "--image-shape 3,48,64 is not square" in warned("--image-shape", "3,48,64")
+    log = warned("--image-shape", "3,48,64", "--resume", "--num-epochs", "3", "--rgb-mean", "1,2,3")
+    assert "--optimizer nadam has state that is not saved; the result will differ" in log
+    assert "x-preprocess.json does not say what this run trains with" in log and "mean 1,2,3" in log
+    start = f"{tmp_path}/x-0001.params"
+    assert f"Starting from epoch 3 of {prefix}, not from --pretrained-model" in warned(
+        "--pretrained-model", start, "--load-epoch", "3", "--num-epochs", "4")
 
 
 def test_a_run_does_not_write_over_another(packed, tmp_path):

@@ -117,6 +117,23 @@ def test_the_command(packed, folder, tmp_path):
     assert process.returncode == 1 and process.stderr.splitlines()[-1].endswith("2 problems found")
 
 
+def test_many_classes_are_shown_by_their_ends(tmp_path):
+    """The five with the fewest images and the five with the most; the names are optional, and have to be text."""
+    writer = mx.recordio.MXRecordIO(str(tmp_path / "x.rec"), "w")
+    image = (ROOT / "data" / "cat.jpg").read_bytes()
+    for label in range(30):
+        for _ in range(1 + label // 10):
+            writer.write(mx.recordio.pack(mx.recordio.IRHeader(0, label, 0, 0), image))
+    writer.close()
+    lines = inspect(tmp_path / "x.rec").stdout.splitlines()
+    shown = lines.index("classes: 30, with 1 to 3 images") + 1
+    assert [line.split()[0] for line in lines[shown:shown + 11]] == [*"01234", "...", *map(str, range(25, 30))]
+    assert len(inspect(tmp_path / "x.rec", "--all-classes").stdout.splitlines()) == len(lines) + 19
+    (tmp_path / "names").write_bytes(b"\xff\n")
+    process = inspect(tmp_path / "x.rec", "--synset", tmp_path / "names")
+    assert process.stderr == f"inspect_rec.py: error: {tmp_path}/names: not a text file of class names\n"
+
+
 IM2REC = """
 import runpy, sys
 import common.find_mxnet
