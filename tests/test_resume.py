@@ -96,6 +96,18 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path):
     assert not list(tmp_path.glob("*-b*")) and not list(tmp_path.glob(".*"))
 
 
+def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, capfd):
+    """It can only begin an epoch at its first batch; more images are asked for than there are, so it begins twice."""
+    command = [*command, "--data-backend", "mxnet", "--num-examples", "150", "--data-nthreads", "2"]
+    train_imagenet.main([*command, "--model-prefix", str(tmp_path / "whole")])
+    process = start([*command, "--save-every", "1e-9"], tmp_path / "x",
+                    KILL.format(function="save_state", moment="after", number=6))
+    assert process.communicate() and process.returncode == -signal.SIGKILL
+    train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
+    assert "Reading over 6 batches of epoch 0, which are done" in capfd.readouterr().err
+    assert final(tmp_path / "x") == final(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_by_a_signal(command, expected, tmp_path, number, code):
     process = start([*command, "--seed", "0"], tmp_path / "x")
