@@ -146,7 +146,8 @@ def test_a_worker_that_fails_ends_all(packed, tmp_path, error):
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_workers_reach_what_one_reaches(tmp_path):
-    """The demo with the same global batch: within a point, 3.6 of 364 images."""
+    """The demo with the same global batch: within two points, which are two standard deviations of the difference of
+    two accuracies of 0.98 on 364 images. Workers draw other crops, and their BatchNorms see smaller batches."""
     subprocess.run([sys.executable, "tools/make_digits.py", str(tmp_path)], cwd=ROOT, check=True)
     top_1 = {}
     for workers, batch in ((1, 32), (2, 16), (3, 11)):
@@ -160,7 +161,7 @@ def test_workers_reach_what_one_reaches(tmp_path):
             subprocess.run([sys.executable, "train_imagenet.py", *map(str, command)], cwd=ROOT, check=True)
         events = [json.loads(line) for line in (tmp_path / f"{workers}-metrics.jsonl").read_text().splitlines()]
         top_1[workers] = [event["top-1"] for event in events if event["event"] == "validation"][-1]
-    assert all(abs(top_1[workers] - top_1[1]) < 0.01 for workers in (2, 3)), top_1
+    assert all(abs(top_1[workers] - top_1[1]) < 0.02 for workers in (2, 3)), top_1
 
 
 def wait_for(process, words):
