@@ -264,7 +264,7 @@ def test_what_would_be_ignored_or_cannot_be_written_is_refused_at_once(small, ph
         ([photographs, "--export", tmp_path / "b", "--target", "llvm -mtriple=aarch64-linux-gnu"], ["cannot run here"]),
     ]:
         (tmp_path / "empty.csv").mkdir(exist_ok=True)
-        process = run("from_mxnet.py", *given, *small, env={"MOBILENETV2_CACHE": str(tmp_path / "cache")})
+        process = run("from_mxnet.py", *small, *given, env={"MOBILENETV2_CACHE": str(tmp_path / "cache")})
         fails_in_one_line(process, "from_mxnet.py", *words)
     assert not (tmp_path / "cache").exists()
 
