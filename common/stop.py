@@ -1,5 +1,7 @@
-"""SIGTERM and Ctrl-C during training: finish the batch, save, go."""
+"""SIGTERM and Ctrl-C, held back until a good moment: training finishes the batch, saves, goes."""
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class StopRequest:
@@ -22,3 +24,15 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.wish = number
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGTERM and SIGINT that come within this block take effect after it."""
+    stop = StopRequest()
+    try:
+        with stop:
+            yield
+    finally:
+        if stop.wish:
+            signal.raise_signal(stop.wish)

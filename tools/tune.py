@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
     from common.compiler import records
     from common.compiler.measuring import board, end_processes, reached
     from common.compiler.targets import resolve_target
-    from common.compiler.tuning import tasks_of
+    from common.compiler.tuning import measurement, tasks_of
     from common.inference.device import describe
 
     resolve_target(args.target)
@@ -82,9 +82,10 @@ def main(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.disable(logging.WARNING)  # the tuners' notes on schedules that fail
     with reached(args.rpc, args.key, target) as address:
+        measured = measurement(target, address)
         try:
             for number, task in enumerate(tasks, start=1):
-                print(f"[{number}/{len(tasks)}] {tune_layer(task, args.trials, address, found)}", flush=True)
+                print(f"[{number}/{len(tasks)}] {tune_layer(task, args.trials, measured, found)}", flush=True)
         finally:
             end_processes()  # or Python waits until they have measured what they are at
     if not found.records:
@@ -129,7 +130,7 @@ def missing(found: "Records", tasks: "Iterable[autotvm.task.Task]") -> list:
     return list({task.workload: task for task in tasks if task.workload not in done}.values())
 
 
-def tune_layer(task: "autotvm.task.Task", trials: int, address: tuple[str, int, str], found: "Records") -> str:
+def tune_layer(task: "autotvm.task.Task", trials: int, measured: dict, found: "Records") -> str:
     """Add the fastest schedule to the records, and write them; what to tell of it."""
     from common.compiler.records import save
     from common.compiler.tuning import NoneRan, tune
@@ -138,7 +139,7 @@ def tune_layer(task: "autotvm.task.Task", trials: int, address: tuple[str, int, 
     layer = " ".join([task.name, *("x".join(map(str, argument[1])) for argument in task.args[:2])])
     try:
         with progress(min(trials, len(task.config_space))) as on_trials:
-            best = tune(task, trials, address, on_trials)
+            best = tune(task, trials, measured, on_trials)
     except NoneRan as error:
         return f"{layer}: no schedule ran: {error}"
     found.records.append(best)

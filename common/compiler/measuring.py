@@ -27,6 +27,7 @@ from common.inference.device import Device
 from common.inference.processor import usable_cores
 from common.inference.rpc_server import serve
 from common.inference.target_string import kind_of
+from common.stop import uninterrupted
 
 ROOT = str(Path(__file__).resolve().parent.parent.parent)
 PATIENCE = 5  # seconds that a tracker has to answer
@@ -86,7 +87,9 @@ def reached(rpc: tuple | None, key: str, target: tvm.target.Target) -> Iterator[
 def _server(kind, tracker_port, key):
     process = PopenWorker(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with environment(TVM_NUM_THREADS=os.environ.get("TVM_NUM_THREADS") or str(usable_cores()), **_runtime_alone()):
+        threads = os.environ.get("TVM_NUM_THREADS") or str(usable_cores())
+        # not interrupted, or TVM cannot tell what of the process there is to end
+        with environment(TVM_NUM_THREADS=threads, **_runtime_alone()), uninterrupted():
             process.send(serve, [os.getpid(), kind == "opencl", "127.0.0.1", ("127.0.0.1", tracker_port), key])
         try:
             process.recv()

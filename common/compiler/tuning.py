@@ -16,6 +16,7 @@ from common.compiler.checkpoint import Network
 from common.compiler.cross import export_options
 from common.errors import last_line
 from common.parent_process import dies_with
+from common.stop import uninterrupted
 
 SMALL = 128  # schedules that are tried in any order; of a layer with more, those that a genetic search comes to
 TIMEOUT = 60  # seconds to build a schedule, or to measure it
@@ -31,13 +32,24 @@ def tasks_of(network: Network, target: tvm.target.Target) -> list:
     return autotvm.task.extract_from_program(module["main"], network.params, target)
 
 
-def tune(task: autotvm.task.Task, trials: int, address: tuple, on_trials: Callable) -> tuple:
-    """(autotvm.MeasureInput, autotvm.MeasureResult) of the fastest of at most `trials` schedules. Raises NoneRan.
+def measurement(target: tvm.target.Target, address: tuple) -> dict:
+    """How `tune` builds schedules for `target` and runs them, by processes that serve one layer after another.
 
-    `address`: (host, port, key) of an RPC tracker. `on_trials(number, seconds)` is called after some trials, with the
-    best so far, None at first.
+    `address`: (host, port, key) of an RPC tracker.
     """
     host, port, key = address
+    with uninterrupted():  # a pool of TVM's that is half made says so in a trace
+        runner = _Runner(key, host, port, timeout=TIMEOUT, number=3, repeat=5, min_repeat_ms=10, cooldown_interval=0)
+        runner.executor = _workers(TIMEOUT * (runner.n_parallel + 1))
+        return autotvm.measure_option(builder_for(target), runner)
+
+
+def tune(task: autotvm.task.Task, trials: int, measured: dict, on_trials: Callable) -> tuple:
+    """(autotvm.MeasureInput, autotvm.MeasureResult) of the fastest of at most `trials` schedules. Raises NoneRan.
+
+    `measured`: see `measurement`. `on_trials(number, seconds)` is called after some trials, with the best so far, None
+    at first.
+    """
     fastest, errors = [], []
 
     def keep(_, inputs, results):
@@ -48,12 +60,8 @@ def tune(task: autotvm.task.Task, trials: int, address: tuple, on_trials: Callab
                 fastest[:] = [record]
         on_trials(len(inputs), min(fastest[0][1].costs) if fastest else None)
 
-    builder = builder_for(task.target)
-    runner = _Runner(key, host, port, timeout=TIMEOUT, number=3, repeat=5, min_repeat_ms=10, cooldown_interval=0)
-    runner.executor = _workers(TIMEOUT * (runner.n_parallel + 1))
     tuner = autotvm.tuner.RandomTuner(task) if len(task.config_space) <= SMALL else autotvm.tuner.GATuner(task)
-    tuner.tune(min(trials, len(task.config_space)), measure_option=autotvm.measure_option(builder, runner),
-               callbacks=[keep], si_prefix="G")
+    tuner.tune(min(trials, len(task.config_space)), measure_option=measured, callbacks=[keep], si_prefix="G")
     if not fastest:
         raise NoneRan(_reason(*errors[0]) if errors else "there are none")
     return fastest[0]

@@ -1,11 +1,11 @@
-"""SIGTERM and Ctrl-C: the first is a wish, the second one ends the program."""
+"""SIGTERM and Ctrl-C: the first is a wish, the second one ends the program; or they wait for a block's end."""
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from common.stop import StopRequest
+from common.stop import StopRequest, uninterrupted
 from tests.conftest import ROOT
 
 TWICE = """
@@ -33,3 +33,14 @@ def test_the_second_ends_the_program():
     process = subprocess.run([sys.executable, "-c", TWICE, str(int(signal.SIGTERM)), str(int(signal.SIGINT))], cwd=ROOT,
                              stdout=subprocess.PIPE, text=True)
     assert (process.returncode, process.stdout) == (-signal.SIGINT, "goes on\n")
+
+
+@pytest.mark.parametrize("error", [None, OSError("no space")])
+def test_held_back_it_takes_effect_after_the_block_however_that_ends(error):
+    reached = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        reached.append(True)
+        if error:
+            raise error
+    assert reached and signal.getsignal(signal.SIGINT) is signal.default_int_handler

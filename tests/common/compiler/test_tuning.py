@@ -1,7 +1,12 @@
 """How schedules are built for a device, and how it is reached."""
+import concurrent.futures
+import gc
+import signal
 import socket
+import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -14,7 +19,7 @@ from common.compiler.blocked import block_of
 from common.compiler.checkpoint import load_network
 from common.compiler.measuring import board, boards_at, reached
 from common.compiler.targets import resolve_target
-from common.compiler.tuning import NoneRan, builder_for, tasks_of, tune
+from common.compiler.tuning import NoneRan, builder_for, measurement, tasks_of, tune
 from common.errors import InputError
 from common.inference.device import Device
 
@@ -46,7 +51,24 @@ def test_where_no_schedule_runs_the_first_error_is_told(one_convolution, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     target = resolve_target("llvm")
     with reached(None, None, target) as address, pytest.raises(NoneRan, match="^cannot link today$"):
-        tune(first_task(one_convolution, target), 1, address, lambda *_: None)
+        tune(first_task(one_convolution, target), 1, measurement(target, address), lambda *_: None)
+
+
+def test_ctrl_c_while_the_pools_are_made_waits_for_them(monkeypatch):
+    made, untold = [], []
+
+    def pool(*arguments, **options):
+        if not made:
+            signal.raise_signal(signal.SIGINT)
+        made.append(ThreadPoolExecutor(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(sys, "unraisablehook", untold.append)
+    with pytest.raises(KeyboardInterrupt):
+        measurement(resolve_target("llvm"), ("127.0.0.1", 1, "nothing"))
+    gc.collect()
+    assert made and not untold
 
 
 def test_a_board_that_is_not_there_is_told_at_once():
