@@ -31,21 +31,25 @@ def get_args_parser() -> ArgumentParser:
     from common.inference.precision import PRECISIONS
 
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
-    parser.add_argument("--epoch", type=not_negative, required=True, help="number of PREFIX-%%04d.params")
-    parser.add_argument("--data-val", required=True, help="RecordIO file of the images")
-    parser.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
-    parser.add_argument("--top-k", type=positive, default=5, help="the second accuracy reported")
-    parser.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
-    parser.add_argument("--backend", choices=BACKENDS, default="mxnet", help="what runs the network")
-    parser.add_argument("--target", help="of --backend tvm: opencl (the default), llvm or any TVM target string")
-    parser.add_argument("--precision", choices=PRECISIONS, help="of --backend tvm: what the network computes in "
+    model = parser.add_argument_group("checkpoint")
+    model.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
+    model.add_argument("--epoch", type=not_negative, required=True, help="number of PREFIX-%%04d.params")
+    data = parser.add_argument_group("images")
+    data.add_argument("--data-val", required=True, help="RecordIO file of the images")
+    add_image_args(data, "--model-prefix")
+    device = parser.add_argument_group("device")
+    device.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
+    device.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
+    device.add_argument("--backend", choices=BACKENDS, default="mxnet", help="what runs the network")
+    device.add_argument("--target", help="of --backend tvm: opencl, llvm (this processor) or any TVM target string "
+                        "(default: opencl)")
+    device.add_argument("--precision", choices=PRECISIONS, help="of --backend tvm: what the network computes in "
                         "(default: float32)")
-    add_image_args(parser, "--model-prefix")
-    group = parser.add_argument_group("tables")
-    group.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
-    group.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
-    group.add_argument("--synset", help="text file with the name of each class, one a line, for the tables")
+    results = parser.add_argument_group("results")
+    results.add_argument("--top-k", type=positive, default=5, help="the second accuracy reported")
+    results.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
+    results.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
+    results.add_argument("--synset", help="text file with the name of each class, one a line, for these tables")
     return parser
 
 

@@ -1,5 +1,6 @@
 """Types and help for the entry points' command lines."""
 import argparse
+import copy
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -13,10 +14,18 @@ MOST = 1e30  # of a number, so that what is computed from it in float32 is finit
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults beside every option that has one; descriptions as they are written."""
+    """Defaults beside every option that has one, as they would be given; descriptions as they are written."""
 
     def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
+        nothing = action.default is None or action.default is False or action.default == ""
+        return action.help if nothing else super()._get_help_string(action)
+
+    def _expand_help(self, action):
+        if not isinstance(action.default, (list, tuple)):
+            return super()._expand_help(action)
+        shown = copy.copy(action)
+        shown.default = (" " if action.nargs else ",").join(map(str, action.default))
+        return super()._expand_help(shown)
 
 
 class ArgumentParser(argparse.ArgumentParser):

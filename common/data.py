@@ -71,8 +71,6 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
                       "that dataset.json or the index lists)")
     data.add_argument("--pad-size", type=not_negative, default=0, help="pixels added on every side before the crop")
     data.add_argument("--fill-value", type=not_negative, default=127, help="grey level of what is added")
-    data.add_argument("--benchmark", type=switch, default=0,
-                      help=f"1: measure the speed on {BENCHMARK_BATCHES} batches of synthetic images, and save nothing")
 
 
 def add_data_aug_args(parser: argparse.ArgumentParser) -> None:

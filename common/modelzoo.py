@@ -27,6 +27,19 @@ from common.zoo.manifest import FIRST_EPOCH, MANIFEST, Entry, entries, entry_of
 from symbols.architecture import REPEATS, widths
 
 PROGRAM = "python -m common.modelzoo"
+LIST = f"""Print what is known of each of the published weights, and where they are here. Example:
+
+    {PROGRAM} list
+"""
+FETCH = f"""Print the path of weights, which are downloaded and verified where they are not here. Examples:
+
+    {PROGRAM} fetch published-1_0 timm-140
+    {PROGRAM} fetch keras-1_0 --from ~/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5
+"""
+VERIFY = f"""Tell which of the published weights files are, by their hash. Example:
+
+    {PROGRAM} verify mobilenet_v2-b0353104.pth
+"""
 CLASSIFIER = ("fc_weight", "fc_bias")
 # layout: packages that reading it takes beside those of from_mxnet.py
 PACKAGES = {"torchvision": ("torch", "safetensors"), "timm": ("safetensors",), "keras": ("h5py",)}
@@ -144,13 +157,13 @@ def verify_all(files: Iterable[str | Path]) -> None:
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | fetch | verify")
-    commands.add_parser("list", help="the weights that there are")
-    fetching = commands.add_parser("fetch", help="download weights, or take those of a file")
-    fetching.add_argument("names", nargs="+", metavar="NAME")
+    commands.add_parser("list", help="the weights that there are", description=LIST)
+    fetching = commands.add_parser("fetch", help="download weights, or take those of a file", description=FETCH)
+    fetching.add_argument("names", nargs="+", metavar="NAME", help="as `list` prints it")
     fetching.add_argument("--from", dest="file", metavar="FILE", help="a file that was brought by hand")
     fetching.add_argument("--folder", help="where to, and no other folder is looked in")
-    verifying = commands.add_parser("verify", help="tell which weights a file holds")
-    verifying.add_argument("files", nargs="+", metavar="FILE")
+    verifying = commands.add_parser("verify", help="tell which weights a file holds", description=VERIFY)
+    verifying.add_argument("files", nargs="+", metavar="FILE", help="file of weights, under any name")
     return parser
 
 

@@ -6,7 +6,7 @@ which devices, what to save.
 import argparse
 
 from common.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
-from common.data import AUGMENTATION, add_data_args, add_data_aug_args
+from common.data import AUGMENTATION, BENCHMARK_BATCHES, add_data_args, add_data_aug_args
 from common.preprocessing_options import PREPROCESSING
 from symbols.architecture import PADDINGS, REPEATS, STRIDES
 
@@ -73,6 +73,11 @@ RUN = (
                         "number, where there is one)")),
     ("epoch-scale", dict(type=positive_amount, default=1.0, help="multiply the epochs of the recipe by it; the rates "
                          "fall as far in the shorter or longer time")),
+    ("benchmark", dict(type=switch, default=0, help=f"1: measure the speed on {BENCHMARK_BATCHES} batches of "
+                       "synthetic images, and save nothing")),
+    ("test-io", dict(type=switch, default=0, help="1: measure the input pipeline alone")),
+)
+CHECKPOINTS = (
     ("model-prefix", dict(help="PREFIX of the checkpoints; none: nothing is saved")),
     ("resume", dict(action="store_true", help="go on from the newest whole checkpoint of PREFIX, exactly")),
     ("load-epoch", dict(type=not_negative, default=None, help="start from the weights of PREFIX-%%04d.params, after so "
@@ -81,16 +86,19 @@ RUN = (
     ("save-period", dict(type=positive, default=1, help="save each so many epochs, and after the last")),
     ("save-every", dict(type=amount, default=30.0, help="save inside long epochs too, each so many minutes; 0: not")),
     ("keep", dict(type=not_negative, default=5, help="keep the last so many checkpoints, and the best; 0: all")),
+)
+DEVICES = (
     ("gpus", dict(default="", help="GPUs to run on, as in 0,1; empty: the processor")),
     ("fused-batchnorm", dict(type=switch, default=1, help="1: on the processor, BatchNorm and clip are one operator, "
                              "where make setup has built it; 0: MXNet's own")),
     ("kv-store", dict(default="device", choices=KV_STORES, help="how devices and workers share gradients")),
     ("gc-type", dict(choices=("none", "2bit"), default="none", help="gradient compression between workers")),
     ("gc-threshold", dict(type=positive_amount, default=0.5, help="its threshold")),
+)
+REPORT = (
     ("top-k", dict(type=not_negative, default=5, help="report the top-k accuracy too; 0: only top-1")),
     ("disp-batches", dict(type=positive, default=20, help="report each so many batches")),
     ("tensorboard", dict(metavar="FOLDER", default=None, help="write TensorBoard events there")),
-    ("test-io", dict(type=switch, default=0, help="1: measure the input pipeline alone")),
 )
 # flags of common/data.py that a recipe may set
 DATA_COMMON = ("num-classes", *(flag for flag, *_ in PREPROCESSING))
@@ -101,7 +109,8 @@ STAGE = tuple(flag for flag, _ in SCHEDULE) + PADS + tuple(flag for flag, *_ in 
 
 
 def add_train_args(parser: argparse.ArgumentParser) -> None:
-    for title, table in (("run", RUN), ("network", NETWORK)):
+    for title, table in (("run", RUN), ("checkpoints", CHECKPOINTS), ("devices", DEVICES), ("report", REPORT),
+                         ("network", NETWORK)):
         _add(parser.add_argument_group(title), table)
     add_data_args(parser)
     _add(parser.add_argument_group("training"), TRAINING)

@@ -12,12 +12,14 @@ ALLOWED = {
     "runners": (),  # copied into bundles, where there is nothing of this repository
     "symbols": ("common.find_mxnet",),
     "common/conversion": ("common", "symbols"),
+    "common/launching": ("common",),
     "common/packing": ("common",),
     "common/zoo": ("common", "symbols"),
     "common/inference": ("common",),  # without what compiles, which takes seconds to import
     "common/compiler": ("common", "common/inference", "symbols"),
     "common": ("symbols",),
-    "tools": ("common", "common/compiler", "common/conversion", "common/inference", "common/packing", "symbols"),
+    "tools": ("common", "common/compiler", "common/conversion", "common/inference", "common/launching",
+              "common/packing", "symbols"),
     "": ("common", "common/inference"),  # the three scripts
     "benchmarks": ("common", "common/inference", "common/packing", "symbols", "tools",
                    "tests/converters"),

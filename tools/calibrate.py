@@ -29,10 +29,11 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("prefix", metavar="PREFIX", help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
-    parser.add_argument("--images", required=True, metavar="DIR|REC", help="folder with images, or RecordIO file")
-    parser.add_argument("--count", type=positive, default=256, help="how many of them, at random")
-    parser.add_argument("--seed", type=not_negative, default=0, help="which ones")
-    add_preprocessing_args(parser, "PREFIX")
+    images = parser.add_argument_group("images")
+    images.add_argument("--images", required=True, metavar="DIR|REC", help="folder with images, or RecordIO file")
+    images.add_argument("--count", type=positive, default=256, help="how many of them, at random")
+    images.add_argument("--seed", type=not_negative, default=0, help="which ones")
+    add_preprocessing_args(parser.add_argument_group("how they are prepared"), "PREFIX")
     return parser
 
 

@@ -31,17 +31,19 @@ def get_args_parser() -> ArgumentParser:
                         "timm, .h5 or .keras, .params of Gluon's model zoo, .tflite, .npz")
     parser.add_argument("prefix", metavar="OUT_PREFIX", help="prefix of the checkpoint to write")
     parser.add_argument("--from", dest="kind", choices=KINDS, required=True, help="what SOURCE is of")
-    parser.add_argument("--multiplier", type=positive_amount, help="the width multiplier that SOURCE should have; "
-                        "without it, any is taken")
-    parser.add_argument("--image-shape", type=image_shape, help="images that the checkpoint is for, which SAME padding "
-                        "is laid out for (default: what SOURCE says, else 3,224,224)")
-    parser.add_argument("--resize", type=positive, help="length of an image's shorter side before the crop (default: "
-                        "what SOURCE says, else 256 for 224, in that proportion)")
-    parser.add_argument("--strides", choices=STRIDES, help="of an .npz file that does not tell (default: published)")
-    parser.add_argument("--padding", choices=PADDINGS, help="of an .npz file that does not tell (default: symmetric)")
-    parser.add_argument("--keep-background", action="store_true", help=f"keep class 0 of the {BACKGROUND:,} of a "
-                        ".tflite file, which stands for none of the others")
     parser.add_argument("--overwrite", action="store_true", help="write over a checkpoint that is there")
+    network = parser.add_argument_group("network")
+    network.add_argument("--multiplier", type=positive_amount, help="the width multiplier that SOURCE should have; "
+                         "without it, any is taken")
+    network.add_argument("--strides", choices=STRIDES, help="of an .npz file that does not tell (default: published)")
+    network.add_argument("--padding", choices=PADDINGS, help="of an .npz file that does not tell (default: symmetric)")
+    network.add_argument("--keep-background", action="store_true", help=f"keep class 0 of the {BACKGROUND:,} of a "
+                         ".tflite file, which stands for none of the others")
+    images = parser.add_argument_group("images")
+    images.add_argument("--image-shape", type=image_shape, help="images that the checkpoint is for, which SAME padding "
+                        "is laid out for (default: what SOURCE says, else 3,224,224)")
+    images.add_argument("--resize", type=positive, help="length of an image's shorter side before the crop (default: "
+                        "what SOURCE says, else 256 for 224, in that proportion)")
     return parser
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, amount, positive
 from common.errors import InputError, reported
-from tools.launch_hosts import (
+from common.launching.hosts import (
     WATCHED,
     address_for,
     check_hosts,

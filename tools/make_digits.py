@@ -47,6 +47,12 @@ def write_images(folder: Path) -> None:
             path.write_bytes(encoded.tobytes())
 
 
+def get_args_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("out", nargs="?", default="demo", help="folder to write to")
+    return parser
+
+
 def main(args: argparse.Namespace) -> None:
     out = Path(args.out)
     write_images(out / "images")
@@ -56,7 +62,5 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("out", nargs="?", default="demo", help="folder to write to")
     with reported("make_digits.py"):
-        main(parser.parse_args())
+        main(get_args_parser().parse_args())

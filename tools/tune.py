@@ -38,10 +38,11 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
     parser.add_argument("--trials", type=positive, default=64, help="most schedules that are tried of a layer")
-    parser.add_argument("--output", metavar="JSON", help="file of the records (default: tuning/DEVICE.json)")
-    parser.add_argument("--resume", action="store_true", help="keep the records that the file has, and add to them")
-    parser.add_argument("--any-processor", action="store_true",
-                        help="the records are for every processor with such vectors, not for this one alone")
+    records = parser.add_argument_group("records")
+    records.add_argument("--output", metavar="JSON", help="file of the records (default: tuning/DEVICE.json)")
+    records.add_argument("--resume", action="store_true", help="keep the records that the file has, and add to them")
+    records.add_argument("--any-processor", action="store_true",
+                         help="the records are for every processor with such vectors, not for this one alone")
     network = parser.add_argument_group("network, whose weights make no difference")
     network.add_argument("--multiplier", type=positive_amount, nargs="+", help="of MobileNetV2's widths (default: 1.0)")
     network.add_argument("--model-prefix", help="PREFIX of PREFIX-symbol.json, in place of --multiplier")

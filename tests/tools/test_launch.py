@@ -264,7 +264,7 @@ def test_a_connection_that_breaks_ends_what_ran_there(run, ssh):
 
 def test_a_host_that_hears_nothing_ends_its_part():
     """A connection may break without a word: a byte within SECONDS, or the end."""
-    with subprocess.Popen([sys.executable, str(ROOT / "tools" / "watched.py"), "1", "sleep", "60"],
+    with subprocess.Popen([sys.executable, str(ROOT / "common" / "launching" / "watched.py"), "1", "sleep", "60"],
                           stdin=subprocess.PIPE, bufsize=0) as process:
         for _ in range(6):
             process.stdin.write(b"\0")

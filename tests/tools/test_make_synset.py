@@ -17,3 +17,12 @@ def test_names_in_the_order_of_the_sorted_ids(tmp_path):
     subprocess.run([sys.executable, "tools/make_synset.py", tmp_path / "timm.whl", tmp_path / "names.txt"], cwd=ROOT,
                    check=True)
     assert (tmp_path / "names.txt").read_text(encoding="utf-8").splitlines() == lines
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "timm.whl").write_bytes(b"PK")
+    process = subprocess.run([sys.executable, "tools/make_synset.py", tmp_path / "timm.whl", tmp_path / "names.txt"],
+                             cwd=ROOT, capture_output=True, text=True)
+    line, = process.stderr.splitlines()
+    assert process.returncode == 1 and "timm.whl: is no wheel of timm's" in line
+    assert not (tmp_path / "names.txt").exists()
