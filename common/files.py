@@ -1,11 +1,39 @@
-"""Folders that can be written, and files of which a reader never sees half."""
+"""Files that are read within bounds, folders that can be written, and files of which a reader never sees half."""
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import InputError
+
+MOST_TEXT = 64 << 20  # bytes; the longest that is read here, a metrics file of many epochs, has a few
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raise InputError for a pipe or a device, which would be waited for or read without end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # who opens it says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: is a pipe or a device; give the name of a file")
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+    """The content of a file. Raises InputError where it has more than `most` bytes or is no file, OSError as `open`."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{path}: has more than {most >> 20} MiB; another file, or a damaged one?")
+    return content
+
+
+def read_text(path: str | os.PathLike, most: int = MOST_TEXT) -> str:
+    """A file of UTF-8, with the ends of lines as they are. Raises UnicodeDecodeError too; the rest as `read_bytes`."""
+    return read_bytes(path, most).decode("utf-8")
 
 
 @contextmanager

@@ -1,0 +1,66 @@
+"""Read what may be damaged with a library that crashes, hangs or fills the memory on that, in a process of its own.
+
+HDF5's and SciPy's readers of files do all three. The process has limits of memory and of time on a processor, and what
+it gives back are arrays in a file, which are read without unpickling.
+"""
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+from common.files import check_regular
+from common.parent_process import dies_with
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY, SECONDS = 3 << 30, 120  # beside what the imports take; of one processor
+
+
+def confined(module: str, function: str, path: str | os.PathLike, memory: int = MEMORY,
+             seconds: int = SECONDS) -> list[tuple[str, np.ndarray]]:
+    """What `function` of `module` makes of the file at `path`: a list of (name, array), arrays of numbers or of texts.
+
+    Raises the function's InputError, and an InputError where it takes more than `memory` bytes or `seconds` on a
+    processor, or its process comes to no good end.
+    """
+    check_regular(path)
+    with tempfile.TemporaryDirectory(prefix="mobilenetv2-") as folder:
+        arguments = [module, function, os.fsencode(Path(path).absolute()).hex(), folder, memory, seconds, os.getpid()]
+        process = subprocess.run([sys.executable, "-c", "import sys; sys.path[0] = sys.argv.pop(1); "
+                                  "from common.confined import main; main(*sys.argv[1:])", ROOT, *map(str, arguments)],
+                                 stdin=subprocess.DEVNULL, capture_output=True)
+        if process.returncode:
+            raise InputError(f"{path}: is damaged: it takes too much time or memory to read, or ends its reader")
+        answer = json.loads((Path(folder) / "answer.json").read_text(encoding="utf-8"))
+        if "error" in answer:
+            raise InputError(answer["error"])
+        with np.load(Path(folder) / "arrays.npz", allow_pickle=False) as arrays:
+            return [(name, arrays[str(i)]) for i, name in enumerate(answer["names"])]
+
+
+def main(module: str, function: str, path: str, folder: str, memory: str, seconds: str, parent: str) -> None:
+    dies_with(int(parent))
+    answer: dict = {}
+    try:
+        read = getattr(importlib.import_module(module), function)
+        _limit(int(memory), int(seconds))
+        found = read(os.fsdecode(bytes.fromhex(path)))
+        assert not any(array.dtype.hasobject for _, array in found)  # they would be pickled
+        np.savez(Path(folder) / "arrays.npz", **{str(i): array for i, (_, array) in enumerate(found)})
+        answer["names"] = [name for name, _ in found]
+    except (InputError, ModuleNotFoundError) as error:
+        answer["error"] = str(error)
+    (Path(folder) / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _limit(memory, seconds):
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + memory,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
