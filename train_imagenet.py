@@ -31,7 +31,10 @@ def get_args_parser() -> ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    from common.data import BENCHMARK_BATCHES, TrainingSet, training_set
+    parser = get_args_parser()
+    given, args = parser.given(arguments), parser.parse_args(arguments)
+    from common.data import TrainingSet, training_set
+    from common.data_options import BENCHMARK_BATCHES
     from common.devices import contexts
     from common.distributed import Workers
     from common.fit import Run
@@ -41,8 +44,6 @@ def main(arguments: list[str] | None = None) -> None:
     from common.run_summary import run_summary
     from common.training_state import newest_state
 
-    parser = get_args_parser()
-    given, args = parser.given(arguments), parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
                         force=True)
     state = newest_state(args.model_prefix) if args.resume and args.model_prefix and not args.benchmark else None

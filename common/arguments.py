@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.errors import InputError
+from common.errors import InputError, printable
 from symbols.architecture import check_image_shape
 
 MOST = 1e30  # of a number, so that what is computed from it in float32 is finite
@@ -60,7 +60,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if self._source:
             raise InputError(f"{self._source}: {message.removeprefix('argument ')}")
-        print(f"{self.prog}: error: {message} (see --help)", file=sys.stderr)
+        print(printable(f"{self.prog}: error: {message} (see --help)"), file=sys.stderr)
         sys.exit(2)
 
 
@@ -88,6 +88,13 @@ def switch(text: str) -> int:
     """0 or 1."""
     if text not in ("0", "1"):
         raise argparse.ArgumentTypeError(f"{text!r}: give 0 or 1")
+    return int(text)
+
+
+def grey(text: str) -> int:
+    """A grey level, 0 to 255."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 256):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 255")
     return int(text)
 
 

@@ -36,7 +36,7 @@ class Augmentation:
     random_h: float = 0
     random_s: float = 0
     random_l: float = 0
-    min_aspect_ratio: float = None
+    min_aspect_ratio: float | None = None
     max_aspect_ratio: float = 0.0
     max_rotate_angle: float = 0
     max_shear_ratio: float = 0.0
@@ -55,6 +55,9 @@ class Augmentation:
         if (self.min_crop_size, self.max_crop_size) != (-1, -1) and not 0 < self.min_crop_size <= self.max_crop_size:
             raise InputError(f"--min-crop-size {self.min_crop_size} and --max-crop-size {self.max_crop_size}: give "
                              "both, the smaller one first")
+        if not 0 < self.min_random_scale <= self.max_random_scale:
+            raise InputError(f"--min-random-scale {self.min_random_scale:g} and --max-random-scale "
+                             f"{self.max_random_scale:g}: give scales above 0, the smaller one first")
         least, most = self._aspect_ratios()
         if not 0 < least <= most:
             raise InputError(f"the aspect ratios go from {least:g} to {most:g}; give --min-random-aspect-ratio, above "
@@ -63,13 +66,16 @@ class Augmentation:
             raise InputError(f"--min-random-area {self.min_random_area:g} and --max-random-area "
                              f"{self.max_random_area:g}: give areas above 0, the smaller one first")
 
-    def __call__(self, image: tuple, draw: Callable[[], float]) -> np.ndarray:
+    def __call__(self, image: tuple, draw: Callable[[], float]) -> np.ndarray | None:
         """A crop, uint8 (height, width, 3), BGR, contiguous, of an `image` of common.jpeg_box.open_image. Each call of
         `draw` gives another random number from 0 to 1, below 1. None where the image cannot be decoded; raises
         InputError, without its name, for one that is too small for the options.
         """
         height, width, box = image
         matrix, rows, columns = self._affine(height, width, draw)
+        if not rows or not columns:
+            raise InputError(f"of {width}x{height} pixels has none left when it is scaled; give a larger "
+                             "--min-random-scale")
         top, left, cut_rows, cut_columns = self._cut(rows + 2 * self.pad, columns + 2 * self.pad, draw)
         crop = self._pixels(image, matrix, (rows, columns), (top - self.pad, left - self.pad, cut_rows, cut_columns))
         if crop is None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common.data import evaluation_iter, synthetic_iter, training_iter
+from common.data import augmentation_of, evaluation_iter, synthetic_iter, training_iter
 from common.distributed import FAILED, SAVE, Workers
 from common.errors import InputError, Stopped
 from common.evaluate import score
@@ -23,7 +23,7 @@ from common.preprocessing_options import preprocessing_of
 from common.report import Report
 from common.run_start import begin, check_model_prefix, metrics_file, resume, stale_positions
 from common.stop import StopRequest
-from common.trainer import Trainer
+from common.trainer import Trainer, check_batch_size
 from common.training_state import (
     TrainingState,
     describe_again,
@@ -65,6 +65,10 @@ class Run:
         if self.writes and height != width:
             logging.warning("--image-shape 3,%d,%d is not square: PREFIX-preprocess.json holds its longer side alone; "
                             "give it to eval_imagenet.py and from_mxnet.py too", height, width)
+        for settings in (plan.recipe.settings(args, stage) for stage in range(len(plan.recipe.stages))):
+            check_batch_size(settings.batch_size, devices)
+            if not args.benchmark:
+                augmentation_of(settings, plan.images)  # the slips of a stage that is days away too
         self.validation = None
         if args.data_val and not args.benchmark:
             self.validation = evaluation_iter(self.settings, self.settings.num_classes, workers.rank, workers.count)
@@ -215,7 +219,7 @@ class Run:
                          + (", or a lower --loss-scale" if self.settings.dtype == "float16" else ""))
 
     def _save(self, epoch, batch):
-        """Worker 0 writes; all workers know then that it is written."""
+        """Worker 0 writes; the others take it as written from now on."""
         position = TrainingState(epoch, batch, self.trainer.updates, info=self.info)
         if self.writes:
             average, (arg_params, aux_params) = self.trainer.averaged_params(), self.trainer.params()

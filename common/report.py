@@ -53,8 +53,9 @@ class Report:
         self.event("start", epoch=epoch, batch=batch, time=datetime.now().isoformat(timespec="seconds"), **values)
 
     def begin_epoch(self, epoch: int, epochs: int, batch: int, batches: int, images: int,
-                    progress: dict | None = None) -> None:
-        """`images`: in a batch of all workers; `progress`: that of the batches of this epoch done before."""
+                    progress: tuple | None = None) -> None:
+        """`images`: in a batch of all workers; `progress`: as below, of the batches of this
+        epoch done before."""
         self._epoch, self._batch, self._batches, self._images = epoch, batch, batches, images
         score, self._seconds, self._waited = progress or ((), 0.0, 0.0)
         self._total, self._part, self._part_waited = Score(*score), Score(), 0.0

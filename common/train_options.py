@@ -6,7 +6,7 @@ which devices, what to save.
 import argparse
 
 from common.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
-from common.data import AUGMENTATION, BENCHMARK_BATCHES, add_data_args, add_data_aug_args
+from common.data_options import AUGMENTATION, BENCHMARK_BATCHES, add_data_args, add_data_aug_args
 from common.preprocessing_options import PREPROCESSING
 from symbols.architecture import PADDINGS, REPEATS, STRIDES
 
@@ -69,8 +69,8 @@ SCHEDULE = (
 RUN = (
     ("recipe", dict(metavar="NAME|FILE", default=None, help="recipes/NAME.toml, a TOML file, or the .json of a "
                     "checkpoint; flags override it")),
-    ("num-epochs", dict(type=positive, default=480, help="train until so many epochs are completed (a recipe's own "
-                        "number, where there is one)")),
+    ("num-epochs", dict(type=positive, default=480, help="train until so many epochs are completed (default: "
+                        "those of the recipe, else %(default)s)")),
     ("epoch-scale", dict(type=positive_amount, default=1.0, help="multiply the epochs of the recipe by it; the rates "
                          "fall as far in the shorter or longer time")),
     ("benchmark", dict(type=switch, default=0, help=f"1: measure the speed on {BENCHMARK_BATCHES} batches of "
@@ -100,7 +100,7 @@ REPORT = (
     ("disp-batches", dict(type=positive, default=20, help="report each so many batches")),
     ("tensorboard", dict(metavar="FOLDER", default=None, help="write TensorBoard events there")),
 )
-# flags of common/data.py that a recipe may set
+# flags of common/data_options.py that a recipe may set
 DATA_COMMON = ("num-classes", *(flag for flag, *_ in PREPROCESSING))
 PADS = ("pad-size", "fill-value")
 

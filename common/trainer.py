@@ -57,8 +57,7 @@ class Trainer:
         self._module._optimizer.rescale_grad = 1 / (shapes[0][0] * self.workers.count * self._loss_scale)
 
     def _described(self, data, label):
-        if data[0] % len(self._devices):
-            raise InputError(f"--batch-size {data[0]} does not divide by the {len(self._devices)} devices")
+        check_batch_size(data[0], self._devices)
         return [mx.io.DataDesc("data", data)], [mx.io.DataDesc("softmax_label", label)]
 
     def step(self, batch: mx.io.DataBatch) -> None:
@@ -114,6 +113,12 @@ class Trainer:
         module.bind([mx.io.DataDesc("data", data_shape)], for_training=False)
         module.set_params(*params, allow_missing=True)  # softmax_label
         return module_predictor(module)
+
+
+def check_batch_size(batch_size: int, devices: list) -> None:
+    """Raise InputError unless all devices get the same number of images."""
+    if batch_size % len(devices):
+        raise InputError(f"--batch-size {batch_size} does not divide by the {len(devices)} devices")
 
 
 def _fused_where_possible(symbol):

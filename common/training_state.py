@@ -36,10 +36,10 @@ class TrainingState:
     epoch: int = 0               # epochs completed
     batch: int = 0               # batches of the next epoch completed
     updates: int = 0             # of the whole run
-    arg_params: dict = None
-    aux_params: dict = None
+    arg_params: dict | None = None
+    aux_params: dict | None = None
     optimizer: dict = field(default_factory=dict)   # common.optimizer.state_arrays
-    average: tuple = None        # (arg_params, aux_params) of the moving average
+    average: tuple | None = None  # (arg_params, aux_params) of the moving average
     info: dict = field(default_factory=dict)        # JSON: recipe, pipeline, progress, validation, best
 
     @property

@@ -156,7 +156,7 @@ def architecture(multiplier: float = 1.0, strides: str = "published", padding: s
     return Architecture(first, tuple(blocks), last, features)
 
 
-def _whole_numbers(what: str, numbers: Sequence, count: int | None, most: int) -> tuple:
+def _whole_numbers(what: str, numbers: Sequence, count: int, most: int) -> tuple:
     numbers = tuple(numbers) if isinstance(numbers, Iterable) else (numbers,)
     if len(numbers) != count or not all(isinstance(n, Integral) and 1 <= int(n) <= most for n in numbers):
         raise ValueError(f"{what} must be {count} whole numbers from 1 to {most}, not {numbers}")

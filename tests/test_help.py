@@ -1,4 +1,5 @@
 """What --help tells of each command."""
+import os
 import re
 import subprocess
 import sys
@@ -24,3 +25,13 @@ def test_an_example_groups_and_defaults(command):
     for option in sum(options, []):
         assert "default: False" not in option and "default: (" not in option and "default: [" not in option, option
         assert re.search(r"(\s{2}|\n)\S+ \S", option), f"no help: {option}"
+
+
+@pytest.mark.parametrize("command", ["train_imagenet.py", "eval_imagenet.py", "from_mxnet.py"])
+def test_help_comes_at_once(command, tmp_path):
+    """Without MXNet and TVM, whose imports take seconds."""
+    for name in ("mxnet", "tvm"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError")
+    process = subprocess.run([sys.executable, command, "--help"], cwd=ROOT, capture_output=True, text=True,
+                             env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert process.returncode == 0 and not process.stderr, process.stderr

@@ -85,7 +85,7 @@ def test_fine_tuning_starts_from_weights_for_other_classes(packed, checkpoint, t
 
 
 def test_fine_tuning_does_not_write_over_what_it_starts_from(packed, checkpoint, tmp_path):
-    for end in ("0000.params", "0001-b00003.params"):
+    for end in ("0000.params", "0001-b00003.params", "ema-0002.params"):
         (tmp_path / f"small-{end}").write_bytes((checkpoint.parent / "small-0000.params").read_bytes())
         (tmp_path / "small-symbol.json").write_bytes((checkpoint.parent / "small-symbol.json").read_bytes())
         with pytest.raises(InputError, match="--pretrained-model is a checkpoint of that prefix"):
@@ -170,6 +170,20 @@ def test_an_epoch_is_saved_before_its_validation_can_fail(packed, tmp_path):
     with pytest.raises(InputError, match="label 2"):
         train(packed, tmp_path / "x", "--data-val", f"{tmp_path}/val.rec")
     assert (tmp_path / "x-0001.json").exists()
+
+
+@pytest.mark.parametrize(("slip", "message"), [
+    ("max-random-aspect-ratio = 1.5", "the aspect ratios go from -0.5 to 2.5"),
+    ("batch-size = 21", "--batch-size 21 does not divide by the 2 devices"),
+])
+def test_slips_of_a_later_stage_are_told_before_the_first(packed, tmp_path, monkeypatch, slip, message):
+    monkeypatch.setattr("common.devices.contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    (tmp_path / "x.toml").write_text(f"[[stage]]\nepochs = 1\n[[stage]]\nepochs = 1\n{slip}\n")
+    with pytest.raises(InputError, match=re.escape(message)):
+        train_imagenet.main(["--recipe", f"{tmp_path}/x.toml", "--data-train", f"{packed}.rec", "--num-classes", "2",
+                             "--multiplier", "0.1", "--image-shape", "3,48,48", "--model-prefix", f"{tmp_path}/x"]
+                            + ["--batch-size", "20"] * slip.startswith("max"))
+    assert os.listdir(tmp_path) == ["x.toml"]
 
 
 def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):

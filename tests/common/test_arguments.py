@@ -6,6 +6,7 @@ import pytest
 from common.arguments import (
     amount,
     fraction,
+    grey,
     not_negative,
     numbers,
     positive,
@@ -20,6 +21,7 @@ TYPES = {  # what each takes, and refuses beside what is no number
     positive: ({"1": 1, "2147483647": 2 ** 31 - 1}, ("0", "1.5", "2147483648", "²")),
     not_negative: ({"0": 0, "7": 7}, ("-0", "1e3", "2147483648")),
     switch: ({"0": 0, "1": 1}, ("2", "01", "true")),
+    grey: ({"0": 0, "255": 255}, ("256", "1.5")),
     amount: ({"0": 0.0, "1e-3": 0.001, "9e29": 9e29}, ("1e30",)),
     positive_amount: ({"1e-3": 0.001}, ("0", "1e30")),
     fraction: ({"0": 0.0, "0.999": 0.999}, ("1", "1.5")),

@@ -1,0 +1,63 @@
+"""The flags that say which images there are, and how those for training are augmented."""
+import argparse
+
+from common.arguments import amount, grey, not_negative, positive, switch
+from common.preprocessing_options import add_preprocessing_args
+
+BENCHMARK_BATCHES = 50
+BACKENDS = ("opencv", "mxnet")
+
+# flag of MXNet's image-classification examples, option of ImageRecordIter, type, default, help.
+# The defaults are the first stage of the published 1.0 weights.
+AUGMENTATION = (
+    ("random-crop", "rand_crop", switch, 1, "1: crop at a random place, 0: at the centre"),
+    ("random-mirror", "rand_mirror", switch, 1, "1: mirror half of the images, at random"),
+    ("min-random-scale", "min_random_scale", amount, None, "smallest factor the packed image is scaled by (default: "
+     "0.533 = 256 / 480, or from --crop-ratio and the shorter side that dataset.json beside the records says)"),
+    ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor the packed image is scaled by"),
+    ("max-random-h", "random_h", not_negative, 36, "largest change of hue (0 to 180)"),
+    ("max-random-s", "random_s", not_negative, 50, "largest change of saturation (0 to 255)"),
+    ("max-random-l", "random_l", not_negative, 50, "largest change of lightness (0 to 255)"),
+    ("min-random-aspect-ratio", "min_aspect_ratio", amount, None, "smallest aspect ratio; "
+     "--max-random-aspect-ratio is the largest one then"),
+    ("max-random-aspect-ratio", "max_aspect_ratio", amount, 0.0, "largest change of the aspect ratio"),
+    ("max-random-rotate-angle", "max_rotate_angle", not_negative, 0, "largest rotation in degrees"),
+    ("max-random-shear-ratio", "max_shear_ratio", amount, 0.0, "largest shear"),
+    ("random-resized-crop", "random_resized_crop", switch, 0, "1: crop of random area and aspect ratio, then resized"),
+    ("max-random-area", "max_random_area", amount, 1.0, "largest area (with --random-resized-crop)"),
+    ("min-random-area", "min_random_area", amount, 1.0, "smallest area (with --random-resized-crop)"),
+    ("min-crop-size", "min_crop_size", int, -1, "smallest crop, resized to the input; -1: the input's size"),
+    ("max-crop-size", "max_crop_size", int, -1, "largest crop, resized to the input; -1: the input's size"),
+    ("brightness", "brightness", amount, 0.0, "largest relative change of brightness (0 to 1)"),
+    ("contrast", "contrast", amount, 0.0, "largest relative change of contrast (0 to 1)"),
+    ("saturation", "saturation", amount, 0.0, "largest relative change of saturation (0 to 1)"),
+    ("pca-noise", "pca_noise", amount, 0.0, "PCA noise on the colours (0 to 1)"),
+)
+
+
+def add_image_args(group: argparse._ActionsContainer, owner: str) -> None:
+    """What evaluation and training both need to know of the images; `owner` as for `add_preprocessing_args`."""
+    group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, where there is one")
+    add_preprocessing_args(group, owner)
+    group.add_argument("--data-nthreads", type=positive, default=4, help="threads to decode with")
+
+
+def add_data_args(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--data-train", help="RecordIO file of the training images")
+    data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
+    data.add_argument("--data-val", help="RecordIO file of the validation images; none: no validation")
+    add_image_args(data, "--pretrained-model")
+    data.add_argument("--data-backend", choices=BACKENDS, default="opencv", help="what reads and augments the "
+                      "training images: OpenCV in threads, or MXNet's ImageRecordIter, which is slower")
+    data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
+    data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "
+                      "that dataset.json or the index lists)")
+    data.add_argument("--pad-size", type=not_negative, default=0, help="pixels added on every side before the crop")
+    data.add_argument("--fill-value", type=grey, default=127, help="grey level, 0 to 255, of what is added")
+
+
+def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("augmentation of the training images")
+    for flag, _, kind, default, text in AUGMENTATION:
+        group.add_argument(f"--{flag}", type=kind, default=default, help=text)
