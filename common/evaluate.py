@@ -1,4 +1,5 @@
 """Score a network so that every image counts once."""
+import json
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
@@ -6,6 +7,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.find_mxnet import mx
+from common.symbol_json import ends_in_logits
 
 EPSILON = 1e-12  # the least probability that the loss takes; mx.metric.CrossEntropy adds it to each
 
@@ -80,7 +82,7 @@ def top_answers(probabilities: np.ndarray, k: int) -> np.ndarray:
 
 def module_predictor(module: mx.mod.Module) -> Callable[[mx.io.DataBatch], mx.nd.NDArray]:
     """`predict` of `score` by a bound Module, one in training too. An output of logits is given a softmax."""
-    logits = "softmax" not in module.output_names[0]  # Gluon's export
+    logits = ends_in_logits(json.loads(module.symbol.tojson()))  # as Gluon's export does
 
     def predict(data):
         mx.nd.waitall()  # operators of a training step that have yet to run would take is_train from this call

@@ -1,9 +1,11 @@
 """What MXNet itself answers: the reference that compiled networks are checked against."""
+import json
 from pathlib import Path
 
 import numpy as np
 
 from common.find_mxnet import mx
+from common.symbol_json import ends_in_logits
 
 
 def predict(prefix: str | Path, epoch: int, data: np.ndarray) -> np.ndarray:
@@ -12,6 +14,6 @@ def predict(prefix: str | Path, epoch: int, data: np.ndarray) -> np.ndarray:
     executor = symbol.simple_bind(mx.cpu(), data=data.shape, grad_req="null")
     executor.copy_params_from(arg_params, aux_params, allow_extra_params=True)
     output, = executor.forward(is_train=False, data=mx.nd.array(data))
-    if "softmax" not in symbol.list_outputs()[0]:  # Gluon's export ends in logits
+    if ends_in_logits(json.loads(symbol.tojson())):  # as Gluon's export does
         output = mx.nd.softmax(output)
     return output.asnumpy()

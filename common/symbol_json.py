@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
+from common.files import read_text
 from common.symbol_attributes import Attributes
 
 INPUT = "data"
@@ -21,10 +22,11 @@ def load_symbol(path: str | Path) -> dict:
     graph.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(read_text(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a symbol JSON file, or a truncated one ({error})") from None
     try:
@@ -37,15 +39,20 @@ def load_symbol(path: str | Path) -> dict:
         head, = graph["heads"]
         if head[1] != 0:
             raise ValueError("not the first output")
-        head_op = graph["nodes"][head[0]]["op"]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, IndexError, AttributeError, TypeError, ValueError):
         raise InputError(f"{path}: not the symbol of an MXNet classifier with one output") from None
-    if head_op not in SOFTMAX_OPS:
+    if ends_in_logits(graph):
         graph["nodes"].append({"op": "softmax", "name": "softmax", "attrs": {"axis": "-1"}, "inputs": [head]})
         graph["heads"] = [[len(graph["nodes"]) - 1, 0, 0]]
     return graph
+
+
+def ends_in_logits(graph: dict) -> bool:
+    """Whether the one output of a symbol, as JSON, is no softmax's: whatever its name is."""
+    (head, *_), = graph["heads"]
+    return graph["nodes"][head]["op"] not in SOFTMAX_OPS
 
 
 def _node(node, position):

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from common.checkpoint import load_checkpoint
+from common.checkpoint import load_checkpoint, save_checkpoint
 from common.errors import InputError
 from common.evaluate import Score, count, module_predictor, score, top_answers
 from common.evaluation_data import EvaluationIter
@@ -168,6 +168,22 @@ def test_a_training_step_that_is_still_running_is_waited_for(packed, checkpoint)
         answers = module_predictor(module)(batch.data[0]).asnumpy()
         trained = bound(checkpoint, module.get_params())
         np.testing.assert_allclose(answers, module_predictor(trained)(batch.data[0]).asnumpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_logits_are_told_by_the_operator_not_by_its_name(softmax, tmp_path):
+    net = mx.sym.FullyConnected(mx.sym.flatten(mx.sym.Variable("data")), num_hidden=4, name="softmax_fc")
+    net = mx.sym.SoftmaxOutput(net, name="answers") if softmax else net
+    weights, bias = np.zeros((4, 3), np.float32), np.arange(4, dtype=np.float32)
+    save_checkpoint(tmp_path / "x", 0, net, {"softmax_fc_weight": mx.nd.array(weights),
+                                             "softmax_fc_bias": mx.nd.array(bias)}, {})
+    data = np.zeros((2, 3, 1, 1), np.float32)
+    module = mx.mod.Module(net, label_names=["answers_label"] if softmax else None)
+    module.bind([("data", data.shape)], for_training=False)
+    module.set_params(*load_checkpoint(tmp_path / "x", 0, data.shape)[1:], allow_missing=True)
+    expected = [np.exp(bias) / np.exp(bias).sum()] * 2
+    np.testing.assert_allclose(module_predictor(module)(mx.nd.array(data)).asnumpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(mxnet_predict(tmp_path / "x", 0, data), expected, atol=1e-6)
 
 
 def test_the_answers_are_sorted_as_a_stable_sort_does():
