@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
+from common.files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def get_args_parser() -> ArgumentParser:
-    from common.data import add_image_args
+    from common.data_options import add_image_args
     from common.inference.precision import PRECISIONS
 
     parser = ArgumentParser(description=__doc__)
@@ -46,7 +47,8 @@ def get_args_parser() -> ArgumentParser:
     device.add_argument("--precision", choices=PRECISIONS, help="of --backend tvm: what the network computes in "
                         "(default: float32)")
     results = parser.add_argument_group("results")
-    results.add_argument("--top-k", type=positive, default=5, help="the second accuracy reported")
+    results.add_argument("--top-k", type=positive, default=5, help="the second accuracy, and how many answers the "
+                         "tables have")
     results.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
     results.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
     results.add_argument("--synset", help="text file with the name of each class, one a line, for these tables")
@@ -58,7 +60,9 @@ def main(args: argparse.Namespace) -> None:
     from common.data import evaluation_iter  # with MXNet, which has to come before TVM
     from common.evaluate import score
     from common.preprocessing_options import completed
+    from common.recordio import check_records
 
+    check_records(args.data_val, args.data_val_idx)  # slips show before anything is compiled
     args = completed(args, args.model_prefix)
     num_classes, build = BACKENDS[args.backend](args)
     images = evaluation_iter(args, num_classes)
@@ -78,6 +82,11 @@ def check(args: argparse.Namespace) -> None:
     for flag in ("target", "precision"):
         if args.backend != "tvm" and getattr(args, flag) is not None:
             raise InputError(f"--{flag} {getattr(args, flag)} needs --backend tvm")
+    for path in filter(None, (args.predictions, args.per_class)):
+        if not Path(path).absolute().parent.is_dir():
+            raise InputError(f"{path}: No such file or directory")
+    if args.synset:
+        read_text(args.synset)
     if args.predictions and args.per_class and Path(args.predictions).resolve() == Path(args.per_class).resolve():
         raise InputError(f"--predictions and --per-class are both {args.per_class}: give two files")
 

@@ -98,7 +98,7 @@ def main(args: argparse.Namespace) -> None:
     many = args.output is not None or any(map(os.path.isdir, args.images))
     only_export = bool(args.export) and not args.images and not many
     check_arguments(args, many, only_export)
-    check_published_weights(args)
+    take_published_weights(args)
     args = completed(args, args.model_prefix)
     if args.export and is_for_another_machine(args.target):
         if not only_export:
@@ -128,7 +128,7 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
 def print_out(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> None:
     """The time and the top-5 of each photograph, one at a time."""
     paths = args.images or [PHOTOGRAPH]
-    inputs = [preprocess(read_image(path), args.image_shape, preprocessing_of(args)) for path in paths]
+    inputs = [prepared(path, args) for path in paths]
     compiled = open_compiled(args, 1)
     synset = read_synset(args.synset, compiled.num_classes)
     print(device_line(compiled))
@@ -140,6 +140,15 @@ def print_out(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> N
         outputs.append(probabilities)
     if args.verify:
         verify(args, mxnet_predict, inputs, outputs)
+
+
+def prepared(path: str, args: argparse.Namespace) -> np.ndarray:
+    """A photograph as the network takes it, float32 (1, 3, H, W). Raises InputError for what cannot be read."""
+    image = read_image(path)
+    try:
+        return preprocess(image, args.image_shape, preprocessing_of(args))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def classify(compiled: "CompiledNetwork", path: str, data: np.ndarray, synset: list[str]) -> np.ndarray:
@@ -246,7 +255,7 @@ def import_mxnet_predict() -> MXNetPredict:
         raise InputError(f"--verify: {error}") from None
 
 
-def check_published_weights(args: argparse.Namespace) -> None:
+def take_published_weights(args: argparse.Namespace) -> None:
     """Where no checkpoint is given, make it the published one, which is downloaded where it is not there."""
     if args.model_prefix is None:
         if args.epoch:

@@ -4,20 +4,23 @@ import os
 from pathlib import Path
 
 from common.errors import InputError
+from common.files import read_text
 
 NAME = "dataset.json"
 FORMAT = 1
 
 
-def read_dataset(folder: str | Path) -> dict:
+def read_dataset(folder: str | Path) -> dict | None:
     """The dataset.json of a folder; None where there is none, or one of something else. Raises InputError for one that
     is not usable."""
     path = Path(folder) / NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not JSON'}") from None
     if not isinstance(content, dict) or "format" not in content:
         return None
@@ -26,7 +29,8 @@ def read_dataset(folder: str | Path) -> dict:
             raise InputError(f"{path}: of format {content['format']}, this version reads {FORMAT}")
         if not (_whole(content["options"]["short_side"]) and isinstance(content["classes"], list)
                 and all(_whole(part["images"]) and all(_whole(file["bytes"]) and isinstance(file["sha256"], str)
-                                                       for file in part["files"].values())
+                                                       and Path(name).name == name  # beside this file
+                                                       for name, file in part["files"].items())
                         for part in content["parts"].values())):
             raise TypeError
     except (KeyError, TypeError, AttributeError):

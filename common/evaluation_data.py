@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from common.errors import InputError, last_line
+from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocess import decode, preprocess
 from common.preprocessing_file import Preprocessing
-from common.recordio import check_records, unpack_image
+from common.recordio import check_records, read_records, unpack_image
 
 
 class EvaluationIter(mx.io.DataIter):
@@ -45,7 +45,7 @@ class EvaluationIter(mx.io.DataIter):
         self.reset()
 
     def reset(self) -> None:
-        self._records = islice(self._read(), self._part, None, self._parts)
+        self._records = islice(enumerate(read_records(self._rec)), self._part, None, self._parts)
         self._pending = None  # until a pass begins
 
     def next(self) -> mx.io.DataBatch:
@@ -60,43 +60,29 @@ class EvaluationIter(mx.io.DataIter):
         labels = np.zeros(self.batch_size, np.float32)
         for i, (_, label, image) in enumerate(images):
             data[i], labels[i] = image, label
-        check_labels(labels[:len(images)], self._num_classes, self._rec)
         return mx.io.DataBatch([mx.nd.array(data)], [mx.nd.array(labels)], pad=self.batch_size - len(images),
                                index=numbers)
 
     def _decode_next_batch(self):
         return [self._pool.submit(self._decode, number, record)
-                for number, record in islice(self._records, self.batch_size)]
-
-    def _read(self):
-        reader = mx.recordio.MXRecordIO(self._rec, "r")
-        number = 0
-        while True:
-            try:
-                record = reader.read()
-            except mx.base.MXNetError as error:
-                raise InputError(f"{self._rec}: damaged after {number} records ({last_line(error)})") from None
-            if record is None:
-                return
-            yield number, record
-            number += 1
+                for number, (_, record) in islice(self._records, self.batch_size)]
 
     def _decode(self, number, record):
         """(number, label, prepared image (1, 3, H, W)) of a record, counted from 0."""
         try:
             label, content = unpack_image(record)
+            check_label(label, self._num_classes)
+            # not turned as EXIF says: nor does ImageRecordIter in training, and packing has done it
+            image = decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            if image is None:
+                raise InputError("is not an image, or a damaged one")
+            return number, label, preprocess(image, self._image_shape, self._preprocessing)
         except InputError as error:
             raise InputError(f"{self._rec}: record {number} {error}") from None
-        # not turned as EXIF says: nor does ImageRecordIter in training, and packing has done it
-        image = decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise InputError(f"{self._rec}: record {number} is not an image, or a damaged one")
-        return number, label, preprocess(image, self._image_shape, self._preprocessing)
 
 
-def check_labels(labels: np.ndarray, num_classes: int, source: str | Path) -> None:
-    """Raise InputError unless all labels, read from `source`, are numbers of classes."""
-    outside = labels[~np.isin(labels, np.arange(num_classes))]
-    if outside.size:
-        raise InputError(f"{source}: holds label {outside[0]:g}, but the network's classes are 0 to {num_classes - 1}: "
-                         "these are not its images, or --num-classes is wrong")
+def check_label(label: float, num_classes: int) -> None:
+    """Raise InputError, without a subject, unless the label of a record is the number of a class."""
+    if not (0 <= label < num_classes and label == int(label)):
+        raise InputError(f"has label {label:g}, but the network's classes are 0 to {num_classes - 1}: these are not "
+                         "its images, or --num-classes is wrong")

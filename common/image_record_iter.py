@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, last_line
-from common.evaluation_data import check_labels
+from common.evaluation_data import check_label
 from common.find_mxnet import mx
 
 # with seed_aug, without which several threads give other images each time, it augments the images at the same place of
@@ -69,10 +69,17 @@ class CutBatches(mx.io.DataIter):
                     self._images.reset()
                     self._read = self._images.next()
             self._next = 0
-            check_labels(self._read.label[0].asnumpy(), self._num_classes, self._source)
+            for label in self._read.label[0].asnumpy():
+                self._check(label)
         part = slice(self._next, self._next + self.batch_size)
         self._next += self.batch_size
         return mx.io.DataBatch([self._read.data[0][part]], [self._read.label[0][part]], pad=0)
+
+    def _check(self, label):
+        try:
+            check_label(label, self._num_classes)
+        except InputError as error:
+            raise InputError(f"{self._source}: a record {error}") from None
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 from pathlib import Path
 
 from common.errors import InputError
+from common.files import read_text
 
 
 def read_synset(path: str | Path, num_classes: int) -> list:
     """The lines of a synset file (`n02088364 beagle`). InputError unless there are `num_classes` of them."""
     try:
-        with open(path, encoding="utf-8") as file:
-            names = [line.strip() for line in file if line.strip()]
+        names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file of class names") from None
     except OSError as error:

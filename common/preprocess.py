@@ -14,19 +14,21 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import InputError, last_line
+from common.files import read_bytes
 from common.preprocessing_file import Preprocessing
 
 USUAL = Preprocessing()
+MAX_BYTES = 256 << 20  # of a file; a photograph has 1 to 20 MB
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow opens EPS with Ghostscript, say
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """An image file as uint8 (height, width, 3), BGR, turned upright as its EXIF data say.
 
-    Raises InputError for a file that is missing, truncated or no image.
+    Raises InputError for a file that is missing, truncated, too large or no image.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     try:
@@ -130,7 +132,7 @@ def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.
     """
     resized_width, resized_height = size_for_shorter_side(image.shape[0], image.shape[1], length)
     if resized_width * resized_height > Image.MAX_IMAGE_PIXELS:
-        raise InputError(f"{image.shape[1]}x{image.shape[0]} pixels are too many when the shorter side has {length}")
+        raise InputError(f"has {image.shape[1]}x{image.shape[0]} pixels: too many when the shorter side has {length}")
     top, left = (resized_height - height) // 2, (resized_width - width) // 2
     scale_y, scale_x = resized_height / image.shape[0], resized_width / image.shape[1]
     # a little more than the crop covers; what OpenCV makes of it has the size that the scale gives, rounded

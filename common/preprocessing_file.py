@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import InputError
-from common.files import written_atomically
+from common.files import read_text, written_atomically
 from symbols.architecture import MIN_SIZE
 
 MAX_SIZE = 4096  # of an image's shorter side: what takes less than a gigabyte to normalise
@@ -45,7 +45,7 @@ def load_preprocessing(prefix: str | Path) -> Preprocessing:
     """That of a checkpoint. Raises InputError for a file that says anything else than the above."""
     path = preprocessing_file(prefix)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return Preprocessing()
     except UnicodeDecodeError:

@@ -15,6 +15,7 @@ else:
     import tomli as tomllib
 
 from common.errors import InputError
+from common.files import read_text
 from common.preprocessing_options import USUAL
 from common.pretrained import NETWORK, inherited
 from common.train_options import COMMON, STAGE
@@ -149,7 +150,7 @@ def lr_step_epochs(stage: dict) -> list:
 def _read_recipe(parser, name):
     path = FOLDER / f"{name}.toml" if "/" not in name and not name.endswith((".toml", ".json")) else Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if path.suffix == ".json":
             return _from_json(parser, json.loads(text)["recipe"], path)
         content = tomllib.loads(text)
@@ -160,6 +161,8 @@ def _read_recipe(parser, name):
         raise InputError(f"{path}: not TOML: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: nested too deep") from None
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: not a checkpoint's description, which holds a recipe") from None
     description, stages = content.pop("description", ""), content.pop("stage", None)

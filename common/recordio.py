@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
+from common.files import check_regular
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts of a record (dmlc-core, include/dmlc/recordio.h)
@@ -64,7 +65,7 @@ def read_record(descriptor: int, size: int, at: int, head: int | None = None) ->
     """(payload, where the next record begins) of the record at byte `at` of an open file of `size` bytes; of the
     payload no more than `head` bytes. Raises ValueError where there is none."""
     parts: list[bytes] = []
-    kind = None
+    kind, held = None, 0
     while kind not in (WHOLE, LAST):
         framing = os.pread(descriptor, 8, at)
         expected = (WHOLE, FIRST) if kind is None else (MIDDLE, LAST)
@@ -73,8 +74,10 @@ def read_record(descriptor: int, size: int, at: int, head: int | None = None) ->
         padded = length + (-length % 4)
         if framing[:4] != MAGIC or kind not in expected or at + 8 + padded > size:
             raise ValueError(f"cannot be read: there is none at byte {at}")
-        wanted = length if head is None else min(length, max(0, head - sum(map(len, parts)) - 4 * len(parts)))
-        parts.append(os.pread(descriptor, wanted, at + 8))
+        if head is None or held < head:
+            wanted = length if head is None else min(length, head - held)
+            parts.append(os.pread(descriptor, wanted, at + 8))
+            held += wanted + len(MAGIC)
         at += 8 + padded
     return MAGIC.join(parts), at
 
@@ -96,8 +99,7 @@ def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:
     through."""
     if not idx:
         return np.fromiter((at for at, _ in read_records(rec, head=1)), np.int64)
-    with open(idx, encoding="ascii") as file:
-        return np.sort(np.fromiter((int(line.split("\t")[1]) for line in file), np.int64))
+    return np.sort(_read_index(idx))
 
 
 def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
@@ -106,6 +108,7 @@ def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
     `idx` is its index; where it is empty, the one beside `rec` is taken, if there is one. Raises InputError for files
     that are missing, truncated or do not belong together. Reads the first and the last record only, whatever the size.
     """
+    check_regular(rec)
     beside = Path(rec).with_suffix(".idx")
     idx = idx or (str(beside) if beside.exists() else "")
     try:
@@ -121,6 +124,18 @@ def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
                 return idx, _check_index(idx, rec, content) if idx else None
     except OSError as error:
         raise InputError(f"{rec}: {error.strerror}") from None
+
+
+def _read_index(idx):
+    """Where each record begins, int64, in the order of the index."""
+    check_regular(idx)
+    try:
+        with open(idx, encoding="ascii") as file:
+            return np.fromiter((int(line.split("\t")[1]) for line in file), np.int64)
+    except OSError as error:
+        raise InputError(f"{idx}: {error.strerror}") from None
+    except (ValueError, IndexError, OverflowError):
+        raise InputError(f"{idx}: not an index of a RecordIO file") from None
 
 
 def _last_aligned(content, magic):
@@ -141,16 +156,12 @@ def _end_of_part(content, start, kinds=(WHOLE, LAST)):
 
 
 def _check_index(idx, rec, content):
-    """Number of records that the index lists: all of them, as far as its last one ends where `rec` ends."""
-    try:
-        with open(idx, encoding="ascii") as file:
-            offsets = [int(line.split("\t")[1]) for line in file]
-    except OSError as error:
-        raise InputError(f"{idx}: {error.strerror}") from None
-    except (ValueError, IndexError):
-        raise InputError(f"{idx}: not an index of a RecordIO file") from None
-    if offsets and all(0 <= offset < len(content) and offset % 4 == 0 for offset in offsets):
-        at = max(offsets)
+    """Number of records that the index lists: all of them, as far as none is listed twice and its last one ends where
+    `rec` ends."""
+    offsets = _read_index(idx)
+    if len(offsets) and not (offsets % 4).any() and offsets.min() >= 0 and offsets.max() < len(content) \
+            and len(np.unique(offsets)) == len(offsets):
+        at = int(offsets.max())
         while (following := _end_of_part(content, at, kinds=(FIRST, MIDDLE))) is not None:
             at = following
         if _end_of_part(content, at) == len(content):

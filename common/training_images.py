@@ -12,7 +12,7 @@ import numpy as np
 
 from common.augmentation import DRAWS, Augmentation
 from common.errors import InputError
-from common.evaluation_data import check_labels
+from common.evaluation_data import check_label
 from common.find_mxnet import mx
 from common.jpeg_box import open_image
 from common.preprocess import normalise
@@ -62,15 +62,14 @@ class TrainingImages(mx.io.DataIter):
         if not self._begun:
             self._pool.shutdown()
             raise StopIteration
-        (data, labels), tasks = self._begun.popleft()
+        (data, label), tasks = self._begun.popleft()
         try:
             for task in tasks:
                 task.result()
         except BaseException:
             self._pool.shutdown(cancel_futures=True)
             raise
-        check_labels(_memory(labels), self._num_classes, self._rec)
-        return mx.io.DataBatch([data], [labels], pad=0)
+        return mx.io.DataBatch([data], [label], pad=0)
 
     def _begin(self, batch):
         """((data, labels), tasks that write them) of a batch."""
@@ -86,6 +85,7 @@ class TrainingImages(mx.io.DataIter):
             try:
                 record, _ = read_record(self._file.fileno(), self._size, int(self._offsets[number]))
                 labels[i], content = unpack_image(record)
+                check_label(float(labels[i]), self._num_classes)
                 image = open_image(content)
                 crop = self._augmentation(image, iter(draws[i].tolist()).__next__) if image else None
                 if crop is None:

@@ -11,6 +11,7 @@ from statistics import harmonic_mean
 import numpy as np
 
 from common.errors import InputError
+from common.files import check_regular
 
 BATCH_COLUMNS = ("epoch", "batch", "batches", "train_loss", "train_top1", "train_top5", "lr", "images_per_s")
 EPOCH_COLUMNS = ("epoch", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "ema_top1",
@@ -80,6 +81,7 @@ def read_run(path: str | Path) -> Run:
 
 def _lines(path):
     """(number, text) of each line that is not blank."""
+    check_regular(path)
     with open(path, "rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
             if b"\0" in line or len(line) == LONGEST_LINE:

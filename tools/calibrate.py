@@ -56,31 +56,31 @@ def main(args: argparse.Namespace) -> None:
 
 def chosen_images(args: argparse.Namespace) -> list:
     """(name, function that gives the image as common.preprocess.read_image does) of some of --images."""
-    choose = random.Random(args.seed)
+    def choose(found):
+        if not found:
+            raise InputError(f"{args.images}: no images there")
+        return random.Random(args.seed).sample(found, min(args.count, len(found)))
+
     if Path(args.images).is_dir():
         from common.inference.classify import images_in
         from common.preprocess import read_image
 
-        names = list(images_in([args.images]))
-        found = [(name, lambda name=name: read_image(name)) for name in names]
-    else:
-        found = records(args.images)
-    if not found:
-        raise InputError(f"{args.images}: no images there")
-    return choose.sample(found, min(args.count, len(found)))
+        return [(name, lambda name=name: read_image(name)) for name in choose(list(images_in([args.images])))]
+    return records(args.images, choose)
 
 
-def records(rec: str) -> list:
+def records(rec: str, choose: "Callable[[list], list]") -> list:
+    """As `chosen_images`, of a RecordIO file."""
     from common.packing.inspection import split
     from common.preprocess import decode_whole
-    from common.recordio import check_records, read_records
+    from common.recordio import check_records, read_records, record_offsets
 
     def image(offset):
         return decode_whole(split(rec, *next(read_records(rec, offset)))[2])
 
-    check_records(rec)
+    idx, _ = check_records(rec)
     return [(f"{rec} at byte {offset}", lambda offset=offset: image(offset))
-            for offset, _ in read_records(rec, head=1)]
+            for offset in choose(record_offsets(rec, idx).tolist())]
 
 
 def prepared(images: "list[tuple[str, Callable[[], np.ndarray]]]",
@@ -92,12 +92,12 @@ def prepared(images: "list[tuple[str, Callable[[], np.ndarray]]]",
 
     for name, read in tqdm(images, unit=" images", disable=None, dynamic_ncols=True):
         try:
-            image = read()
+            data = preprocess(read(), args.image_shape, preprocessing_of(args))
         except InputError as error:
             reason = str(error).removeprefix(f"{name}: ")
             print(f"warning: {name}: {reason}; left out", file=sys.stderr)
         else:
-            yield preprocess(image, args.image_shape, preprocessing_of(args))
+            yield data
 
 
 if __name__ == "__main__":

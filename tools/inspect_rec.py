@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
+from common.files import read_text
 
 FEW = 20  # classes that are all listed
 
@@ -65,7 +66,7 @@ def class_names(args: argparse.Namespace) -> list[str]:
     if not args.synset and not path.exists():
         return []
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file of class names'}") from None
 

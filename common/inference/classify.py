@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 
 from common.errors import InputError, last_line
+from common.files import read_bytes
 from common.inference.processor import usable_processors
-from common.preprocess import USUAL, one_opencv_thread, preprocess, without_pillow_warnings
+from common.preprocess import MAX_BYTES, USUAL, one_opencv_thread, preprocess, without_pillow_warnings
 from common.preprocessing_file import Preprocessing
 from common.strict_jpeg import decode_strictly
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
                       ".ppm", ".pgm", ".pbm", ".pnm"))
-MAX_BYTES = 256 << 20  # of a file; a photograph has 1 to 20 MB
 AHEAD = 2  # batches that are decoded while the network computes one: images differ in size
 
 
@@ -91,15 +91,12 @@ def classify_images(paths: Iterable[str], predict: Callable, data_shape: Sequenc
 def _fill(place, path, image_shape, preprocessing):
     """Prepare an image in its place of a batch; returns the reason why that is not possible, or None."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            return f"larger than {MAX_BYTES >> 20} MiB"
+        content = read_bytes(path, MAX_BYTES)
         place[:] = preprocess(decode_strictly(content), image_shape, preprocessing)[0]
     except OSError as error:
         return error.strerror or last_line(error)
     except (InputError, cv2.error, MemoryError) as error:
-        return last_line(error)
+        return last_line(error).removeprefix(f"{path}: ")
     return None
 
 

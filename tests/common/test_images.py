@@ -1,5 +1,7 @@
 """Preprocessing and RecordIO: what from_mxnet.py sees is what evaluation feeds the network."""
 import argparse
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -139,7 +141,7 @@ def test_evaluation_names_where_the_records_stop(packed, tmp_path):
     offsets = [int(line.split()[1]) for line in (packed.parent / "val.idx").read_text().splitlines()]
     content[offsets[9]:offsets[10]] = bytes(offsets[10] - offsets[9])
     (tmp_path / "x.rec").write_bytes(content)
-    with pytest.raises(InputError, match="damaged after 9 records"):
+    with pytest.raises(InputError, match=f"x.rec: damaged at byte {offsets[9]}, after 9 records"):
         list(evaluation_iter(options(tmp_path / "x"), 2))
 
 
@@ -294,12 +296,38 @@ def test_a_seed_gives_the_same_training_images(packed, backend):
     assert (first == batches(3, 0)).all() and (first != batches(4, 0)).any() and (first != batches(3, 1)).any()
 
 
+def test_evaluation_names_the_record_that_is_a_strip(packed, tmp_path):
+    strip = cv2.imencode(".jpg", np.zeros((1, 40_000, 3), np.uint8))[1].tobytes()
+    damaged(packed, tmp_path / "x.rec", 7, lambda content: content[:24] + strip)
+    with pytest.raises(InputError, match="x.rec: record 7 has 40000x1 pixels: too many when the shorter side has 256"):
+        list(evaluation_iter(options(tmp_path / "x", image_shape=(3, 224, 224)), 2))
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, None], ids=["nested", "elsewhere"])
+def test_a_description_that_cannot_be_used_is_refused(packed, tmp_path, content):
+    if content is None:
+        described = json.loads((packed.parent / "dataset.json").read_text())
+        part = described["parts"]["val"]
+        part["files"]["../val.rec"] = part["files"].pop("val.rec")
+        content = json.dumps(described)
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=f"^{tmp_path}/dataset.json: not "):
+        describe(tmp_path / "x.rec")
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "pipe"])
+def test_what_is_no_file_is_not_read(tmp_path, device):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a pipe or a device"):
+        read_image(tmp_path / device)
+
+
 @pytest.mark.parametrize("make", [
     training_images, lambda args: training_images(argparse.Namespace(**{**vars(args), "data_backend": "mxnet"})),
     lambda args: evaluation_iter(args, 1)])
 def test_labels_outside_the_classes_are_refused(packed, make):
     images = make(options(packed, num_classes=1))
-    with pytest.raises(InputError, match="label 1, but the network's classes are 0 to 0"):
+    with pytest.raises(InputError, match="record .*has label 1, but the network's classes are 0 to 0"):
         for _ in images:
             pass
 
@@ -309,7 +337,9 @@ def test_labels_outside_the_classes_are_refused(packed, make):
     ({"data_train": "nowhere.rec"}, "nowhere.rec: No such file"),
     ({"data_train_idx": "nowhere.idx"}, "nowhere.idx: No such file"),
     ({"batch_size": 104}, "--batch-size 104"),
-    ({"min_random_scale": 1.5}, "--min-random-scale 1.5 is more than --max-random-scale 1"),
+    ({"min_random_scale": 1.5}, "--min-random-scale 1.5 and --max-random-scale 1: "),
+    ({"min_random_scale": 0.0, "max_random_scale": 0.0}, "--min-random-scale 0 and --max-random-scale 0: "),
+    ({"num_examples": 103 * 100 + 1}, "--num-examples 10301: .*val.rec has 103 images; give 100 times as many at most"),
 ])
 def test_training_data_that_cannot_be_used(packed, changes, message):
     with pytest.raises(InputError, match=message):

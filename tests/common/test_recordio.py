@@ -1,11 +1,15 @@
 """RecordIO files: ours are those of MXNet, and what is damaged is refused before MXNet reads it."""
+import os
 import random
+import struct
 
 import pytest
 
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.recordio import check_records, image_record, set_number
+from common.recordio import check_records, image_record, read_records, set_number
+
+MAGIC_NUMBER = 0xCED7230A
 
 
 @pytest.mark.parametrize("cut", [1, 4, 400, 3000])
@@ -79,3 +83,29 @@ def test_an_index_of_another_file_is_refused(packed, tmp_path):
         idx.write_text(content)
         with pytest.raises(InputError, match=r"x\.idx"):
             check_records(f"{packed}.rec", idx)
+
+
+def test_an_index_that_lists_a_record_twice_is_refused(packed, tmp_path):
+    last = (packed.parent / "val.idx").read_text().splitlines()[-1]
+    (tmp_path / "x.idx").write_text(f"{last}\n" * 103)
+    with pytest.raises(InputError, match="does not list the records"):
+        check_records(f"{packed}.rec", tmp_path / "x.idx")
+
+
+def test_of_many_parts_no_more_than_the_head_is_kept(tmp_path):
+    """It took minutes: each part added up all those before it."""
+    parts = 300_000
+    word = struct.Struct("<II")
+    with open(tmp_path / "x.rec", "wb") as file:
+        file.write(word.pack(MAGIC_NUMBER, 1 << 29) + word.pack(MAGIC_NUMBER, 2 << 29) * parts
+                   + word.pack(MAGIC_NUMBER, 3 << 29))
+    (_, whole), = read_records(tmp_path / "x.rec")
+    assert whole == struct.pack("<I", MAGIC_NUMBER) * (parts + 1)
+    (_, head), = read_records(tmp_path / "x.rec", head=10)
+    assert whole.startswith(head) and 8 <= len(head) <= 10
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.rec")
+    with pytest.raises(InputError, match="x.rec: is a pipe or a device"):
+        check_records(tmp_path / "x.rec")
