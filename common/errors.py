@@ -1,4 +1,6 @@
 """How a user's mistake is reported: one line, and a non-zero exit."""
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,33 +24,56 @@ def reported(program: str) -> Iterator[None]:
     InputError, or meets a file that cannot be used, a package that is not there, too little memory, or an error of
     MXNet's; with status 130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files that it cannot encode
+        if stream:  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]  # names that it cannot encode
     try:
-        yield
+        try:
+            yield
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # here, where it is told that this does not work
     except Stopped as stopped:
-        print(f"{program}: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.number)
+        _end(f"{program}: {stopped}", 128 + stopped.number)
     except (InputError, ModuleNotFoundError) as error:
-        sys.exit(f"{program}: error: {error}")
+        _end(f"{program}: error: {error}")
+    except BrokenPipeError:  # who reads what this prints has seen enough, as `head` has
+        _end(None, 128 + signal.SIGPIPE)
     except OSError as error:
         where = error.filename2 or error.filename or "input or output"  # the second one of a copy: what it writes
-        sys.exit(f"{program}: error: {where}: {error.strerror or last_line(error)}")
+        _end(f"{program}: error: {where}: {error.strerror or last_line(error)}")
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(f"{program}: interrupted", 128 + signal.SIGINT)
     except Exception as error:
         if _is_of_memory(error):
-            sys.exit(f"{program}: error: out of memory ({last_line(error)}): give it more, or less to do at a time, "
-                     "such as smaller batches")
+            _end(f"{program}: error: out of memory ({last_line(error)}): give it more, or less to do at a time, such "
+                 "as smaller batches")
         if "mxnet" not in sys.modules or not isinstance(error, sys.modules["mxnet"].base.MXNetError):
             raise
-        sys.exit(f"{program}: error: MXNet: {last_line(error)}")
+        _end(f"{program}: error: MXNet: {last_line(error)}")
+
+
+def _end(line, status=1):
+    if line and sys.stderr:
+        print(printable(line), file=sys.stderr)
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:  # Python would try it again at exit, and fail aloud
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    sys.exit(status)
 
 
 def _is_of_memory(error):
     """As Python, NumPy and Pillow say it, OpenCV (StsNoMem), MXNet, and Python where a thread's stack has no room."""
     return (isinstance(error, MemoryError) or getattr(error, "code", None) == -4
             or any(said in str(error) for said in ("Failed to allocate", "out of memory", "start new thread")))
+
+
+def printable(text: str | os.PathLike) -> str:
+    """On one line, and without what a terminal would obey."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
 def last_line(error: Exception | str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from common.arguments import ArgumentParser
 from common.checkpoint_arrays import Checkpoint, checked
-from common.errors import InputError, reported
+from common.errors import InputError, printable, reported
 from common.params_file import load_checkpoint_params
 from common.zoo.files import fetch, find, locate, take, verify
 from common.zoo.manifest import FIRST_EPOCH, MANIFEST, Entry, entries, entry_of
@@ -146,7 +146,7 @@ def verify_all(files: Iterable[str | Path]) -> None:
         try:
             entry, certain = verify(file)
         except InputError as error:
-            errors.append(f"{PROGRAM}: error: {error}")
+            errors.append(printable(f"{PROGRAM}: error: {error}"))
         else:
             print(f"{file}: {entry.name}, by " + (str(entry.hash) if certain else
                                                   "name and format alone: no hash of it is known"))

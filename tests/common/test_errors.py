@@ -1,18 +1,20 @@
 """How a program ends that cannot go on: one line, and a status that says so."""
 import os
+import subprocess
+import sys
 
 import pytest
 
 from common.errors import InputError, Stopped, reported
 from common.find_mxnet import mx
+from tests.conftest import ROOT
 
 
 def ends(capsys, raises):
     """(the line, the status) of a program whose work does this."""
     with pytest.raises(SystemExit) as end, reported("x.py"):
         raises()
-    line = capsys.readouterr().err.strip()
-    return (line, end.value.code) if line else (end.value.code, 1)
+    return capsys.readouterr().err.removesuffix("\n"), end.value.code
 
 
 def raising(error):
@@ -23,6 +25,7 @@ def raising(error):
 
 @pytest.mark.parametrize(("raises", "line", "status"), [
     (raising(InputError("a.rec: no records")), "x.py: error: a.rec: no records", 1),
+    (raising(InputError("a\nb\033[31m.rec: no records")), r"x.py: error: a\nb\x1b[31m.rec: no records", 1),
     (raising(Stopped(15, "stopped, run it again")), "x.py: stopped, run it again", 143),
     (raising(KeyboardInterrupt()), "x.py: interrupted", 130),
     (lambda: os.stat("/nowhere/a"), "x.py: error: /nowhere/a: No such file or directory", 1),
@@ -30,7 +33,7 @@ def raising(error):
     (raising(MemoryError()), "x.py: error: out of memory (MemoryError): give it more, or less to do at a time, such as "
                              "smaller batches", 1),
     (lambda: mx.nd.ones((2, 3)) + mx.nd.ones((5, 7)), "x.py: error: MXNet: ", 1),
-], ids=["input", "stopped", "interrupted", "file", "no-file", "memory", "mxnet"])
+], ids=["input", "name", "stopped", "interrupted", "file", "no-file", "memory", "mxnet"])
 def test_one_line(capsys, raises, line, status):
     said, code = ends(capsys, raises)
     assert code == status and "\n" not in said
@@ -40,3 +43,28 @@ def test_one_line(capsys, raises, line, status):
 def test_a_slip_of_the_program_itself_is_not_hidden():
     with pytest.raises(ZeroDivisionError), reported("x.py"):
         1 / 0  # noqa: B018
+
+
+WRITES = """
+import sys
+from common.errors import reported
+with reported("x.py"):
+    print("result")
+    print("note", file=sys.stderr) if sys.stderr else None
+"""
+
+
+@pytest.mark.parametrize(("redirected", "status", "said"), [
+    (">/dev/full", 1, "note\nx.py: error: input or output: No space left on device\n"),
+    ("| true", 141, "note\n"),
+    (">&-", 0, "note\n"),
+    ("2>&-", 0, ""),
+])
+def test_where_the_output_goes_nowhere(redirected, status, said, tmp_path):
+    """Also what Python still holds back when the work is done."""
+    (tmp_path / "x.py").write_text(WRITES)
+    command = f"{sys.executable} x.py {redirected}" if "|" not in redirected else \
+        f"{{ sleep 0.5; {sys.executable} x.py; }} {redirected}; exit ${{PIPESTATUS[0]}}"
+    process = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True,
+                             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""})
+    assert (process.returncode, process.stderr) == (status, said)
