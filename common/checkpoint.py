@@ -8,7 +8,7 @@ from common.errors import InputError, last_line
 from common.files import written_atomically
 from common.find_mxnet import mx
 from common.image_size import check_image_size
-from common.params_file import checkpoint_files, load_checkpoint_params, load_params
+from common.params_file import checkpoint_files, load_checkpoint_params, save_checkpoint_params, save_params
 from common.symbol_json import load_symbol
 
 
@@ -30,16 +30,15 @@ def write_symbol(path: str | Path, symbol: mx.sym.Symbol) -> None:
 
 
 def write_params(path: str | Path, params: dict, aux_params: dict | None = None) -> None:
-    """Atomically, {name: NDArray}: as they are, or with `arg:` and `aux:` before the names where both are given."""
-    if aux_params is not None:
-        params = {f"{kind}:{name}": array for kind, group in (("arg", params), ("aux", aux_params))
-                  for name, array in group.items()}
-    with written_atomically(path) as partial:
-        try:
-            mx.nd.save(partial, {name: array.as_in_context(mx.cpu()) for name, array in params.items()})
-            load_params(partial)  # MXNet does not always say that a disk was full
-        except (mx.base.MXNetError, InputError) as error:
-            raise InputError(f"{path}: cannot be written; is the disk full? ({last_line(error)})") from None
+    """Atomically, {name: NDArray}: as they are, or with `arg:` and `aux:` before the names where both are given.
+
+    Not by MXNet, which does not always say that a disk is full.
+    """
+    groups = [{name: array.asnumpy() for name, array in group.items()} for group in (params, aux_params or {})]
+    if aux_params is None:
+        save_params(path, groups[0])
+    else:
+        save_checkpoint_params(path, *groups)
 
 
 def load_params_for(symbol: mx.sym.Symbol, prefix: str | Path, epoch: int,

@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from common.errors import InputError
-from common.files import written_atomically
+from common.files import check_regular, written_atomically
 
 FILE_MAGIC = 0x112
 VERSION_1, VERSION_2, VERSION_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -45,6 +45,7 @@ def load_params(path: str | Path) -> dict:
     Raises InputError, with the file and the reason in one line, for a file that is missing, truncated, longer than
     its contents, of another format, or holds sparse arrays or a list without names.
     """
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -74,13 +75,18 @@ def load_checkpoint_params(path: str | Path) -> tuple[dict, dict]:
 
 
 def save_checkpoint_params(path: str | Path, arg_params: dict, aux_params: dict) -> None:
-    """Write both, {name: array}, as a checkpoint's `.params` file: the bytes of `mx.nd.save`, atomically.
+    """Write both, {name: array}, as a checkpoint's `.params` file; the rest is as in `save_params`."""
+    save_params(path, {f"{kind}:{name}": array for kind, group in (("arg", arg_params), ("aux", aux_params))
+                       for name, array in group.items()})
+
+
+def save_params(path: str | Path, params: dict) -> None:
+    """Write {name: array} as a `.params` file: the bytes of `mx.nd.save`, atomically.
 
     Raises ValueError for an array of a type that the format does not have.
     """
     flags = {np.dtype(dtype): flag for flag, dtype in DTYPES.items()}
-    arrays = {f"{kind}:{name}": np.ascontiguousarray(array)
-              for kind, group in (("arg", arg_params), ("aux", aux_params)) for name, array in group.items()}
+    arrays = {name: np.ascontiguousarray(array) for name, array in params.items()}
     for name, array in arrays.items():
         if array.dtype not in flags:
             raise ValueError(f"{name}: .params files have no {array.dtype}")

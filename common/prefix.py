@@ -31,6 +31,6 @@ def check_no_file_name(prefix: str, what: str) -> None:
 
 
 def files_under(prefix: str) -> list:
-    """The files of checkpoints with that prefix, of whatever epochs."""
-    pattern = re.compile(rf"{re.escape(Path(prefix).name)}({PARAMS}|-symbol\.json|-preprocess\.json)")
+    """The files of checkpoints with that prefix, of whatever epochs, and those of their moving averages."""
+    pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({PARAMS}|-symbol\.json|-preprocess\.json)")
     return sorted(path for path in Path(prefix).parent.iterdir() if pattern.fullmatch(path.name))
