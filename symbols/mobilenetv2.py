@@ -24,13 +24,13 @@ def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = 
     return mx.sym.SoftmaxOutput(data, name="softmax")
 
 
-def feature_names(strides: str = "published") -> dict[int, str]:
+def feature_names(strides: str = "published", repeats: Sequence[int] | None = None) -> dict[int, str]:
     """{4: ..., 8: ..., 16: ..., 32: ...}: the output name of the deepest map at each stride.
 
     The names hold for every multiplier and padding, for the Gluon definition, and for any published checkpoint:
-    `symbol.get_internals()[feature_names()[16]]`.
+    `symbol.get_internals()[feature_names()[16]]`. `repeats`: those of the network, where they are not the paper's.
     """
-    return dict(architecture(strides=strides).features)
+    return dict(architecture(strides=strides, repeats=repeats).features)
 
 
 def get_features(multiplier: float = 1.0, strides: str = "published",

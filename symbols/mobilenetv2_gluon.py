@@ -83,8 +83,10 @@ class MobileNetV2(mx.gluon.HybridBlock):
     def forward(self, x: Array, *args: Array) -> Array:
         if isinstance(x, mx.nd.NDArray):
             check_image_shape(x.shape[1:])
-            if self._image_shape is not None and x.shape[1:] != self._image_shape:
-                raise ValueError(f'padding="same" was laid out for {self._image_shape}, not {x.shape[1:]}')
+            if self._image_shape is not None and any((size - laid_out) % 32 for size, laid_out in
+                                                     zip(x.shape[2:], self._image_shape[1:])):
+                raise ValueError(f'padding="same" was laid out for {self._image_shape} and what differs from it by '
+                                 f"multiples of 32, not {x.shape[1:]}")
         return super().forward(x, *args)
 
     def hybrid_forward(self, F: ModuleType, x: Array, fc_weight: Array, fc_bias: Array) -> Array:

@@ -126,6 +126,13 @@ def test_feature_maps_at_four_strides(strides):
         assert set(names.values()) <= set(outputs)
 
 
+def test_feature_names_of_other_repeats():
+    repeats = (1, 3, 2, 4, 3, 3, 1)
+    names = mobilenetv2.feature_names(repeats=repeats)
+    assert list(names.values()) == mobilenetv2.get_features(0.1, repeats=repeats).list_outputs()
+    assert names != mobilenetv2.feature_names()
+
+
 @pytest.mark.parametrize("definition", DEFINITIONS)
 @pytest.mark.parametrize("arguments", [{"multiplier": 3}, {"num_classes": 0}, {"num_classes": 2.5}])
 def test_values_out_of_range_are_refused(definition, arguments):
@@ -142,6 +149,7 @@ def test_gluon_refuses_images_that_are_too_small_or_of_another_size():
     net.initialize()
     with pytest.raises(ValueError, match="laid out for"):
         net(mx.nd.zeros((1, 3, 65, 64)))
+    assert net(mx.nd.zeros((1, 3, 96, 128))).shape == (1, 10)  # padded as 64x64 is
 
 
 def test_gluon_loads_saves_and_exports_the_same_checkpoints(checkpoint, tmp_path):
