@@ -26,7 +26,7 @@ def read_dataset(folder: str | Path) -> dict | None:
         return None
     try:
         if content["format"] != FORMAT:
-            raise InputError(f"{path}: of format {content['format']}, this version reads {FORMAT}")
+            raise InputError(f"{path}: of format {content['format']!r:.40}, this version reads {FORMAT}")
         if not (_whole(content["options"]["short_side"]) and isinstance(content["classes"], list)
                 and all(_whole(part["images"]) and all(_whole(file["bytes"]) and isinstance(file["sha256"], str)
                                                        and Path(name).name == name  # beside this file

@@ -195,7 +195,7 @@ def _read(prefix, position, description):
         raise InputError("not a file, or too large a one")
     content = json.loads(description.read_text(encoding="utf-8"))
     if content["format"] != FORMAT:
-        raise InputError(f"of format {content['format']}, this version reads {FORMAT}")
+        raise InputError(f"of format {content['format']!r:.40}, this version reads {FORMAT}")
     if (content["epoch"], content["batch"]) != position or type(content["updates"]) is not int:
         raise KeyError
     _, params, ema, optimizer = _files(prefix, position)
