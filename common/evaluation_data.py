@@ -70,7 +70,7 @@ class EvaluationIter(mx.io.DataIter):
     def _decode(self, number, record):
         """(number, label, prepared image (1, 3, H, W)) of a record, counted from 0."""
         try:
-            label, content = unpack_image(record)
+            _, label, content = unpack_image(record)
             check_label(label, self._num_classes)
             # not turned as EXIF says: nor does ImageRecordIter in training, and packing has done it
             image = decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)

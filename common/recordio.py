@@ -82,16 +82,16 @@ def read_record(descriptor: int, size: int, at: int, head: int | None = None) ->
     return MAGIC.join(parts), at
 
 
-def unpack_image(payload: bytes) -> tuple:
-    """(label, encoded image) of a record with one label. Raises InputError, without a subject, for others."""
+def unpack_image(payload: bytes) -> tuple[int, float, bytes]:
+    """(number, label, encoded image) of a record with one label. Raises InputError, without a subject, for others."""
     if len(payload) < IMAGE_HEADER.size:
         raise InputError("is not one of images")
-    labels, label, *_ = IMAGE_HEADER.unpack_from(payload)
+    labels, label, number, _ = IMAGE_HEADER.unpack_from(payload)
     if labels > 1 or labels and len(payload) < IMAGE_HEADER.size + 4 * labels:
         raise InputError(f"has {labels} labels instead of one")
     if labels:
         label, = struct.unpack_from("<f", payload, IMAGE_HEADER.size)
-    return label, payload[IMAGE_HEADER.size + 4 * labels:]
+    return number, label, payload[IMAGE_HEADER.size + 4 * labels:]
 
 
 def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:

@@ -84,7 +84,7 @@ class TrainingImages(mx.io.DataIter):
         for i, number in enumerate(numbers.tolist()):
             try:
                 record, _ = read_record(self._file.fileno(), self._size, int(self._offsets[number]))
-                labels[i], content = unpack_image(record)
+                _, labels[i], content = unpack_image(record)
                 check_label(float(labels[i]), self._num_classes)
                 image = open_image(content)
                 crop = self._augmentation(image, iter(draws[i].tolist()).__next__) if image else None

@@ -1,7 +1,6 @@
 """What a RecordIO file of images holds: counts, sizes, a look at some of them, and whether all is whole."""
 import io
 import random
-import struct
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,12 @@ from common.files import written_atomically
 from common.packing.progress import progress
 from common.packing.workers import cores, in_order
 from common.preprocess import without_pillow_warnings
-from common.recordio import IMAGE_HEADER, read_records
+from common.recordio import read_records, unpack_image
 from common.strict_jpeg import decode_strictly
 
 HEAD = 4096  # bytes that hold the label and, mostly, the size of an image
 THUMBNAIL, CAPTION, GAP = 144, 16, 6  # pixels
+LONGEST_CAPTION = 100  # characters that are looked at, of which some 30 fit
 MAX_IMAGES = 1000  # on a contact sheet
 
 
@@ -61,18 +61,12 @@ def summarise(rec: str | Path) -> Summary:
 
 
 def split(rec: str | Path, offset: int, record: bytes) -> tuple[int, float, bytes]:
-    """(number, label, encoded image) of a record's payload."""
-    start = IMAGE_HEADER.size
+    """(number, label, encoded image) of a record's payload. Raises InputError for one that is no image's."""
     try:
-        flag, label, number, _ = IMAGE_HEADER.unpack_from(record)
-        if flag == 1:  # so many labels follow
-            label, = struct.unpack_from("<f", record, start)
-            start += 4
-    except struct.error:
-        raise InputError(f"{rec}: the record at byte {offset} is not one of images") from None
-    if flag > 1:
-        raise InputError(f"{rec}: the record at byte {offset} has {flag} labels instead of one")
-    return number, int(label) if label.is_integer() else label, record[start:]
+        number, label, encoded = unpack_image(record)
+    except InputError as error:
+        raise InputError(f"{rec}: the record at byte {offset} {error}") from None
+    return number, int(label) if label.is_integer() else label, encoded
 
 
 def _size(encoded):
@@ -104,7 +98,7 @@ def contact_sheet(rec: str | Path, summary: Summary, names: Sequence[str], path:
             sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2))
         except InputError:
             draw.text((left, top), "damaged", "red", font)
-        text = f"{label}: {names[int(label)]}" if label in range(len(names)) else f"{label}"
+        text = (f"{label}: {names[int(label)]}" if label in range(len(names)) else f"{label}")[:LONGEST_CAPTION]
         while font.getlength(text) > THUMBNAIL:
             text = text[:-2].rstrip("…") + "…"
         draw.text((left, top + THUMBNAIL), text, "black", font)

@@ -57,7 +57,7 @@ def test_the_summary(packed, photographs):
 def test_the_contact_sheet(packed, tmp_path):
     """Its thumbnails are those of the images that it names."""
     summary = summarise(f"{packed}.rec")
-    contact_sheet(f"{packed}.rec", summary, ["one", "two"], tmp_path / "sheet.png", count=103, seed=0)
+    contact_sheet(f"{packed}.rec", summary, ["one", "two" * 100_000], tmp_path / "sheet.png", count=103, seed=0)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     _, first = next(read_records(f"{packed}.rec"))
     image = cv2.imdecode(np.frombuffer(first[24:], np.uint8), cv2.IMREAD_COLOR)
