@@ -127,8 +127,7 @@ def no_waiting_at_exit() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        if isinstance(end.code, str):  # an error's line
-            print(end.code, file=sys.stderr)
+        if end.code == 1:  # an error, which was told
             _leave()
         raise
     except Exception:

@@ -142,15 +142,15 @@ def test_numbers_of_any_size_can_be_drawn(tmp_path):
     (["BEGUN"], "BEGUN: there is nothing to draw in it yet"),
     (["RUN", "EMPTY"], "EMPTY: the file is empty"),
 ])
-def test_it_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatch, arguments, message):
+def test_it_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     metrics(tmp_path / "RUN", 2)
     (tmp_path / "BEGUN").write_text("Epoch[0] Batch [0-20]\tSpeed: 90.0 samples/sec\taccuracy=0.3\n")
     (tmp_path / "EMPTY").write_text("")
     with pytest.raises(SystemExit) as exit_, reported("plot_training.py"):
         plot(*arguments)
-    line, = str(exit_.value).splitlines()  # which Python prints, and ends with status 1
-    assert line.startswith("plot_training.py: error: ") and message in line
+    line, = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 1 and line.startswith("plot_training.py: error: ") and message in line
     assert sorted(os.listdir(tmp_path)) == ["BEGUN", "EMPTY", "RUN"]
 
 

@@ -1,9 +1,9 @@
 """Many images: what is found, in what order it is answered, how far ahead is read, and the tables it ends in."""
 import csv
-import errno
 import json
 import os
-import time
+import shutil
+import threading
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ from common.inference.tables import answers_table
 from common.inference.tabulate import best, printable, tabulate
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
+from common.strict_jpeg import decode_strictly
 
 SHAPE = (10, 3, 48, 64)
 PREPARED = Preprocessing(resize=70, crop=64, mean=(120.0, 110.0, 100.0), std=(50.0, 60.0, 70.0))
@@ -67,29 +68,22 @@ def test_only_a_few_batches_are_read_ahead(images):
     assert answered + 1 == len(drawn) == 5 * 108
 
 
-def test_images_are_decoded_while_the_network_computes(images, tmp_path):
-    """The network waits, in its first batch, for the reader of a pipe that is an image of the second."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    good = images[:5] * 2
-    content = Path(good[0]).read_bytes()
+def test_images_are_decoded_while_the_network_computes(images, tmp_path, monkeypatch):
+    """The network waits, in its first batch, for an image of the second to be decoded."""
+    last_one, decoded = Path(shutil.copy(images[0], tmp_path)), threading.Event()
+    last_one.write_bytes(last_one.read_bytes() + b"last")  # behind the image's end
+
+    def decode(content):
+        if content.endswith(b"last"):
+            decoded.set()
+        return decode_strictly(content)
 
     def predict(data):
-        deadline = time.monotonic() + 30
-        while pipe.exists():
-            assert time.monotonic() < deadline, "nobody reads it"
-            try:
-                writing = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError as error:
-                assert error.errno == errno.ENXIO  # not read yet
-                time.sleep(0.01)
-                continue
-            with open(writing, "wb") as file:
-                file.write(content)
-            pipe.unlink()
+        assert decoded.wait(30), "nobody decodes it"
         return corners(data)
 
-    first, *_, last = classify_images([*good, str(pipe)], predict, SHAPE)
+    monkeypatch.setattr("common.inference.classify.decode_strictly", decode)
+    first, *_, last = classify_images([*images[:5] * 2, str(last_one)], predict, SHAPE)
     assert last.error is None
     np.testing.assert_array_equal(first.probabilities, last.probabilities)
 
