@@ -1,6 +1,10 @@
 """OpenCL's drivers, which have to be loaded before TVM: TVM's compiler loads its LLVM for everyone, and a driver that
 brings another LLVM (PoCL) crashes when it is loaded after it."""
+import os
 from contextlib import suppress
+
+# PoCL's compiler counts its warnings about TVM's code on standard error, a line for each kernel
+os.environ.setdefault("POCL_EXTRA_BUILD_FLAGS", "-w")
 
 
 def _platforms() -> list:
