@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include <sys/stat.h>
+
 #include <jpeglib.h>
 
 #include <jerror.h>
@@ -24,6 +26,7 @@ struct Image {
 namespace jpeg {
 
 constexpr int64_t kMaxPixels = int64_t(1) << 30;  // as OpenCV's
+constexpr size_t kMaxBytes = size_t(256) << 20;   // of a photograph's file
 
 struct ErrorManager {
   jpeg_error_mgr base;  // the first member: libjpeg knows no more than its address
@@ -42,16 +45,31 @@ inline void FailIfTruncated(j_common_ptr common, int level) {
   if (level < 0 && common->err->msg_code == JWRN_JPEG_EOF) Fail(common);
 }
 
-inline std::vector<uint8_t> FileContent(const std::string& path) {
+// Throws std::runtime_error for a pipe or a device, which would be waited for or read without end, and for what is not
+// there.
+inline void CheckFile(const std::string& path) {
+  struct stat found;
+  if (stat(path.c_str(), &found)) throw std::runtime_error(std::strerror(errno));
+  if (!S_ISREG(found.st_mode) && !S_ISDIR(found.st_mode)) {
+    throw std::runtime_error("is a pipe or a device; give the name of a file");
+  }
+}
+
+inline std::vector<uint8_t> FileContent(const std::string& path, size_t most = SIZE_MAX) {
+  CheckFile(path);
   std::vector<uint8_t> content, part(1 << 16);
   std::FILE* file = std::fopen(path.c_str(), "rb");
   if (!file) throw std::runtime_error(std::strerror(errno));
   while (const size_t count = std::fread(part.data(), 1, part.size(), file)) {
     content.insert(content.end(), part.begin(), part.begin() + count);
+    if (content.size() > most) break;
   }
   const int error = std::ferror(file) ? errno : 0;
   std::fclose(file);
   if (error) throw std::runtime_error(std::strerror(error));
+  if (content.size() > most) {
+    throw std::runtime_error("has more than " + std::to_string(most >> 20) + " MiB; another file, or a damaged one?");
+  }
   return content;
 }
 
@@ -151,7 +169,7 @@ struct Decoder {
 // Throws std::runtime_error, whose text names the file, for one that is missing, truncated or no JPEG.
 inline Image Read(const std::string& path) {
   try {
-    const std::vector<uint8_t> content = FileContent(path);
+    const std::vector<uint8_t> content = FileContent(path, kMaxBytes);
     if (content.empty()) throw std::runtime_error("empty file");
     Decoder decoder;
     if (!decoder.Run(content)) throw std::runtime_error(std::string("no JPEG or a broken one (") +

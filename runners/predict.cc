@@ -5,6 +5,7 @@
 // Prints what predict.py prints, to the same four digits. --dump-input FILE instead writes what the network would see.
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -40,11 +41,16 @@ struct Arguments {
 
 // What preprocess.json and network.json say.
 struct Description {
-  int resize, crop;
+  int resize = 0, crop = 0;
   std::vector<float> mean, std;
   std::vector<int64_t> shape;
   std::string input, layout, dtype, device, device_name, device_kind, target, precision, records, tvm;
 };
+
+constexpr int kMaxSide = 4096;                       // pixels of an image's shorter side
+constexpr int64_t kMaxInput = int64_t(1) << 30;      // numbers of a batch: 4 GiB
+constexpr float kMinStd = 1e-6f, kMaxMean = 1e30f;   // what is smaller may be 0
+constexpr int64_t kMaxResizedPixels = 89478485;      // as Pillow has it: a strip would need gigabytes
 
 [[noreturn]] void Fail(const std::string& message) { throw std::runtime_error(message); }
 
@@ -91,6 +97,24 @@ std::string BundleFile(const std::string& name) {
   }
 }
 
+// Whether it says what the program can do: what else it said would be read from outside an image.
+bool IsWhole(const Description& description) {
+  const auto are_numbers = [](const std::vector<float>& values, float least) {
+    return values.size() == 3 && std::all_of(values.begin(), values.end(), [least](float value) {
+      return least <= value && value < kMaxMean;  // false for NaN
+    });
+  };
+  const std::vector<int64_t>& shape = description.shape;
+  if (shape.size() != 4 || shape[0] < 1 || shape[0] > kMaxInput || shape[1] != 3) return false;
+  for (const int64_t side : {shape[2], shape[3]}) {
+    if (side < 1 || side > description.resize) return false;
+  }
+  return description.resize <= kMaxSide && shape[0] * 3 * shape[2] * shape[3] <= kMaxInput &&
+         are_numbers(description.mean, -kMaxMean) && are_numbers(description.std, kMinStd) &&
+         description.layout == "NCHW" && description.dtype == "float32" &&
+         (description.device == "cpu" || description.device == "opencl");
+}
+
 Description Described() {
   Description description;
   std::istringstream preprocess(BundleFile("preprocess.json")), network(BundleFile("network.json"));
@@ -115,10 +139,20 @@ Description Described() {
       network_fields.DeclareField(name, value);
     }
     network_fields.ReadAllFields(&network_reader);
+    if (!IsWhole(description)) Fail("not as it was written");
   } catch (const std::exception&) {
     Fail(Folder() + "preprocess.json or network.json is damaged: export the bundle again");
   }
   return description;
+}
+
+// What is wrong in the last name is told before hours of work.
+void CheckImage(const std::string& path) {
+  try {
+    jpeg::CheckFile(path);
+  } catch (const std::runtime_error& error) {
+    Fail(path + ": " + error.what());
+  }
 }
 
 // (1, 3, height, width) of one photograph: shorter side to `resize`, centre crop, (pixel - mean) / std.
@@ -127,6 +161,10 @@ void Preprocess(const std::string& path, const Description& description, float* 
   const int length = description.resize, crop_height = description.shape[2], crop_width = description.shape[3];
   const bool upright = image.height > image.width;
   const int64_t longer = int64_t(length) * std::max(image.height, image.width) / std::min(image.height, image.width);
+  if (longer * length > kMaxResizedPixels) {
+    Fail(path + ": has " + std::to_string(image.width) + "x" + std::to_string(image.height) +
+         " pixels: too many when the shorter side has " + std::to_string(length));
+  }
   const Image resized = area::Resized(image, upright ? longer : length, upright ? length : longer);
   const int top = (resized.height - crop_height) / 2, left = (resized.width - crop_width) / 2;
   for (int c = 0; c < 3; ++c) {
@@ -235,6 +273,9 @@ class Network {
     if (!create) Fail("TVM's runtime has no graph executor");
     executor_ = (*create)(BundleFile("graph.json"), Module::LoadFromFile(library), int(device.device_type), 0);
     const std::string params = BundleFile("network.params");
+    if (int(executor_.GetFunction("get_input_index")(description.input)) < 0) {
+      Fail(Folder() + "preprocess.json or graph.json is damaged: the network has no input " + description.input);
+    }
     executor_.GetFunction("load_params")(TVMByteArray{params.data(), params.size()});
     set_input_ = executor_.GetFunction("set_input");
     run_ = executor_.GetFunction("run");
@@ -279,6 +320,13 @@ std::vector<std::string> Labels() {
   return labels;
 }
 
+void CheckFinite(const std::string& path, const float* probabilities, size_t count) {
+  if (!std::all_of(probabilities, probabilities + count, [](float value) { return std::isfinite(value); })) {
+    Fail("the network's output for " + path + " is not finite: its weights hold NaN or infinity, or numbers that lead "
+         "there (training may have diverged)");
+  }
+}
+
 void PrintTop5(const float* probabilities, const std::vector<std::string>& labels) {
   std::vector<int> order(labels.size());
   std::iota(order.begin(), order.end(), 0);
@@ -289,27 +337,37 @@ void PrintTop5(const float* probabilities, const std::vector<std::string>& label
   }
 }
 
+// Photographs are prepared a batch at a time: all of them together may not fit into memory.
+void Prepare(const std::vector<std::string>& paths, const Description& description, std::vector<float>* data) {
+  const size_t size = 3 * description.shape[2] * description.shape[3];
+  data->assign(description.shape[0] * size, 0.0f);
+  for (size_t i = 0; i < paths.size(); ++i) Preprocess(paths[i], description, &(*data)[i * size]);
+}
+
+void DumpInput(const std::vector<std::string>& paths, const Description& description, const std::string& out) {
+  std::ofstream file(out, std::ios::binary);
+  std::vector<float> data(3 * description.shape[2] * description.shape[3]);
+  for (const std::string& path : paths) {
+    Preprocess(path, description, data.data());
+    file.write(reinterpret_cast<const char*>(data.data()), data.size() * sizeof(float));
+  }
+  file.close();
+  if (!file) Fail(out + ": cannot be written");
+}
+
 void Run(const Arguments& arguments) {
+  if (fcntl(STDOUT_FILENO, F_GETFD) < 0) Fail("standard output is closed");
   const Description description = Described();
-  if (description.layout != "NCHW" || description.dtype != "float32" || description.shape.size() != 4) {
-    Fail("preprocess.json: the input is not float32 NCHW");
-  }
   const std::vector<std::string> labels = Labels();
-  const size_t batch = description.shape[0], size = 3 * description.shape[2] * description.shape[3];
-  std::vector<float> data(arguments.images.size() * size);
-  for (size_t i = 0; i < arguments.images.size(); ++i) Preprocess(arguments.images[i], description, &data[i * size]);
-  if (!arguments.dump_input.empty()) {
-    std::ofstream file(arguments.dump_input, std::ios::binary);
-    if (!file.write(reinterpret_cast<const char*>(data.data()), data.size() * sizeof(float))) {
-      Fail(arguments.dump_input + ": cannot be written");
-    }
-    return;
-  }
+  for (const std::string& path : arguments.images) CheckImage(path);
+  if (!arguments.dump_input.empty()) return DumpInput(arguments.images, description, arguments.dump_input);
   Network network(description);
+  const size_t batch = description.shape[0];
+  std::vector<float> input;
   for (size_t first = 0; first < arguments.images.size(); first += batch) {
     const size_t count = std::min(batch, arguments.images.size() - first);
-    std::vector<float> input(data.begin() + first * size, data.begin() + (first + count) * size);
-    input.resize(batch * size);
+    const auto paths = arguments.images.begin() + first;
+    Prepare({paths, paths + count}, description, &input);
     std::vector<float> probabilities;
     std::vector<double> times;
     for (int i = 0; i < std::max(1, arguments.repeat); ++i) {
@@ -318,32 +376,44 @@ void Run(const Arguments& arguments) {
       times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
     }
     if (probabilities.size() != batch * labels.size()) Fail("labels.txt does not fit the network");
+    for (size_t i = 0; i < count; ++i) CheckFinite(paths[i], &probabilities[i * labels.size()], labels.size());
     for (size_t i = 0; i < count; ++i) {
-      std::printf("%s\n", arguments.images[first + i].c_str());
+      std::printf("%s\n", paths[i].c_str());
       PrintTop5(&probabilities[i * labels.size()], labels);
     }
     if (arguments.repeat) {
       std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
       std::printf("elapsed: %.1fms (median of %d runs)\n", times[times.size() / 2], arguments.repeat);
     }
+    if (std::fflush(stdout)) Fail(std::string("standard output: ") + std::strerror(errno));
   }
 }
 
-// One line of an error: of TVM's what it says, without the file, the line and the stack around it.
-std::string Line(std::string text) {
-  if (const size_t at = text.find("Check failed"); at != text.npos) {
-    text = "TVM cannot load or run the network: " + text.substr(at, text.find('\n', at) - at);
-    for (char& letter : text) letter = ' ' <= letter && letter <= '~' ? letter : '?';  // of a damaged file
-  }
-  return text.substr(0, text.find('\n'));
+// Of TVM's error what it says, without the file, the line and the stack around it.
+std::string WithoutStack(const std::string& text) {
+  const size_t at = text.find("Check failed");
+  if (at == text.npos) return text.substr(0, text.find('\n'));
+  std::string line = "TVM cannot load or run the network: " + text.substr(at, text.find('\n', at) - at);
+  for (char& letter : line) letter = ' ' <= letter && letter <= '~' ? letter : '?';  // of a damaged file
+  return line;
+}
+
+int Failed(std::string line) {
+  for (char& letter : line) letter = (0 <= letter && letter < ' ') || letter == 127 ? '?' : letter;  // of a file's name
+  std::fprintf(stderr, "predict: error: %s\n", line.c_str());
+  return 1;
 }
 
 int main(int count, char** values) {
   SetThreads();
   try {
     Run(Parsed(count, values));
+    return 0;
+  } catch (const dmlc::Error& error) {
+    return Failed(WithoutStack(error.what()));
+  } catch (const std::bad_alloc&) {
+    return Failed("out of memory");
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "predict: error: %s\n", Line(error.what()).c_str());
-    return 1;
+    return Failed(error.what());
   }
 }

@@ -12,14 +12,17 @@ import contextlib
 import ctypes
 import io
 import json
+import math
 import os
 import signal
+import stat
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
 try:
     import cv2
@@ -30,6 +33,11 @@ except ImportError as missing:  # also of a system's library, as libGL.so.1
 HERE = Path(__file__).resolve().parent
 PREPROCESSING = {"resize", "crop", "mean", "std", "input", "shape", "layout", "dtype"}
 NETWORK = {"device", "device_name", "device_kind", "target", "precision", "records", "tvm"}
+DEVICES = ("cpu", "opencl")
+MAX_SIDE, MAX_INPUT = 4096, 1 << 30  # pixels of an image's shorter side; numbers of a batch: 4 GiB
+MIN_STD, MAX_MEAN = 1e-6, 1e30       # what is smaller may be 0 in float32
+MAX_BYTES = 256 << 20                # of a photograph's file
+MAX_PIXELS = 89478485                # of a resized image, as Pillow has it: a strip would need gigabytes
 CL_DEVICE_TYPE_GPU = 4
 ELF_64, ELF_MACHINE = 2, slice(18, 20)  # of an ELF file's header
 
@@ -53,16 +61,20 @@ def count(text: str) -> int:
 
 
 def main(args: argparse.Namespace) -> None:
-    preprocessing, network = read_json("preprocess.json", PREPROCESSING), read_json("network.json", NETWORK)
-    labels = [line.rstrip("\n") for line in io.StringIO(bundle_file("labels.txt").decode())]
+    if sys.stdout is None:
+        raise InputError("standard output is closed")
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]  # names as they are
+    preprocessing, network = read_json("preprocess.json", is_preprocessing), read_json("network.json", is_network)
+    labels = [line.rstrip("\n") for line in io.StringIO(bundle_text("labels.txt"))]
     check_library(network["target"])
-    images = [preprocess(read_image(path), **preprocessing) for path in args.images]
-    predict = load_network(network, preprocessing["input"])
-    batch = preprocessing["shape"][0]
-    for first in range(0, len(images), batch):
+    for path in args.images:
+        check_file(path)  # what is wrong in the last name is told before hours of work
+    predict, batch = load_network(network, preprocessing["input"]), preprocessing["shape"][0]
+    for first in range(0, len(args.images), batch):
         data = np.zeros(preprocessing["shape"], np.float32)
         paths = args.images[first:first + batch]
-        data[:len(paths)] = images[first:first + batch]
+        for place, path in zip(data, paths):
+            place[:] = prepared(path, preprocessing)
         times = []
         for _ in range(max(1, args.repeat)):
             start = time.perf_counter()
@@ -71,40 +83,86 @@ def main(args: argparse.Namespace) -> None:
         if probabilities.shape != (batch, len(labels)):
             raise InputError("labels.txt does not fit the network")
         for path, row in zip(paths, probabilities):
+            check_finite(path, row)
+        for path, row in zip(paths, probabilities):
             print(path)
             for rank, label in enumerate(np.argsort(-row, kind="stable")[:5], start=1):
                 print(f"top-{rank}: {label} {labels[label]} ({row[label]:.4f})")
         if args.repeat:
             print(f"elapsed: {statistics.median_high(times) * 1e3:.1f}ms (median of {args.repeat} runs)")
+        sys.stdout.flush()  # while who reads it waits; and an error of it is told
 
 
 def bundle_file(name: str) -> bytes:
     try:
+        check_file(HERE / name)
         return (HERE / name).read_bytes()
     except OSError as error:
         raise InputError(f"{HERE / name}: {error.strerror} (predict.py stays in the folder of its network)") from None
 
 
-def read_json(name: str, keys: set[str]) -> dict:
+def bundle_text(name: str) -> str:
     try:
-        content = json.loads(bundle_file(name))
-    except ValueError:
+        return bundle_file(name).decode()
+    except UnicodeDecodeError:
+        raise damaged(name) from None
+
+
+def read_json(name: str, is_whole: Callable[[dict], bool]) -> dict:
+    try:
+        content = json.loads(bundle_text(name))
+    except (json.JSONDecodeError, RecursionError):
         content = None
-    if not isinstance(content, dict) or set(content) != keys:
-        raise InputError(f"{HERE / name} is damaged: export the bundle again")
+    if not isinstance(content, dict) or not is_whole(content):
+        raise damaged(name)
     return content
+
+
+def damaged(name: str) -> InputError:
+    return InputError(f"{HERE / name} is damaged: export the bundle again")
+
+
+def is_preprocessing(content: dict) -> bool:
+    """Whether it says what the program can do: what else it said would be read from outside an image."""
+    if set(content) != PREPROCESSING or not (
+            are_numbers([content["resize"], content["crop"]], 2, int) and are_numbers(content["shape"], 4, int)
+            and are_numbers(content["mean"], 3) and are_numbers(content["std"], 3)):
+        return False
+    batch, channels, height, width = content["shape"]
+    return (batch > 0 and channels == 3 and min(height, width) > 0 and math.prod(content["shape"]) <= MAX_INPUT
+            and max(height, width) <= content["resize"] <= MAX_SIDE and min(content["std"]) >= MIN_STD
+            and isinstance(content["input"], str) and (content["layout"], content["dtype"]) == ("NCHW", "float32"))
+
+
+def are_numbers(value: Any, count: int, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, list) and len(value) == count and all(
+        isinstance(number, kind) and not isinstance(number, bool) and -MAX_MEAN < number < MAX_MEAN for number in value)
+
+
+def is_network(content: dict) -> bool:
+    return (set(content) == NETWORK and all(isinstance(value, str) for value in content.values())
+            and content["device"] in DEVICES)
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Raises InputError for a pipe or a device, which would be waited for or read without end; OSError for what is not
+    there."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: is a pipe or a device; give the name of a file")
 
 
 def check_library(target: str) -> None:
     """Raises InputError where network.so is missing, or another machine's, which the system's loader says badly, or
     half of one, for which it crashes."""
     library = HERE / "network.so"
-    if not library.exists():
+    if not library.is_file():
         raise InputError(f"{library} is not there: run make network.so")
     with open(library, "rb") as file, open("/proc/self/exe", "rb") as python:
         elf, own = file.read(64), python.read(64)
     sections, size, count = (int.from_bytes(elf[a:b], "little") for a, b in ((40, 48), (58, 60), (60, 62)))
-    if elf[:4] != b"\x7fELF" or (elf[4] == ELF_64 and library.stat().st_size < sections + size * count):
+    if elf[:4] != b"\x7fELF" or len(elf) < 64 or (
+            elf[4] == ELF_64 and library.stat().st_size < sections + size * count):
         raise InputError(f"{library} is damaged: copy it again")
     if elf[ELF_MACHINE] != own[ELF_MACHINE]:
         raise InputError(f"{library} is for another machine: it was compiled for {target}")
@@ -113,9 +171,13 @@ def check_library(target: str) -> None:
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """An image file as uint8 (height, width, 3), BGR, upright as its EXIF data say."""
     try:
-        content = Path(path).read_bytes()
+        check_file(path)
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: has more than {MAX_BYTES >> 20} MiB; another file, or a damaged one?")
     if content.startswith(b"\xff\xd8") and not ends(content):
         raise InputError(f"{path}: truncated JPEG")
     try:
@@ -137,15 +199,36 @@ def ends(jpeg: bytes) -> bool:
     return False
 
 
+def prepared(path: str, preprocessing: dict) -> np.ndarray:
+    """The photograph at `path` as `preprocess` gives it; an InputError names it."""
+    image = read_image(path)
+    try:
+        return preprocess(image, **preprocessing)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def preprocess(image: np.ndarray, resize: int, crop: int, mean: list[float], std: list[float], shape: list[int],
                **_: str) -> np.ndarray:
-    """uint8 (height, width, 3) BGR to normalised float32 RGB (3, *shape[2:]): shorter side to `resize`, centre crop."""
+    """uint8 (height, width, 3) BGR to normalised float32 RGB (3, *shape[2:]): shorter side to `resize`, centre crop.
+
+    Raises InputError for a strip that would need gigabytes.
+    """
     height, width = image.shape[:2]
     size = (resize, resize * height // width) if height > width else (resize * width // height, resize)
+    if math.prod(size) > MAX_PIXELS:
+        raise InputError(f"has {width}x{height} pixels: too many when the shorter side has {resize}")
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     top, left = (image.shape[0] - shape[2]) // 2, (image.shape[1] - shape[3]) // 2
     rgb = image[top:top + shape[2], left:left + shape[3], ::-1].astype(np.float32)
     return ((rgb - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)
+
+
+def check_finite(path: str, probabilities: np.ndarray) -> None:
+    """Raises InputError where the answer to the image `path` is not finite."""
+    if not np.isfinite(probabilities).all():
+        raise InputError(f"the network's output for {path} is not finite: its weights hold NaN or infinity, or "
+                         "numbers that lead there (training may have diverged)")
 
 
 def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -161,11 +244,11 @@ def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.nd
     if kind == "opencl" and network["device_kind"] and (taken := opencl_kind()) not in ("", network["device_kind"]):
         print(f"predict.py: warning: compiled for a {network['device_kind']} ({network['device_name']}), runs on a "
               f"{taken} ({device.device_name.strip()}): it may be slow", file=sys.stderr)
-    graph, params = bundle_file("graph.json").decode(), bundle_file("network.params")
+    graph, params = bundle_text("graph.json"), bundle_file("network.params")
     try:
         executor = graph_executor.create(graph, tvm.runtime.load_module(str(HERE / "network.so")), device)
         executor.load_params(params)
-    except (tvm.TVMError, ValueError) as error:
+    except Exception as error:  # of whatever kind the text of TVM's error names
         raise InputError(f"{HERE}: TVM cannot load the network: {told(error)}") from None
 
     def predict(data):
@@ -173,7 +256,7 @@ def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.nd
             executor.set_input(input_name, data)
             executor.run()
             return executor.get_output(0).numpy()
-        except (tvm.TVMError, ValueError) as error:
+        except Exception as error:
             raise InputError(f"{HERE}: TVM cannot run the network: {told(error)}") from None
     return predict
 
@@ -248,16 +331,32 @@ def load_opencl() -> None:
 def on_illegal_instruction(_: int) -> None:
     """Instructions that the compiler was told it may use (AVX-512, say) end the process by a signal where there are
     none, one that no handler of Python's own can catch."""
-    target = read_json("network.json", NETWORK)["target"]
+    target = read_json("network.json", is_network)["target"]
     os.write(2, f"predict.py: error: {HERE / 'network.so'} uses instructions that this processor does not have: it was "
                 f"compiled for {target}\n".encode())
     os._exit(1)
 
 
+def end(line: str, status: int = 1) -> NoReturn:
+    """End the program with `line` on standard error. Python's own end would write to standard output again, where
+    that failed, and fail aloud."""
+    if line and sys.stderr:
+        line = " ".join(line.split())
+        print("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line), file=sys.stderr)
+    os._exit(status)
+
+
 if __name__ == "__main__":
     arguments = get_args_parser().parse_args()
-    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]  # labels and names of files as they are
     try:
         main(arguments)
-    except (InputError, ModuleNotFoundError, MemoryError, cv2.error) as error:
-        sys.exit(f"predict.py: error: {' '.join(str(error).split()) or type(error).__name__}")
+    except BrokenPipeError:  # who reads the answers has seen enough, as `head` has
+        end("", 128 + signal.SIGPIPE)
+    except OSError as error:
+        end(f"predict.py: error: {error.filename or 'standard output'}: {error.strerror}")
+    except MemoryError:
+        end("predict.py: error: out of memory")
+    except (InputError, ModuleNotFoundError, cv2.error) as error:
+        end(f"predict.py: error: {error}")
+    except KeyboardInterrupt:
+        end("", 128 + signal.SIGINT)

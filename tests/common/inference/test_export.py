@@ -5,14 +5,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import venv
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import tvm
 from PIL import Image
 
 from common.errors import InputError
@@ -22,6 +25,7 @@ from common.inference.processor import usable_cores
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
 from tests.conftest import ROOT
+from tests.fuzzing import changed_bytes, changed_json
 
 CAT = ROOT / "data" / "cat.jpg"
 SHAPE, PREPROCESSING = (3, 64, 64), Preprocessing(resize=73, crop=64, std=(58.4, 57.1, 57.4))
@@ -157,12 +161,18 @@ def test_the_network_sees_the_same_numbers(device, photos, tmp_path):
     assert process.returncode == 0, process.stderr
     np.testing.assert_array_equal(np.fromfile(tmp_path / "input", np.float32).reshape(-1, *SHAPE), expected)
 
-    specification = importlib.util.spec_from_file_location("runner", device.bundle / "predict.py")
-    runner = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(runner)
+    runner = loaded(device)
     description = json.loads((device.bundle / "preprocess.json").read_text())
     np.testing.assert_array_equal([runner.preprocess(runner.read_image(path), **description) for path in photos],
                                   expected)
+
+
+def loaded(device):
+    """predict.py as a module."""
+    specification = importlib.util.spec_from_file_location("runner", device.bundle / "predict.py")
+    runner = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(runner)
+    return runner
 
 
 def test_times_on_request(runner):
@@ -178,6 +188,41 @@ def test_an_image_that_cannot_be_used(runner, tmp_path):
         fails_in_one_line(runner(damaged), "damaged.jpg")
     fails_in_one_line(runner(tmp_path / "missing.jpg"), "missing.jpg", "No such file")
     fails_in_one_line(runner(tmp_path), str(tmp_path), "Is a directory")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero"):
+        fails_in_one_line(runner(path), str(path), "is a pipe or a device")
+    fails_in_one_line(runner(CAT, tmp_path / "missing\nas well.jpg"), "as well.jpg", "No such file")
+
+
+def test_a_strip_that_would_need_gigabytes(runner, tmp_path):
+    Image.new("L", (1, 65500)).save(tmp_path / "strip.jpg")
+    fails_in_one_line(runner(tmp_path / "strip.jpg"),
+                      "strip.jpg: has 1x65500 pixels: too many when the shorter side has 73")
+
+
+def test_photographs_are_prepared_a_batch_at_a_time(runner, tmp_path):
+    """What comes before one that is broken is answered; a name without a file is told before anything is."""
+    (tmp_path / "broken.jpg").write_bytes(CAT.read_bytes()[:20000])
+    process = runner(CAT, tmp_path / "broken.jpg", CAT)
+    assert process.returncode == 1 and process.stdout == runner(CAT).stdout != ""
+    assert "broken.jpg" in process.stderr and process.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["exec {} > /dev/full", "exec {} >&-"])
+def test_answers_that_cannot_be_written(device, command):
+    for program in (f"{device.python} {device.bundle / 'predict.py'}", device.bundle / "predict"):
+        fails_in_one_line(run("sh", "-c", command.format(f"{program} {CAT}"), env=clean_environment()),
+                          "standard output", "No space left" if "full" in command else "closed")
+
+
+def test_a_reader_that_has_seen_enough(device):
+    for program in ([device.python, device.bundle / "predict.py"], [device.bundle / "predict"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = subprocess.run([*program, CAT], stdout=writing, stderr=subprocess.PIPE, env=clean_environment(),
+                                 check=False)
+        os.close(writing)
+        assert process.returncode in (128 + signal.SIGPIPE, -signal.SIGPIPE) and process.stderr == b""
 
 
 def test_arguments_that_cannot_be_used(runner):
@@ -236,6 +281,94 @@ def test_a_bundle_that_is_not_whole(device, runner, altered):
             fails_in_one_line(runner(CAT), *([name] if content is None else []))
         altered(name, whole)
     assert runner(CAT).returncode == 0
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("labels.txt", b"\xff\xfe"), ("graph.json", b"\xff\xfe"), ("network.so", b"\x7fELF"),
+    ("preprocess.json", b'{"mean": ' + b"[" * 100_000), ("network.json", b"[" * 100_000)])
+def test_a_file_of_a_bundle_that_is_damaged(runner, altered, name, content):
+    altered(name, content)
+    fails_in_one_line(runner(CAT))
+
+
+def test_a_folder_in_the_place_of_the_network(device, tmp_path):
+    shutil.copytree(device.bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / "network.so").unlink()
+    (tmp_path / "bundle" / "network.so").mkdir()
+    for program in ([device.python, tmp_path / "bundle" / "predict.py"], [tmp_path / "bundle" / "predict"]):
+        fails_in_one_line(run(*program, CAT, env=clean_environment()), "network.so")
+
+
+# of preprocess.json: what it says in their place would be read from outside an image, or take all memory
+DAMAGED = [("resize", 63), ("resize", 1 << 20), ("resize", "x"), ("resize", True), ("crop", [64]), ("mean", "abc"),
+           ("mean", [1]), ("mean", [1, 2, float("nan")]), ("mean", [1, 2, 1e40]), ("std", [1, 1]), ("std", [1, 0, 1]),
+           ("std", [1, -1, 1]), ("shape", 5), ("shape", [1, 3, 64]), ("shape", [1, 3, -32, -32]),
+           ("shape", [0, 3, 64, 64]), ("shape", [1, 4, 64, 64]), ("shape", [1, 3, 64, 1 << 33]),
+           ("shape", [1 << 60, 3, 64, 64]), ("layout", "NHWC"), ("input", 5)]
+
+
+@pytest.fixture(scope="module")
+def sanitized(device, tmp_path_factory):
+    """The C++ runner that ends with another status than 1 where it reads or writes what is not its own."""
+    bundle = tmp_path_factory.mktemp("sanitized") / "bundle"
+    shutil.copytree(device.bundle, bundle)
+    (bundle / "predict").unlink()
+    flags = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    if run("make", f"PYTHON={device.python}", f"CXXFLAGS={flags}", cwd=bundle, env=clean_environment()).returncode:
+        pytest.skip("no libasan or libubsan")
+    return bundle
+
+
+def run_sanitized(bundle, image, tmp_path):
+    options = {"ASAN_OPTIONS": "detect_leaks=0:exitcode=99", "UBSAN_OPTIONS": "exitcode=99"}
+    process = run(bundle / "predict", image, "--dump-input", tmp_path / "input", env={**clean_environment(), **options})
+    assert process.returncode == 0 or (process.returncode == 1 and process.stderr.count("\n") == 1), process.stderr
+    return process
+
+
+def test_what_a_bundle_cannot_want_of_an_image(device, sanitized, runner, altered, tmp_path, monkeypatch):
+    whole = json.loads((device.bundle / "preprocess.json").read_text())
+    module = loaded(device)
+    monkeypatch.setattr(module, "HERE", sanitized)
+    for key, value in DAMAGED:
+        content = json.dumps({**whole, key: value})
+        (sanitized / "preprocess.json").write_text(content)
+        assert "is damaged: export the bundle again" in run_sanitized(sanitized, CAT, tmp_path).stderr, (key, value)
+        with pytest.raises(module.InputError, match="preprocess.json is damaged: export the bundle again"):
+            module.read_json("preprocess.json", module.is_preprocessing)
+    altered("preprocess.json", content.encode())
+    fails_in_one_line(runner(CAT), "preprocess.json", "is damaged: export the bundle again")
+    altered("preprocess.json", json.dumps(whole).encode())
+    about = json.loads((device.bundle / "network.json").read_text())
+    for key, value in (("device", "foo"), ("target", 5)):
+        altered("network.json", json.dumps({**about, key: value}).encode())
+        fails_in_one_line(runner(CAT), "network.json", "is damaged: export the bundle again")
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.long)])
+def test_bytes_changed_at_random(device, sanitized, tmp_path, monkeypatch, count):
+    """Of what is done to an image, and of images: an answer or one line, and no memory of others."""
+    module, description = loaded(device), (device.bundle / "preprocess.json").read_bytes()
+    small = io.BytesIO()
+    Image.open(CAT).resize((90, 80)).save(small, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0")
+    monkeypatch.setattr(module, "HERE", sanitized)
+    image = small.getvalue()
+    for number in range(count):
+        rng, of_image = np.random.RandomState(number), number % 2
+        (sanitized / "preprocess.json").write_bytes(
+            description if of_image else changed_json(rng, description, [description]))
+        (tmp_path / "image.jpg").write_bytes(changed_bytes(rng, image, [image]) if of_image else image)
+        run_sanitized(sanitized, tmp_path / "image.jpg", tmp_path)
+        with suppress(module.InputError):
+            module.prepared(tmp_path / "image.jpg", module.read_json("preprocess.json", module.is_preprocessing))
+
+
+def test_an_output_that_is_not_finite(runner, altered, device):
+    """As where training has diverged: NaN is never among the most probable classes."""
+    params = tvm.runtime.load_param_dict((device.bundle / "network.params").read_bytes())
+    params = {name: tvm.nd.array(np.full(array.shape, np.nan, np.float32)) for name, array in params.items()}
+    altered("network.params", bytes(tvm.runtime.save_param_dict(params)))
+    fails_in_one_line(runner(CAT), f"the network's output for {CAT} is not finite")
 
 
 def test_a_processor_without_the_instructions(runner, altered, tmp_path):
