@@ -1,4 +1,5 @@
 """Files that are read within bounds, folders that can be written, and files of which a reader never sees half."""
+import fcntl
 import os
 import stat
 import tempfile
@@ -69,6 +70,29 @@ def written_atomically(path: str | os.PathLike) -> Iterator[str]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Within this block no other process is in one with the same `path`, a file that is there only meanwhile. Raises
+    InputError(refusal) where one is."""
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
+                break
+        except BlockingIOError:
+            os.close(lock)
+            raise InputError(refusal) from None
+        except OSError:
+            break  # a file system without locks
+        os.close(lock)  # it was that of a process that has just ended
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
 
 
 def make_folder(folder: str | Path) -> None:

@@ -5,7 +5,6 @@ After epoch 6 of PREFIX: `PREFIX-0006.params` as MXNet has it, `PREFIX-0006.opti
 position in the run, the recipe. Inside an epoch, after batch 120 of the seventh, the names have 0006-b00120. Nothing
 here is a pickle. A checkpoint without its .json, or whose files are not what that says, does not count.
 """
-import fcntl
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ import numpy as np
 from common.checkpoint import write_params, write_symbol
 from common.digest import digest
 from common.errors import InputError, last_line
-from common.files import written_atomically
+from common.files import locked, written_atomically
 from common.find_mxnet import mx
 from common.params_file import load_checkpoint_params, load_params
 
@@ -132,7 +131,8 @@ def prune(prefix: str | Path, keep: int, current: tuple, best: int | None = None
 def sole_writer(prefix: str | Path) -> Iterator[None]:
     """Within this block no other process trains with this prefix; what a killed one left half-written is removed."""
     prefix = Path(prefix)
-    with _locked(prefix.with_name(f".{prefix.name}.lock"), f"--model-prefix {prefix}"):
+    with locked(prefix.with_name(f".{prefix.name}.lock"), f"--model-prefix {prefix}: another process trains with it "
+                "now"):
         pattern = re.compile(r"\." + re.escape(prefix.name)
                              + r"-(ema-)?(\d{4,}(-b\d+)?|symbol|preprocess)\.\w+\.\d+\.partial")
         for name in os.listdir(prefix.parent):
@@ -142,27 +142,6 @@ def sole_writer(prefix: str | Path) -> Iterator[None]:
             if position not in positions(prefix):
                 remove(prefix, position)
         yield
-
-
-@contextmanager
-def _locked(path, what):
-    while True:
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
-                break
-        except BlockingIOError:
-            os.close(lock)
-            raise InputError(f"{what}: another process trains with it now") from None
-        except OSError:
-            break  # a file system without locks
-        os.close(lock)  # it was that of a process that has just ended
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
 
 
 def _matches(prefix: str | Path, pattern: str) -> list:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, image_shape, not_negative, positive, positive_amount
 from common.errors import InputError, reported
+from common.files import locked
 
 if TYPE_CHECKING:
     from tvm import autotvm
@@ -68,15 +69,25 @@ def main(args: argparse.Namespace) -> None:
     if args.model_prefix and args.multiplier:
         raise InputError("--multiplier is of the networks that are tuned without --model-prefix")
     from common.compiler import records
-    from common.compiler.measuring import board, end_processes, reached
+    from common.compiler.measuring import board
     from common.compiler.targets import resolve_target
-    from common.compiler.tuning import measurement, tasks_of
     from common.inference.device import describe
 
     resolve_target(args.target)
     device = board(args.rpc[0], args.rpc[1], args.key, args.target) if args.rpc else describe(args.target)
     target = resolve_target(args.target, device.floats)
     output = Path(args.output or records.FOLDER / f"{file_name(device.name)}.json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output.with_name(f".{output.name}.lock"), f"{output}: another tune.py is at work on it; give another "
+                "--output"):
+        tune_layers(args, output, target, device)
+
+
+def tune_layers(args: argparse.Namespace, output: Path, target: "Target", device: "Device") -> None:
+    """Find the schedules that `output` has no records of, and write each as it is found."""
+    from common.compiler.measuring import end_processes, reached
+    from common.compiler.tuning import measurement, tasks_of
+
     found = start(args, output, target, device)
     tasks = missing(found, (task for network in networks(args, target) for task in tasks_of(network, target)))
     print(f"{output}: {len(found.records)} layers are there, {len(tasks)} to tune on {device.name}", flush=True)
@@ -99,7 +110,6 @@ def start(args: argparse.Namespace, output: Path, target: "Target", device: "Dev
 
     described = about(target, device, args.any_processor)
     if not output.exists():
-        output.parent.mkdir(parents=True, exist_ok=True)
         return Records(output, described, [])
     if not args.resume:
         raise InputError(f"{output}: is there already; --resume adds to it, --output names another file")

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from common.compiler import records
+from common.files import locked
 from common.inference.network import open_network
 from tests.conftest import ROOT
 
@@ -80,6 +81,14 @@ def test_killed_in_the_middle_it_leaves_whole_records_and_no_process(one_convolu
     out = finish(start(tmp_path, one_convolution, "--resume"))
     assert f"1 layers are there, {LAYERS - 1} to tune" in out
     assert len(records.load(tmp_path / "found.json").records) == LAYERS
+
+
+def test_two_do_not_write_the_same_records(one_convolution, tmp_path):
+    with locked(tmp_path / ".found.json.lock", "not here"):
+        second = start(tmp_path, one_convolution, "--resume")
+        _, err = second.communicate()
+    assert err == "tune.py: error: found.json: another tune.py is at work on it; give another --output\n"
+    assert second.returncode == 1 and os.listdir(tmp_path) == ["tmp"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
