@@ -134,7 +134,7 @@ def is_preprocessing(content: dict) -> bool:
             and isinstance(content["input"], str) and (content["layout"], content["dtype"]) == ("NCHW", "float32"))
 
 
-def are_numbers(value: Any, count: int, kind: type | tuple[type, ...] = (int, float)) -> bool:
+def are_numbers(value: Any, count: int, kind: Any = (int, float)) -> bool:
     return isinstance(value, list) and len(value) == count and all(
         isinstance(number, kind) and not isinstance(number, bool) and -MAX_MEAN < number < MAX_MEAN for number in value)
 
