@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
 def tune_layers(args: argparse.Namespace, output: Path, target: "Target", device: "Device") -> None:
     """Find the schedules that `output` has no records of, and write each as it is found."""
     from common.compiler.measuring import end_processes, reached
-    from common.compiler.tuning import measurement, tasks_of
+    from common.compiler.tuning import let_go, measurement, tasks_of
 
     found = start(args, output, target, device)
     tasks = missing(found, (task for network in networks(args, target) for task in tasks_of(network, target)))
@@ -100,6 +100,7 @@ def tune_layers(args: argparse.Namespace, output: Path, target: "Target", device
                 print(f"[{number}/{len(tasks)}] {tune_layer(task, args.trials, measured, found)}", flush=True)
         finally:
             end_processes()  # or Python waits until they have measured what they are at
+            let_go(measured)
     if not found.records:
         raise InputError(f"no schedule of any layer ran on {device.name}")
 

@@ -44,6 +44,13 @@ def measurement(target: tvm.target.Target, address: tuple) -> dict:
         return autotvm.measure_option(builder_for(target), runner)
 
 
+def let_go(measured: dict) -> None:
+    """End the threads of its pools, whose processes have ended: as Python ends they would leave a trace."""
+    for part in measured.values():
+        part.executor._threadpool.shutdown(cancel_futures=True)
+        part.executor._worker_map.clear()
+
+
 def tune(task: autotvm.task.Task, trials: int, measured: dict, on_trials: Callable) -> tuple:
     """(autotvm.MeasureInput, autotvm.MeasureResult) of the fastest of at most `trials` schedules. Raises NoneRan.
 
