@@ -43,8 +43,9 @@ def get_args_parser() -> ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from common.packing.prepare import prepare
 
-    prepare(args.source, args.out, args.short_side, args.quality, args.enlarge, args.seed, args.workers, args.strict,
-            args.any_count, args.verify_first)
+    prepare(args.source, args.out, short_side=args.short_side, quality=args.quality, enlarge=args.enlarge,
+            seed=args.seed, workers=args.workers, strict=args.strict, any_count=args.any_count,
+            verify_first=args.verify_first)
 
 
 if __name__ == "__main__":

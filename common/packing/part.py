@@ -17,16 +17,18 @@ from common.digest import FollowedDigest, digest
 from common.errors import InputError
 from common.packing.journal import BUFFER, Journal
 from common.packing.jpeg import to_jpeg
+from common.packing.part_state import KINDS, MAX_BUCKETS, is_state, new_state
 from common.packing.progress import progress
-from common.packing.sources import Source
+from common.packing.sources import Source, check_listable
 from common.packing.workers import in_order
-from common.recordio import image_record, set_number
+from common.recordio import NUMBER_AT, image_record, set_number
 
-KINDS = ("rec", "idx", "lst")
-BUCKET_BYTES, MAX_BUCKETS = 256 << 20, 128
+BUCKET_BYTES = 256 << 20
 SKIPPED = "skipped"
 ENTRY = struct.Struct("<QIHI")  # in a bucket: key, label, lengths of the path and of the record, which follow
 KEYS = 1 << 64
+NO_FILES = ("", ".", "..")
+SHORTEST = NUMBER_AT + 8  # bytes of a record that can be given a number
 
 
 class PartPacking:
@@ -38,10 +40,9 @@ class PartPacking:
         self._strict, self._workers, self._commit_seconds = strict, workers, commit_seconds
         self._journal = Journal(work)
         buckets = min(MAX_BUCKETS, 1 + source.expected_bytes // BUCKET_BYTES)
-        self._state = self._journal.state or {
-            "phase": "sort", "position": None, "done": 0, "buckets": buckets, "sorted": 0,  # the first pass
-            "bucket": 0, "taken": 0, "seen": 0, "written": 0,  # the second: images of the bucket, and of all of them
-            "images": [0] * len(source.classes), "md5": None, "files": {}}
+        self._state = self._journal.state or new_state(source, buckets)
+        if not is_state(self._state, part, source):
+            raise self._journal.damaged()
         self._state["md5"] = self._state["md5"] or md5
         self._committed = time.monotonic()
 
@@ -81,8 +82,14 @@ class PartPacking:
     def _skipped(self):
         if not self._journal.length(SKIPPED):
             return []
-        with open(self._journal.folder / SKIPPED, encoding="ascii") as file:
-            return [json.loads(line) for line in file]
+        try:
+            with open(self._journal.folder / SKIPPED, encoding="ascii") as file:
+                skipped = [json.loads(line) for line in file]
+            if all(isinstance(name, str) and isinstance(reason, str) for name, reason in skipped):
+                return skipped
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise self._journal.damaged(SKIPPED)
 
     def _skip(self, path, reason):
         if self._strict:
@@ -154,7 +161,8 @@ class PartPacking:
     def _write(self):
         state, journal = self._state, self._journal
         rec, idx, lst = (f"{self._part}.{kind}" for kind in KINDS)
-        journal.append(rec, b"")
+        for name in (rec, idx, lst):
+            journal.append(name, b"")
         journal.flush()
         with ThreadPoolExecutor(self._workers) as pool, FollowedDigest(journal.folder / rec, "sha256") as sha256, \
                 progress(f"{self._part}: writing", state["sorted"], state["seen"]) as show:
@@ -179,6 +187,8 @@ class PartPacking:
                 journal.remove(bucket)
                 journal.commit(state)
             journal.flush()
+            if state["seen"] != state["sorted"]:
+                raise journal.damaged()
             if not state["written"]:
                 raise InputError(f"{self._source.path}: none of its images can be read")
             digests = {rec: sha256.result(journal.length(rec))}
@@ -191,7 +201,7 @@ class PartPacking:
             return
         with open(self._journal.folder / bucket, "rb") as file:
             entries = [(path.decode("utf-8", "surrogateescape"), label, at, length)
-                       for _, path, label, at, length in sorted(_entries(file))[self._state["taken"]:]]
+                       for _, path, label, at, length in sorted(self._entries(file))[self._state["taken"]:]]
             if self._source.is_archive:
                 for path, label, at, length in entries:
                     record = bytearray(length)
@@ -204,14 +214,29 @@ class PartPacking:
                 for (path, label, *_), record in in_order(pool, self._workers, read, entries):
                     yield path, label, record
 
+    def _entries(self, bucket):
+        """(key, path, label, offset of the record, its length) of each image in a bucket's file."""
+        at, size = 0, os.fstat(bucket.fileno()).st_size
+        while at < size:
+            bucket.seek(at)
+            try:
+                key, label, path_length, length = ENTRY.unpack(bucket.read(ENTRY.size))
+                path = bucket.read(path_length)
+                at += ENTRY.size + path_length
+                self._check_entry(path.decode("utf-8", "surrogateescape"), label, length)
+                if at + length > size:
+                    raise ValueError
+            except (struct.error, IndexError, ValueError):
+                raise self._journal.damaged(Path(bucket.name).name) from None
+            yield key, path, label, at, length
+            at += length
 
-def _entries(bucket):
-    """(key, path, label, offset of the record, its length) of each image in a bucket's file."""
-    at = 0
-    while header := bucket.read(ENTRY.size):
-        key, label, path_length, length = ENTRY.unpack(header)
-        path = bucket.read(path_length)
-        at += ENTRY.size + path_length
-        yield key, path, label, at, length
-        at += length
-        bucket.seek(at)
+    def _check_entry(self, path, label, length):
+        """Raises IndexError or ValueError for one that cannot be packed, or of an image that is not of the source."""
+        folder, _, name = path.rpartition("/")
+        if folder != self._source.classes[label] or name in NO_FILES or "\0" in name:
+            raise ValueError
+        if self._source.is_archive:
+            check_listable(path)
+            if length < SHORTEST:
+                raise ValueError

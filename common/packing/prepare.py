@@ -10,8 +10,9 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,18 +22,20 @@ from common.errors import InputError
 from common.files import written_atomically
 from common.labels import read_synset
 from common.packing.imagenet import ARCHIVES
-from common.packing.part import KINDS, PartPacking
+from common.packing.part import PartPacking
+from common.packing.part_state import KINDS
 from common.packing.progress import progress
+from common.packing.sealed import damaged, read_sealed, sealed
 from common.packing.sources import PARTS, SYNSET, find_sources
 from common.packing.workers import cores
 from common.preprocess import one_opencv_thread, without_pillow_warnings
 
-WORK = ".prepare"  # in the output folder, until the data set is finished
+WORK, LOCK = ".prepare", "lock"  # in the output folder, until the data set is finished
 COMMIT_SECONDS = 15
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
 
 
-def prepare(source_dir: str | Path, out_dir: str | Path, short_side: int = 480, quality: int = 95,
+def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 480, quality: int = 95,
             enlarge: bool = False, seed: int = 0, workers: int | None = None, strict: bool = False,
             any_count: bool = False, verify_first: bool = False, commit_seconds: float = COMMIT_SECONDS) -> dict:
     """Pack what `source_dir` holds (see `find_sources`) into `out_dir`; returns what its dataset.json says.
@@ -124,24 +127,28 @@ def _work_folder(out, identity):
     """OUT/.prepare, which belongs to this process alone and to this `identity`."""
     work = out / WORK
     written = (*(f"{part}.{kind}" for part in PARTS for kind in KINDS), "synset.txt", "skipped.csv", NAME)
-    if not work.exists() and (found := [out / name for name in written if (out / name).exists()]):
+    if not os.path.lexists(work) and (found := [out / name for name in written if (out / name).exists()]):
         raise InputError(f"{found[0]}: exists, and nothing says how it was made; move it away, or choose another "
                          "folder")
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
+    out.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        work.mkdir()
+    _check_own(work, [path for path in (work, work / LOCK) if os.path.lexists(path)])
+    with open(os.open(work / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644), "r+b", buffering=0) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{out}: another run is at work in this folder") from None
+        _check_own(work, work.rglob("*"))
         path = work / "identity.json"
         try:
-            begun = json.loads(path.read_text(encoding="utf-8"))
+            begun = read_sealed(path, work)
         except FileNotFoundError:
             begun = identity
             with written_atomically(path) as partial:
-                Path(partial).write_text(json.dumps(identity), encoding="utf-8")
-        except ValueError:
-            raise InputError(f"{path}: damaged; remove {work} to begin again") from None
+                Path(partial).write_text(sealed(identity), encoding="utf-8")
+        if not isinstance(begun, dict):
+            raise damaged(path, work)
         if difference := _difference(begun, identity):
             raise InputError(f"{work}: begun with other {difference}; go on with that, or remove it to begin again")
         try:
@@ -154,6 +161,14 @@ def _work_folder(out, identity):
         except KeyboardInterrupt:
             print(f"{out}: run the same command again to go on", file=sys.stderr)
             raise
+
+
+def _check_own(work, paths):
+    """What is written, cut off and removed below `work` is to be there and nowhere else."""
+    for path in paths:
+        is_folder = path == work or path.parent == work and path.name in PARTS
+        if not (stat.S_ISDIR if is_folder else stat.S_ISREG)(path.lstat().st_mode):
+            raise InputError(f"{path}: a link, or not what belongs there; remove {work} to begin again")
 
 
 def _verify(sources):

@@ -83,7 +83,7 @@ class FolderSource:
                     yield entry, f"{name}/{entry.name}", label
 
     def images(self, start: list[int] | None = None) -> Iterator[Image]:
-        (first,) = start or (0,)
+        first = (start or [0])[0]
         for number, (_, path, label) in enumerate(self._entries()):
             if number >= first:
                 yield Image(path, label, [number + 1], number + 1)
@@ -96,7 +96,7 @@ class FolderSource:
                 raise InputError("a folder, not an image" if stat.S_ISDIR(status.st_mode) else "not a file")
             if status.st_size > MAX_BYTES:
                 raise InputError(f"larger than {MAX_BYTES >> 20} MiB")
-            _check_listable(path)
+            check_listable(path)
             with open(self.path / path, "rb") as file:
                 return file.read()
         except OSError as error:
@@ -133,7 +133,7 @@ class ClassArchivesSource:
         return Path(member.name).stem
 
     def images(self, start: list[int] | None = None) -> Iterator[Image]:
-        at, inner_at = start or (0, None)
+        at, inner_at = [*(start or [0]), None][:2]
         labels = {name: label for label, name in enumerate(self.classes)}
         with open(self.path, "rb") as file:
             for class_tar, _ in _members(file, at, self.size, self.path):
@@ -173,7 +173,7 @@ class ValidationArchiveSource:
         return self._val_classes[int(name[1]) - 1]
 
     def images(self, start: list[int] | None = None) -> Iterator[Image]:
-        (at,) = start or (0,)
+        at = (start or [0])[0]
         labels = {name: label for label, name in enumerate(self.classes)}
         with open(self.path, "rb") as file:
             for member, after in _members(file, at, self.size, self.path):
@@ -304,7 +304,7 @@ def _content(file, member):
             raise InputError("not a file")
         if member.size > MAX_BYTES:
             raise InputError(f"larger than {MAX_BYTES >> 20} MiB")
-        _check_listable(member.name)
+        check_listable(member.name)
         file.seek(member.offset_data)
         content = file.read(member.size)
         return lambda: content
@@ -316,8 +316,11 @@ def _content(file, member):
     return refuse
 
 
-def _check_listable(path):
-    """A .lst file has a line for each image, in UTF-8."""
+def check_listable(path: str) -> None:
+    """Raise InputError, with the reason alone, for a path that a .lst file, a line of UTF-8 for each image, cannot
+    hold."""
+    if Path(path).name in ("", ".."):
+        raise InputError("its name is not that of a file")
     if any(unicodedata.category(character) in UNLISTABLE for character in path) or len(path.encode()) > MAX_NAME:
         raise InputError("its name has characters that a .lst file cannot hold or is too long")
 
@@ -327,7 +330,7 @@ def _check_names(where, classes):
         raise InputError(f"{where}: no classes in it")
     for name in classes:
         try:
-            _check_listable(name)
+            check_listable(name)
         except InputError as error:
             raise InputError(f"{where}: class {name!r}: {error}") from None
 

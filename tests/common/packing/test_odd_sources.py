@@ -46,7 +46,7 @@ def test_other_members_than_images(tmp_path):
         for name, kind, content in (("../../up.JPEG", tarfile.REGTYPE, good), ("/abs.JPEG", tarfile.REGTYPE, good),
                                     ("a\tb.JPEG", tarfile.REGTYPE, good), ("link.JPEG", tarfile.SYMTYPE, b""),
                                     ("folder", tarfile.DIRTYPE, b""), ("tty", tarfile.CHRTYPE, b""),
-                                    ("x" * 300 + ".JPEG", tarfile.REGTYPE, good),
+                                    ("x" * 300 + ".JPEG", tarfile.REGTYPE, good), ("a/..", tarfile.REGTYPE, good),
                                     ("caf\u00e9.JPEG", tarfile.REGTYPE, good)):
             member = tarfile.TarInfo(name)
             member.type, member.size, member.linkname = kind, len(content), "/etc/passwd"
@@ -55,7 +55,7 @@ def test_other_members_than_images(tmp_path):
     source.mkdir()
     (source / "ILSVRC2012_img_train.tar").write_bytes(tar({"n1.tar": archive.getvalue()}))
     dataset = run(source, tmp_path / "out")
-    assert dataset["parts"]["train"]["images"] == 4 and dataset["parts"]["train"]["skipped"] == 4
+    assert dataset["parts"]["train"]["images"] == 4 and dataset["parts"]["train"]["skipped"] == 5
     assert set(records(tmp_path / "out", "train")) == {"n1/up.JPEG", "n1/abs.JPEG", f"n1/{'x' * 300}.JPEG",
                                                        "n1/caf\u00e9.JPEG"}
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
