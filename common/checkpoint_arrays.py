@@ -62,10 +62,19 @@ def parameter_shapes(network: dict, num_classes: int) -> tuple:
     return arguments, states
 
 
+def check_numbers(params: dict, source: str | Path) -> None:
+    """Raise InputError, which names `source`, for an array of anything but whole or floating-point numbers."""
+    for name, array in params.items():
+        # kind V: what is of no type of NumPy's own, bfloat16, but for records
+        if array.dtype.kind not in "fiu" and (array.dtype.kind != "V" or array.dtype.type is np.void):
+            raise InputError(f"{source}: {name!r} is of type {array.dtype}; expected numbers")
+
+
 def checked(checkpoint: Checkpoint, source: str | Path) -> Checkpoint:
     """`checkpoint` with its arrays in the network's order, as float32; an InputError names `source` where they are not
     those of its network, or not finite."""
     groups = []
+    check_numbers(checkpoint.arg_params | checkpoint.aux_params, source)
     for shapes, arrays in zip(parameter_shapes(checkpoint.network, checkpoint.num_classes),
                               (checkpoint.arg_params, checkpoint.aux_params)):
         for name, shape in shapes.items():

@@ -14,6 +14,7 @@ EPS = 1e-5  # BatchNorm's, here
 BATCHNORM = ("gamma", "beta", "moving_mean", "moving_var")
 FIRST_BATCHNORM = "first-3x3-conv-batchnorm"
 IDENTITY = "seq-0-block0-exp"
+DIMENSIONS = {"fc_weight": (2, "of two dimensions"), "fc_bias": (1, "of one dimension")}
 UNIT_VARIANCE = 1 - EPS  # the variance by which a BatchNorm divides by 1
 
 Params = dict[str, np.ndarray]  # under their published names
@@ -23,12 +24,11 @@ def check_units(params: Params, source: str | Path) -> None:
     """Raise InputError, which names `source`, unless weights have four dimensions and what belongs to them has one."""
     for name, array in params.items():
         weight = f"{re.split('-conv2d_|-batchnorm_', name)[0]}-conv2d_weight"
-        if name.startswith("fc_"):
-            shape = array.shape if array.ndim == (2 if name == "fc_weight" else 1) else "of two and of one dimension"
-        elif name == weight:
-            shape = array.shape if array.ndim == 4 else "of four dimensions"
+        if name in DIMENSIONS or name == weight:
+            dimensions, described = DIMENSIONS.get(name, (4, "of four dimensions"))
+            shape = array.shape if array.ndim == dimensions else described
         elif weight not in params:
-            raise InputError(f"{source}: holds {name}, but no {weight}")
+            raise InputError(f"{source}: holds {name!r}, but no {weight}")
         else:
             shape = params[weight].shape[:1]
         if array.shape != shape or not array.size:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from common.checkpoint_arrays import Checkpoint
+from common.checkpoint_arrays import Checkpoint, check_numbers
 from common.conversion.assemble import (
     EPS,
     Params,
@@ -77,6 +77,7 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
             raise InputError(f"--{flag} {value}: {path} is of a network whose {flag} is known")
     if keep_background and kind != "tflite":
         raise InputError("--keep-background is for .tflite files")
+    check_numbers(params, path)
     params = with_batchnorms(params)
     check_units(params, path)
     params = with_expansion(with_eps(params, how.eps))

@@ -1,8 +1,12 @@
-"""Read the weights that Keras saves, as NumPy arrays."""
+"""Read the weights that Keras saves, as NumPy arrays.
+
+HDF5's library crashes, loops or fills the memory on some damaged files: call this through `common.confined`.
+"""
 import io
 import re
 import zipfile
-import zlib
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -11,21 +15,27 @@ import numpy as np
 from common.conversion.readers import check_size, reading
 from common.errors import InputError
 
+MAX_ARRAYS = 1000  # Keras's MobileNetV2 has 262
 
-def read_keras(path: str | Path) -> dict[str, np.ndarray] | list[tuple[str, np.ndarray]]:
-    """{layer/weight: array} of Keras 3's .weights.h5 and .keras; of older .h5 files [(weight, array)] in the order of
-    the network: those that are published have other layer names than the model's code, and Keras goes by the order."""
-    with reading(path, "a Keras weight file", zipfile.BadZipFile, zlib.error, RuntimeError, TypeError, EOFError,
-                 NotImplementedError, AttributeError, RecursionError):
+
+def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
+    """[(layer/weight, array)] of Keras 3's .weights.h5 and .keras; of older .h5 files [(weight, array)], which has no
+    slash, in the order of the network: those that are published have other layer names than the model's code, and
+    Keras goes by the order. Raises InputError."""
+    with reading(path, "a Keras weight file"):
         content: str | Path | io.BytesIO = path
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_size(archive.getinfo("model.weights.h5").file_size, path)
                 content = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(content, "r") as file:
-            if "layers" in file:
-                return _keras_by_name(file, path)
-            return _keras_in_order(file.get("model_weights", file), path)
+            found = list(islice(_by_name(file, path) if _has(file, "layers") else _in_order(file, path),
+                                MAX_ARRAYS + 1))
+            if len(found) > MAX_ARRAYS:
+                raise InputError(f"{path}: has more than {MAX_ARRAYS} arrays, which no MobileNetV2 has")
+            # together: one that the file does not even hold may stand there under many names
+            check_size(sum(dataset.size * dataset.dtype.itemsize for _, dataset in found), path)
+            return [(name, dataset[()]) for name, dataset in found]
 
 
 # the arrays of a layer, as Keras 3 numbers them
@@ -33,24 +43,28 @@ VARIABLES = {"batch_normalization": ("gamma", "beta", "moving_mean", "moving_var
              "conv2d": ("kernel",), "depthwise_conv2d": ("depthwise_kernel",)}
 
 
-def _keras_by_name(file, path):
-    arrays = {}
-    for group, layer in file["layers"].items():
-        variables = layer.get("vars", {})
+def _by_name(file: h5py.File, path: str | Path) -> Iterator[tuple[str, h5py.Dataset]]:
+    layers = _member(file, "layers", path)
+    for group in layers:
+        layer = _member(layers, group, path)
+        count = len(_member(layer, "vars", path)) if _has(layer, "vars") else 0
         names = VARIABLES.get(re.sub(r"_\d+$", "", group), ())
-        if len(variables) != len(names):
-            raise InputError(f"{path}: {group} has {len(variables)} arrays, which no layer of MobileNetV2 has")
+        if count != len(names):
+            raise InputError(f"{path}: {group!r} has {count} arrays, which no layer of MobileNetV2 has")
         for number, variable in enumerate(names):
-            name = str(variables.attrs.get("name", group))
-            arrays[f"{name}/{variable}"] = _dataset(variables[str(number)], file, path)
-    return arrays
+            name = str(layer["vars"].attrs.get("name", group))
+            yield f"{name}/{variable}", _dataset(layer, f"vars/{number}", path)
 
 
-def _keras_in_order(file, path):
+def _in_order(file: h5py.File, path: str | Path) -> Iterator[tuple[str, h5py.Dataset]]:
+    if _has(file, "model_weights"):
+        file = _member(file, "model_weights", path)
     if not any(key.startswith("layer_names") for key in file.attrs):
         raise InputError(f"{path}: not a Keras weight file: it names no layers")
-    return [(weight.split("/")[-1].split(":")[0], _dataset(file[layer][weight], file, path))
-            for layer in _texts(file.attrs, "layer_names") for weight in _texts(file[layer].attrs, "weight_names")]
+    for name in _texts(file.attrs, "layer_names"):
+        layer = _member(file, name, path)
+        for weight in _texts(layer.attrs, "weight_names"):
+            yield weight.split("/")[-1].split(":")[0], _dataset(layer, weight, path)
 
 
 def _texts(attributes, key):
@@ -61,9 +75,21 @@ def _texts(attributes, key):
     return [text.decode() if isinstance(text, bytes) else str(text) for piece in pieces for text in piece]
 
 
-def _dataset(dataset, file, path):
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.external \
-            or dataset.file.filename != file.file.filename:
-        raise InputError(f"{path}: {getattr(dataset, 'name', '?')} is no array of floating-point numbers in this file")
-    check_size(dataset.size * dataset.dtype.itemsize, path)
-    return dataset[()]
+def _has(group: h5py.Group, name: str) -> bool:
+    return group.id.links.exists(name.encode())
+
+
+def _member(group: h5py.Group, name: str, path: str | Path) -> h5py.Group | h5py.Dataset:
+    """What `name`, whose parts slashes separate, is in `group`: in this very file, where only hard links lead."""
+    for part in name.split("/"):
+        if group.id.links.get_info(part.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+            raise InputError(f"{path}: {name!r} is a link, perhaps out of this file")
+        group = group[part]
+    return group
+
+
+def _dataset(group: h5py.Group, name: str, path: str | Path) -> h5py.Dataset:
+    dataset = _member(group, name, path)
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.external or dataset.is_virtual:
+        raise InputError(f"{path}: {name!r} is no array of floating-point numbers in this file")
+    return dataset

@@ -2,9 +2,9 @@
 
 Those that need a package of their own are read by state_dict.py, keras_file.py and tflite.py.
 """
+import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,33 +13,35 @@ import numpy as np
 
 from common.conversion.description import ENTRY, parse_description
 from common.errors import InputError
+from common.files import check_regular
 from common.params_file import load_params
 
-MAX_BYTES = 2 ** 30  # of the arrays of a file; the widest MobileNetV2 here has 60 MB
+MAX_BYTES = 2 ** 30  # of a file, and of its arrays; the widest MobileNetV2 here has 60 MB
 
 
 @contextmanager
-def reading(path: str | Path, kind: str, *errors: type[Exception]) -> Iterator[None]:
-    """What a library raises for a file that is not as it should be, as one line."""
+def reading(path: str | Path, kind: str) -> Iterator[None]:
+    """Whatever a library raises for a file that is not as it should be, as one line."""
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             file.read(1)
+            size = os.fstat(file.fileno()).st_size
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
-    expected: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, MemoryError, *errors)
+    check_size(size, path)
     try:
         yield
     except InputError:
         raise
-    except expected as error:
+    except Exception as error:  # of many kinds: of zip files alone, and of what NumPy finds in them, there are a dozen
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not {kind}, or a damaged one ({reason})") from None
 
 
 def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
     """(arrays, description) of an .npz file."""
-    with reading(path, "an .npz file", zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
-                 TypeError, SyntaxError):
+    with reading(path, "an .npz file"):
         with zipfile.ZipFile(path) as archive:
             check_size(sum(member.file_size for member in archive.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
@@ -51,12 +53,13 @@ def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
 def read_gluon(path: str | Path) -> dict[str, np.ndarray]:
     """Arrays of a .params file of Gluon's, without `arg:`, `aux:` and the network's own prefix."""
     arrays = {}
-    for name, array in load_params(path).items():
-        bare = name.removeprefix("arg:").removeprefix("aux:")
-        arrays[re.sub(r"^\w*?(?=features_|output_)", "", bare)] = array
+    with reading(path, "an MXNet parameter file"):
+        for name, array in load_params(path).items():
+            bare = name.removeprefix("arg:").removeprefix("aux:")
+            arrays[re.sub(r"^\w*?(?=features_|output_)", "", bare)] = array
     return arrays
 
 
 def check_size(size: int, path: str | Path) -> None:
     if size > MAX_BYTES:
-        raise InputError(f"{path}: unpacks to {size / 2 ** 30:.1f} GB, which no MobileNetV2 has; a damaged file?")
+        raise InputError(f"{path}: holds {size / 2 ** 30:.1f} GB, which no MobileNetV2 has; a damaged file?")

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 
 from common.checkpoint_arrays import unit_names
+from common.confined import confined
 from common.conversion.assemble import IDENTITY, Params
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
 from common.conversion.readers import read_gluon, read_npz
 from common.errors import InputError
 from common.preprocessing_file import Preprocessing
-from symbols.architecture import REPEATS, STRIDES, architecture
+from symbols.architecture import REPEATS
 
 IGNORED = ".num_batches_tracked"  # PyTorch's counters
 FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name in a first block with an expansion
 
+KERAS_SECONDS = 20  # of a processor, most of which goes into imports
 # how the axes of Keras's weights are put in MXNet's order: (out, in, height, width), (channels, 1, ...), (out, in)
 KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 0)}
 
@@ -39,16 +41,15 @@ def gluon_params(path: str | Path) -> tuple[Params, dict]:
     arrays = read_gluon(path)
     names = GLUON if any("." in name for name in arrays) else GLUON_FLAT
     params = _renamed(arrays, names, REPEATS, "Gluon", path)
-    params["fc_weight"] = params["fc_weight"].reshape(params["fc_weight"].shape[:2])  # of a 1x1 convolution
+    if params["fc_weight"].shape[2:] == (1, 1):
+        params["fc_weight"] = params["fc_weight"][:, :, 0, 0]
     return params, {}
 
 
 def keras_params(path: str | Path) -> tuple[Params, dict]:
-    from common.conversion.keras_file import read_keras
-    arrays = read_keras(path)
-    if isinstance(arrays, list):
-        arrays = _keras_named(arrays, path)
-    params = _renamed(arrays, KERAS, REPEATS, "Keras", path)
+    found = confined("common.conversion.keras_file", "read_keras", path, seconds=KERAS_SECONDS)
+    by_name = any("/" in name for name, _ in found)
+    params = _renamed(dict(found) if by_name else _keras_named(found, path), KERAS, REPEATS, "Keras", path)
     for name, array in params.items():
         if name.endswith("_weight"):
             kind = "fc" if name == "fc_weight" else "depthwise" if "-depthwise-" in name else "convolution"
@@ -68,25 +69,16 @@ def tflite_params(path: str | Path) -> tuple[Params, dict]:
     """Here, BatchNorm is folded: UNIT-conv2d_bias stands for it."""
     from common.conversion.tflite import read_tflite
     model = read_tflite(path)
-    units = [name for name in unit_names() if name != IDENTITY]
-    if len(model.layers) != len(units) + 1:
-        raise InputError(f"{path}: has {len(model.layers)} layers with weights; MobileNetV2 has {len(units) + 1}")
+    units = [f"{name}-conv2d" for name in unit_names() if name != IDENTITY]
     params = {}
-    for unit, (weight, bias) in zip([*(f"{unit}-conv2d" for unit in units), "fc"], model.layers):
+    for unit, (weight, bias) in zip([*units, "fc"], model.layers, strict=True):
         params[f"{unit}_weight"], params[f"{unit}_bias"] = weight, bias
-    strides = next((name for name in STRIDES if _strides(name, units) == list(model.strides[:len(units)])), None)
-    if strides is None:
-        raise InputError(f"{path}: its strides are not those of MobileNetV2")
     _, height, width, _ = model.input_shape
-    description = {"strides": strides, "padding": model.padding, "image_shape": (3, height, width)}
+    description = {"strides": model.strides, "padding": model.padding, "image_shape": (3, height, width)}
     if model.mean is not None:
         crop = max(height, width)
         description["preprocessing"] = Preprocessing(Preprocessing().resize_for(crop), crop, model.mean, model.std)
     return params, description
-
-
-def _strides(table, units):
-    return [unit.stride for unit in architecture(strides=table).units if unit.name in units]
 
 
 def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ...], framework: str,
@@ -103,7 +95,7 @@ def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ..
     unknown = [name for name in arrays if name not in table.values() and not name.endswith(IGNORED)]
     if unknown:
         raise InputError(f"{path}: holds {unknown[0]!r}, which {framework}'s MobileNetV2 does not have")
-    params.setdefault("fc_bias", np.zeros(len(params["fc_weight"]), np.float32))
+    params.setdefault("fc_bias", np.zeros(params["fc_weight"].shape[:1], np.float32))
     return params
 
 
@@ -116,5 +108,5 @@ def _keras_named(weights, path):
         raise InputError(f"{path}: has {len(weights)} arrays, Keras's MobileNetV2 has {len(table)}")
     for (weight, _), name in zip(weights, table):
         if weight not in (expected := name.split("/")[1]) and expected not in weight:
-            raise InputError(f"{path}: has {weight} where Keras's MobileNetV2 has {expected}")
+            raise InputError(f"{path}: has {weight!r} where Keras's MobileNetV2 has {expected}")
     return dict(zip(table, (array for _, array in weights)))

@@ -28,8 +28,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def _read_safetensors(path):
-    with (reading(path, "a .safetensors file", safetensors.SafetensorError, OverflowError),
-          safetensors.safe_open(path, "numpy") as file):
+    with reading(path, "a .safetensors file"), safetensors.safe_open(path, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return arrays, parse_description((file.metadata() or {}).get(ENTRY), path)
 

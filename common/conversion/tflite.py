@@ -13,11 +13,12 @@ import tflite
 from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 
 from common.conversion.assemble import IDENTITY
+from common.conversion.readers import MAX_BYTES, reading
 from common.conversion.tflite_graph import OPTIONS, Graph
-from common.errors import InputError, last_line
+from common.errors import InputError
+from common.files import read_bytes
 from symbols.architecture import PADDINGS, REPEATS, STRIDES, Architecture, Padding, Unit, architecture
 
-MAX_BYTES = 2 ** 30  # the widest MobileNetV2 here has 60 MB
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this
 HIGHEST = 6.03       # of 8 bits that are laid out for 0..6
 NO_PADDING = ((0, 0), (0, 0))
@@ -35,11 +36,11 @@ BLOCK, NETWORK = re.compile("CDCA?"), re.compile("C(DCA?)((?:CDCA?)+)CPFS?")
 
 class TFLite(NamedTuple):
     """`layers`: (weight, bias) of each convolution and of the classifier, in the network's order, float32, in MXNet's
-    layouts: (out, in, kh, kw), depthwise (channels, 1, kh, kw), classifier (classes, features). `strides`: of each
-    convolution. `padding`: "same" or "symmetric". `input_shape`: (1, height, width, 3). `mean`, `std`: three numbers
-    each, as the quantisation of an 8-bit input says ((pixel - mean) / std), or None for other inputs."""
+    layouts: (out, in, kh, kw), depthwise (channels, 1, kh, kw), classifier (classes, features). `strides`: the name of
+    the stages' in STRIDES. `padding`: "same" or "symmetric". `input_shape`: (1, height, width, 3). `mean`, `std`: three
+    numbers each, as the quantisation of an 8-bit input says ((pixel - mean) / std), or None for other inputs."""
     layers: list[tuple[np.ndarray, np.ndarray]]
-    strides: list[int]
+    strides: str
     padding: str
     input_shape: tuple[int, int, int, int]
     mean: tuple[float, float, float] | None
@@ -63,20 +64,15 @@ def read_tflite(path: str | Path) -> TFLite:
 
     Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2 with folded BatchNorms.
     """
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
-    if content[4:8] != b"TFL3" or len(content) > MAX_BYTES:
-        raise InputError(f"{path}: not a TensorFlow Lite file of MobileNetV2's size")
-    try:
-        graph = Graph(content)
-        return _network(graph, _steps(graph))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # of many kinds, from offsets that lead out of the file
-        raise InputError(f"{path}: damaged or truncated TensorFlow Lite file ({last_line(error)})") from None
+    with reading(path, "a TensorFlow Lite file"):  # offsets that lead out of it raise errors of many kinds
+        content = read_bytes(path, MAX_BYTES)
+        if content[4:8] != b"TFL3":
+            raise InputError(f"{path}: not a TensorFlow Lite file")
+        try:
+            graph = Graph(content)
+            return _network(graph, _steps(graph))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def _steps(graph: Graph) -> list[_Step]:
@@ -220,8 +216,7 @@ def _network(graph: Graph, steps: list[_Step]) -> TFLite:
     padding = next((name for name in ("same", "symmetric") if [unit.padding for unit in plans[name]] == pads), None)
     if padding is None:
         raise InputError("its convolutions are padded neither as TensorFlow's SAME nor by one pixel on every side")
-    return TFLite([*(step.layer for step in convolutions), classifier], [step.stride for step in convolutions], padding,
-                  input_shape, *_pixels(graph))
+    return TFLite([*(step.layer for step in convolutions), classifier], strides, padding, input_shape, *_pixels(graph))
 
 
 def _stages(steps: list[_Step], blocks: list[str]) -> tuple[str, list[int]]:

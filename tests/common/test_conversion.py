@@ -1,4 +1,8 @@
 """What conversion makes good, and what it refuses; each framework's own answers are in tests/converters/."""
+import os
+import struct
+import zipfile
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -6,7 +10,7 @@ import safetensors.numpy
 
 from common.checkpoint_arrays import Checkpoint
 from common.conversion.assemble import IDENTITY, with_batchnorms, with_expansion, without_expansion
-from common.conversion.convert import convert, eight
+from common.conversion.convert import KINDS, convert, eight
 from common.conversion.outgoing import save_npz, save_timm, save_torchvision
 from common.errors import InputError
 from common.find_mxnet import mx
@@ -170,6 +174,10 @@ def torchvision_file(path, change=None, channels=rounded(0.35)):  # noqa: B008
     (lambda arrays: arrays.update({"features.19.0.weight": np.zeros(3)}), "holds .features.19.0.weight., which"),
     (lambda arrays: arrays.update({"features.0.1.bias": np.zeros(7, np.float32)}), "expected .16,."),
     (lambda arrays: arrays.update({"features.0.0.weight": np.zeros((16, 27), np.float32)}), "of four dimensions"),
+    (lambda arrays: arrays.update({"classifier.1.weight": np.zeros(10, np.float32)}), "expected of two dimensions"),
+    (lambda arrays: arrays.update({"classifier.1.bias": np.zeros((10, 1), np.float32)}), "expected of one dimension"),
+    (lambda arrays: arrays.update({"classifier.1.weight": np.zeros((), np.float32)}), "expected of two dimensions"),
+    (lambda arrays: arrays.update({"classifier.1.bias": np.zeros(10, bool)}), "'fc_bias' is of type bool"),
     (lambda arrays: arrays.update({"features.18.0.weight": arrays["features.18.0.weight"][:, :-8]}), "has shape"),
     (lambda arrays: arrays["features.9.conv.1.1.running_var"].fill(np.inf), "infinity"),
     (lambda arrays: arrays.clear() or arrays.update(x=np.zeros(1)), "has no features.0.0.weight"),
@@ -246,3 +254,49 @@ def test_a_crop_that_is_not_square_is_told(tmp_path):
                          tell=lines.append)
     assert checkpoint.preprocessing[:2] == (183, 160)
     assert len(lines) == 1 and "give --image-shape 3,96,160" in lines[0]
+
+
+@pytest.mark.parametrize("dtype", ["c8", "M8[s]", "m8[s]", "U9", "S9", "?", [("x", "f4"), ("y", "i2")], "V4"], ids=str)
+def test_weights_that_are_no_numbers_are_refused(tmp_path, dtype):
+    checkpoint = random_checkpoint(network_for(widths(0.35)))
+    arrays = checkpoint.arg_params | checkpoint.aux_params
+    for name in ("fc_weight", f"{IDENTITY}-batchnorm_moving_var"):
+        np.savez(tmp_path / "x.npz", **arrays | {name: np.zeros(arrays[name].shape, dtype)})
+        with pytest.raises(InputError, match=f"x.npz: '{name}' is of type .*; expected numbers"):
+            convert(tmp_path / "x.npz", "npz")
+
+
+HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }"
+
+
+@pytest.mark.parametrize("header", [HEADER % f"{2 ** 70},", HEADER % "5" + "((", HEADER % f"{2 ** 40},",
+                                    HEADER % "True,", "[" * 5000, "\0"], ids=range(6))
+def test_an_array_whose_header_is_damaged_is_refused(tmp_path, header):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode())
+    with pytest.raises(InputError, match="x.npz: not an .npz file, or a damaged one") as error:
+        convert(tmp_path / "x.npz", "npz")
+    assert "\n" not in str(error.value)
+
+
+def test_a_member_of_an_archive_that_is_damaged_is_refused(tmp_path):
+    for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+            archive.writestr("x.npy", bytes(10_000))
+        content = (tmp_path / "x.npz").read_bytes()
+        (tmp_path / "x.npz").write_bytes(content[:45] + bytes(9) + content[54:])
+        for kind in ("npz", "keras"):
+            with pytest.raises(InputError, match="or a damaged one"):
+                convert(tmp_path / "x.npz", kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_end_is_not_read(tmp_path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="is a pipe or a device"):
+            convert(path, kind)
+    with open(tmp_path / "long", "wb") as file:
+        file.truncate(2 ** 31)  # which takes no room on the disk
+    with pytest.raises(InputError, match="holds 2.0 GB, which no MobileNetV2 has"):
+        convert(tmp_path / "long", kind)
