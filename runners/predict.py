@@ -109,9 +109,10 @@ def bundle_text(name: str) -> str:
 
 
 def read_json(name: str, is_whole: Callable[[dict], bool]) -> dict:
+    text = bundle_text(name)
     try:
-        content = json.loads(bundle_text(name))
-    except (json.JSONDecodeError, RecursionError):
+        content = json.loads(text)
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not is_whole(content):
         raise damaged(name)

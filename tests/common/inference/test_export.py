@@ -285,7 +285,8 @@ def test_a_bundle_that_is_not_whole(device, runner, altered):
 
 @pytest.mark.parametrize(("name", "content"), [
     ("labels.txt", b"\xff\xfe"), ("graph.json", b"\xff\xfe"), ("network.so", b"\x7fELF"),
-    ("preprocess.json", b'{"mean": ' + b"[" * 100_000), ("network.json", b"[" * 100_000)])
+    ("preprocess.json", b'{"mean": ' + b"[" * 100_000), ("preprocess.json", b'{"resize": ' + b"9" * 5000 + b"}"),
+    ("network.json", b"[" * 100_000)])
 def test_a_file_of_a_bundle_that_is_damaged(runner, altered, name, content):
     altered(name, content)
     fails_in_one_line(runner(CAT))
