@@ -1,4 +1,4 @@
-"""The checksum of a file while it is still being read, or written, by others."""
+"""The checksum of a file, also while it is still being read, or written, by others."""
 import hashlib
 import threading
 from collections.abc import Callable
@@ -71,9 +71,10 @@ class FollowedDigest:
             self._error = error
 
 
-def digest(path: str | Path, algorithm: str, progress: Callable[[int], object] = lambda done: None) -> str:
-    """Hexadecimal digest of a file; `progress` is told how many bytes were read."""
-    state, done = hashlib.new(algorithm, usedforsecurity=False), 0
+def digest(path: str | Path, algorithm: str, progress: Callable[[int], object] = lambda done: None,
+           before: bytes = b"") -> str:
+    """Hexadecimal digest of `before` and a file; `progress` is told how many bytes of it were read."""
+    state, done = hashlib.new(algorithm, before, usedforsecurity=False), 0
     with open(path, "rb", buffering=0) as file:
         while piece := file.read(PIECE):
             state.update(piece)

@@ -7,7 +7,6 @@ PREFIX-0032-int8.json, beside PREFIX-0032.params:
 
 of the input of each layer, which the name of its weight stands for, BatchNorm folded.
 """
-import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -22,8 +21,9 @@ from common.compiler.build import build
 from common.compiler.checkpoint import Network
 from common.compiler.quantize import Statistics, layers_of
 from common.compiler.targets import host_cpu
+from common.digest import digest
 from common.errors import InputError
-from common.files import written_atomically
+from common.files import read_text, written_atomically
 from common.inference.precision import calibration_file
 from common.params_file import checkpoint_files
 from common.symbol_json import INPUT
@@ -65,7 +65,7 @@ def measure(network: Network, images: Iterable[np.ndarray]) -> tuple:
 def save_calibration(prefix: str | Path, epoch: int, statistics: dict, images: int) -> None:
     layers = {name: {"low": _short(entry.low), "high": _short(entry.high), "mean": list(map(_short, entry.mean))}
               for name, entry in statistics.items()}
-    content = {"params": _params_hash(prefix, epoch), "images": images, "layers": layers}
+    content = {"params": digest(checkpoint_files(prefix, epoch)[1], "sha256"), "images": images, "layers": layers}
     with written_atomically(calibration_file(prefix, epoch)) as partial:
         Path(partial).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -75,19 +75,24 @@ def load_calibration(prefix: str | Path, epoch: int, network: Network) -> dict:
     parameters or this network."""
     path, again = calibration_file(prefix, epoch), f"python tools/calibrate.py {prefix} --epoch {epoch} --images DIR"
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise InputError(f"--precision int8 needs {path}; make it with: {again}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); make it again with: {again}") from None
+    params_file = checkpoint_files(prefix, epoch)[1]
     try:
-        if content["params"] != _params_hash(prefix, epoch):
-            raise InputError(f"{path}: was made of other parameters than {checkpoint_files(prefix, epoch)[1]} holds; "
-                             f"make it again with: {again}")
+        if content["params"] != digest(params_file, "sha256"):
+            raise InputError(f"{path}: was made of other parameters than {params_file} holds; make it again with: "
+                             f"{again}")
         return {name: _statistics(content["layers"][name], node) for name, node in layers_of(network).items()}
-    except (KeyError, TypeError, ValueError):
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(f"{path}: not a calibration of this network; make it again with: {again}") from None
 
 
@@ -97,10 +102,6 @@ def _statistics(entry, node):
     if not (np.abs(numbers) < 1e30).all() or entry["low"] > entry["high"] or len(entry["mean"]) > channels:
         raise ValueError("not the range and the means of a tensor")
     return Statistics(*numbers[:2], numbers[2:])
-
-
-def _params_hash(prefix, epoch):
-    return hashlib.sha256(Path(checkpoint_files(prefix, epoch)[1]).read_bytes()).hexdigest()
 
 
 def _short(number):

@@ -7,7 +7,6 @@
 Whoever uses an entry holds a shared lock on its manifest, and only what nobody uses is removed.
 """
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,9 +20,12 @@ from typing import IO, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from common.cache_folder import cache_folder
+from common.digest import digest
 from common.errors import InputError
 
 MANIFEST = "manifest.json"
+MAX_MANIFEST = 1 << 20  # bytes; it has a few hundred
 MAX_MEGABYTES = 2048
 
 
@@ -36,14 +38,11 @@ class Entry(NamedTuple):
 class Cache:
     """A folder that this user alone can write to, made where it is not there. Raises OSError where it cannot be used.
 
-    MOBILENETV2_CACHE names it and MOBILENETV2_CACHE_MB bounds it (2048); else it is in XDG_CACHE_HOME or ~/.cache.
+    MOBILENETV2_CACHE names it and MOBILENETV2_CACHE_MB bounds it (2048); else it is `compiled` in the `cache_folder`.
     """
 
     def __init__(self) -> None:
-        named, shared = os.environ.get("MOBILENETV2_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
-        if not os.path.isabs(shared):  # as the XDG specification has it
-            shared = os.path.expanduser("~/.cache")
-        self.folder = Path(named or os.path.join(shared, "mxnet-mobilenet-v2")).absolute()
+        self.folder = Path(os.environ.get("MOBILENETV2_CACHE") or cache_folder() / "compiled").absolute()
         self.max_bytes = _megabytes(os.environ.get("MOBILENETV2_CACHE_MB", str(MAX_MEGABYTES))) * 2**20
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _ours(self.folder):
@@ -95,7 +94,7 @@ class Cache:
         partial = self._partial(key)
         try:
             make(partial)
-            files = {path.name: [path.stat().st_size, _sha256(path)] for path in sorted(partial.iterdir())}
+            files = {path.name: [path.stat().st_size, digest(path, "sha256")] for path in sorted(partial.iterdir())}
             (partial / MANIFEST).write_text(json.dumps(files, indent=1) + "\n")
             lock = (partial / MANIFEST).open("rb")
             with suppress(OSError):
@@ -183,12 +182,8 @@ def _is_still(file: IO, path: Path) -> bool:
 
 def _is_whole(folder: Path, manifest: IO) -> bool:
     try:
-        files = json.load(manifest)
-        return bool(files) and all((folder / name).stat().st_size == size and _sha256(folder / name) == digest
-                                   for name, (size, digest) in files.items())
-    except (OSError, ValueError, TypeError, AttributeError):
+        files = json.loads(manifest.read(MAX_MANIFEST))
+        return bool(files) and all((folder / name).stat().st_size == size and digest(folder / name, "sha256") == digits
+                                   for name, (size, digits) in files.items())
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from common.digest import digest
 from common.errors import InputError
+from common.files import check_regular
 from common.inference.drivers import PLATFORMS
 from common.inference.precision import files_of
 from common.inference.processor import processor_identity
@@ -67,8 +69,9 @@ def _records(records):
 
 
 def _sha256(file):
+    check_regular(file)
     try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return digest(file, "sha256")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
 

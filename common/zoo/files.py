@@ -5,8 +5,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from common.cache_folder import cache_folder
 from common.errors import InputError
-from common.files import make_folder, written_atomically
+from common.files import check_regular, make_folder, written_atomically
 from common.zoo.companions import complete
 from common.zoo.download import DownloadError, download, extract_member
 from common.zoo.hashes import HEX_DIGITS, fault, file_hash
@@ -18,7 +19,7 @@ def folders() -> list[Path]:
     folder that MOBILENETV2_MODELS names and models/."""
     if named := os.environ.get("MOBILENETV2_MODELS"):
         return [Path(named), MODELS]
-    return [MODELS, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mxnet-mobilenet-v2"]
+    return [MODELS, cache_folder()]
 
 
 def find(entry: Entry, folder: str | Path | None = None) -> tuple[Path | None, str | None]:
@@ -82,6 +83,7 @@ def take(name: str, file: str | Path, folder: str | Path | None = None, manifest
     Raises InputError where it is not, or where there is another file in its place.
     """
     entry = entry_of(name, manifest)
+    check_regular(file)
     path = _target(entry, folder)
     if path.exists() and (reason := fault(path, **entry.known)):
         raise _another(path, entry, reason)
@@ -104,6 +106,7 @@ def verify(path: str | Path, manifest: str | Path = MANIFEST) -> tuple[Entry, bo
 
     Raises InputError for any other file, and for one that cannot be read.
     """
+    check_regular(path)
     try:
         hashes = {algorithm: file_hash(path, algorithm) for algorithm in HEX_DIGITS}
     except OSError as error:

@@ -1,10 +1,10 @@
 """Is a file the one that was published? By its size, its hash and how it begins, as far as they are known."""
-import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-BLOCK = 1 << 20
+from common.digest import digest
+
 HEX_DIGITS = {"git-blob": 40, "sha1": 40, "sha256": 64}
 PREFIX = "sha256-prefix"  # the first digits of a SHA-256, which torchvision and timm put in file names
 
@@ -25,14 +25,12 @@ class Hash(NamedTuple):
 
 def file_hash(path: str | Path, algorithm: str) -> str:
     """The digits, in lower case, of a file by "git-blob", "sha1" or "sha256"."""
-    return git_blob_id(path) if algorithm == "git-blob" else _hash(path, hashlib.new(algorithm, usedforsecurity=False))
+    return git_blob_id(path) if algorithm == "git-blob" else digest(path, algorithm)
 
 
 def git_blob_id(path: str | Path) -> str:
     """The id under which git stores a file's content: the SHA-1 of "blob", its size, a null byte and the content."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-    return _hash(path, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
+    return digest(path, "sha1", before=b"blob %d\0" % os.path.getsize(path))
 
 
 def fault(path: str | Path, expected: Hash | None = None, size: int | None = None,
@@ -51,10 +49,3 @@ def fault(path: str | Path, expected: Hash | None = None, size: int | None = Non
             if file.read(len(signature)) != signature:
                 return "it does not begin as such a file does"
     return None
-
-
-def _hash(path: str | Path, digest: "hashlib._Hash") -> str:
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """8-bit integers against integers in NumPy, and whole networks in int8 and float16 against float32."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -211,6 +212,7 @@ def test_int8_without_a_calibration_that_fits_is_refused(one_convolution, calibr
                   {"layers": {**content["layers"], "fc_weight": {**fc, "low": 2, "high": 1}}},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "high": float("nan")}}},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "high": "3"}}},
+                  {"layers": {**content["layers"], "fc_weight": {**fc, "high": 10 ** 400}}},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "mean": [0.0] * 5000}}}):
         path.write_text(json.dumps({**content, **wrong}))
         with pytest.raises(InputError, match="x-0000-int8.json: .*tools/calibrate.py") as error:
@@ -218,6 +220,13 @@ def test_int8_without_a_calibration_that_fits_is_refused(one_convolution, calibr
         assert "\n" not in str(error.value)
     path.write_text("{")
     with pytest.raises(InputError, match="not JSON"):
+        load_calibration(prefix, 0, network)
+    path.write_text(json.dumps({**content, "params": "0" * 64}))
+    with pytest.raises(InputError, match=r"was made of other parameters than .*x-0000\.params holds; make it again"):
+        load_calibration(prefix, 0, network)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="x-0000-int8.json: is a pipe or a device"):
         load_calibration(prefix, 0, network)
 
 

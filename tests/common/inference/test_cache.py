@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from common.files import make_folder
 from common.inference.cache import MANIFEST, Cache, clear_cache
+from common.zoo.files import folders
 from tests.conftest import ROOT
 
 KEYS = [character * 32 for character in "abcd"]
@@ -50,10 +52,28 @@ def test_an_entry_is_made_once_and_found_by_later_processes(folder):
 def test_the_folder_is_where_the_user_has_it(tmp_path, monkeypatch):
     monkeypatch.delenv("MOBILENETV2_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert Cache().folder == tmp_path / "xdg" / "mxnet-mobilenet-v2"
+    assert Cache().folder == tmp_path / "xdg" / "mxnet-mobilenet-v2" / "compiled"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Cache().folder == tmp_path / ".cache" / "mxnet-mobilenet-v2"
+    assert Cache().folder == tmp_path / ".cache" / "mxnet-mobilenet-v2" / "compiled"
+
+
+def test_downloads_beside_it_may_be_others_to_write_and_stay(tmp_path, monkeypatch):
+    """Where a user's umask gives the group what the user has."""
+    monkeypatch.delenv("MOBILENETV2_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = os.umask(0o002)
+    try:
+        make_folder(folders()[1])
+        Cache().entry(KEYS[0], make)
+    finally:
+        os.umask(before)
+    downloads = tmp_path / "mxnet-mobilenet-v2"
+    assert [path.stat().st_mode & 0o777 for path in (downloads, downloads / "compiled")] == [0o775, 0o700]
+    (downloads / ".x.params.lock").touch()
+    (downloads / "x.params").touch()
+    assert Cache().clear() == 0
+    assert sorted(path.name for path in downloads.iterdir()) == [".x.params.lock", "compiled", "x.params"]
 
 
 def test_nobody_else_can_write_to_the_folder_or_it_is_not_used(folder, monkeypatch):
@@ -93,7 +113,12 @@ def with_half_a_manifest(entry):
     os.truncate(entry / MANIFEST, 30)
 
 
-@pytest.mark.parametrize("damage", [truncated, changed, missing, without_sums, with_half_a_manifest])
+def with_a_deep_manifest(entry):
+    (entry / MANIFEST).write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize("damage", [truncated, changed, missing, without_sums, with_half_a_manifest,
+                                    with_a_deep_manifest])
 def test_a_damaged_entry_is_made_again(folder, damage, capsys):
     Cache().entry(KEYS[0], make)
     damage(folder / KEYS[0])

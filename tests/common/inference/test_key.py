@@ -1,5 +1,6 @@
 """What makes a compiled network another one."""
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import InputError
 from common.inference import key
 from common.inference.key import key_of
 
@@ -85,3 +87,9 @@ print(json.dumps([file for file in files if file and Path(file).is_relative_to(P
     found = set(key.modules_of(key.ROOT / key.COMPILER))
     assert len(imported) > 15 and imported <= found
     assert key.ROOT / "common" / "trainer.py" not in found
+
+
+def test_records_that_are_a_pipe_are_not_waited_for(given, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: is a pipe or a device"):
+        key_of(**{**given, "records": tmp_path / "pipe"})
