@@ -16,8 +16,9 @@ import tvm
 from tvm import autotvm
 
 from common.compiler.blocked import layout_of
-from common.errors import InputError
-from common.files import written_atomically
+from common.errors import InputError, last_line
+from common.files import read_text, written_atomically
+from common.inference.device import Device
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "tuning"
 NEEDS = {"nchw16c": ("avx512f",), "nchw8c": ("avx2", "fma")}  # of a layout: flags of x86 processors with such vectors
@@ -39,7 +40,7 @@ def load(path: str | Path) -> Records:
 def _undecoded(path: str | Path) -> Records:
     """As `load`, its records as they are in the file."""
     with _refused(path):
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if any(not isinstance(content[key], kind) for key, kind in ABOUT.items()):
             raise ValueError("a value of another type")
         if not all(isinstance(flag, str) for flag in content["needs"]):
@@ -56,10 +57,13 @@ def _decoded(records: Records) -> Records:
 def _refused(path):
     try:
         yield
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: not tuning records of tools/tune.py ({type(error).__name__}: {error})") from None
+    except Exception as error:  # TVM's of many kinds, for targets and knobs that it does not know
+        reason = f"{type(error).__name__}: {last_line(error)}"
+        raise InputError(f"{path}: not tuning records of tools/tune.py ({reason})") from None
 
 
 def _record(row):
@@ -79,7 +83,7 @@ def save(records: Records) -> None:
         Path(partial).write_text(f'{head},\n "records": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
 
 
-def about(target: tvm.target.Target, device: tvm.runtime.Device, any_processor: bool) -> dict:
+def about(target: tvm.target.Target, device: Device, any_processor: bool) -> dict:
     """What tells which targets records fit that are measured for `target` on `device`."""
     layout = layout_of(target)
     return {"device": None if any_processor and layout else device.name, "kind": target.kind.name, "layout": layout,
@@ -87,12 +91,12 @@ def about(target: tvm.target.Target, device: tvm.runtime.Device, any_processor: 
 
 
 def choose(wanted: str | Path | None, target: tvm.target.Target,
-           device: tvm.runtime.Device | None = None) -> Records | None:
+           device: Device | None = None) -> Records | None:
     """The Records that `wanted` asks for: of the file of that path, none (None), or those that fit best ("auto").
 
-    `target` is a tvm.target.Target, `device` the common.inference.device.Device it is for, where that is known. Records
-    of this very device fit best, then those that need most of what the processor has. For "auto", files
-    that cannot be used are passed over, with a line on standard output, and so are those of another TVM.
+    `device`: what `target` is for, where that is known. Records of this very device fit best, then those that need most
+    of what the processor has. For "auto", files that cannot be used are passed over, with a line on standard output,
+    and so are those of another TVM.
     """
     if wanted is None:
         return None

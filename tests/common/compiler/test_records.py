@@ -1,5 +1,6 @@
 """Tuning records: which fit a device, and what is no such file."""
 import json
+import os
 
 import pytest
 
@@ -17,6 +18,13 @@ SHIPPED = sorted(records.FOLDER.glob("*.json"))
 def write(folder, name, **changes):
     about = {"device": None, "kind": "llvm", "layout": "nchw8c", "needs": [], "tvm": "0.19.0", "records": []}
     (folder / f"{name}.json").write_text(json.dumps(about | changes))
+
+
+ROW = {"input": ["llvm", "conv2d.blocked", [], {}], "config": {"index": 0, "code_hash": None, "entity": []},
+       "result": [[1e-3], 0, 1, 1], "version": 0.2, "tvm_version": "0.19.0"}
+UNKNOWN_TO_TVM = (ROW | {"input": ["nonsense -x", "conv2d.blocked", [], {}]},
+                  ROW | {"config": {"index": 0, "code_hash": None, "entity": [["tile", "zz", 1]]}},
+                  ROW | {"result": [[10 ** 400], 0, 1, 1]})
 
 
 def test_those_that_fit_best_are_taken(tmp_path, monkeypatch):
@@ -44,24 +52,26 @@ def test_what_cannot_be_used_is_passed_over(tmp_path, monkeypatch, capsys):
     write(tmp_path, "any")
     assert records.choose("auto", haswell, device).path.stem == "any" and capsys.readouterr().out == ""
     (tmp_path / "half.json").write_text('{"device"')
-    write(tmp_path, "rows", device="A", records=[3])
+    os.mkfifo(tmp_path / "pipe.json")
+    for number, wrong in enumerate(([3], *([wrong] for wrong in UNKNOWN_TO_TVM))):
+        write(tmp_path, f"rows{number}", device="A", records=wrong)
     write(tmp_path, "flags", needs=[[]])
     assert records.choose("auto", haswell, device).path.stem == "any"
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(".json: not tuning records")[0] for line in lines] == [
-        f"warning: {tmp_path / name}" for name in ("flags", "half", "rows")]
+    assert [line.split(".json: ")[0] for line in lines] == [
+        f"warning: {tmp_path / name}" for name in ("flags", "half", "pipe", "rows0", "rows1", "rows2", "rows3")]
     assert records.choose(tmp_path / "another-tvm.json", haswell, device).path.stem == "another-tvm"
 
 
 def test_what_is_no_file_of_records(tmp_path):
-    row = {"input": ["llvm", "conv2d.blocked", [], {}], "config": {"index": 0, "code_hash": None, "entity": []},
-           "result": [[1e-3], 0, 1, 1], "version": 0.2, "tvm_version": "0.19.0"}
     for changes in ({"kind": 3}, {"records": 1}, {"needs": None}, {"records": [3]}, {"records": [{"v": 0.1}]},
-                    {"records": [row | {"result": [[float("nan")], 0, 1, 1]}]}, {"records": [row | {"input": []}]},
-                    {"records": [row | {"more": 1}]}, {"records": [row | {"config": {}}]}):
+                    {"records": [ROW | {"result": [[float("nan")], 0, 1, 1]}]}, {"records": [ROW | {"input": []}]},
+                    {"records": [ROW | {"more": 1}]}, {"records": [ROW | {"config": {}}]},
+                    *({"records": [wrong]} for wrong in UNKNOWN_TO_TVM)):
         write(tmp_path, "bad", **changes)
-        with pytest.raises(InputError, match="bad.json: not tuning records"):
+        with pytest.raises(InputError, match="bad.json: not tuning records") as error:
             records.load(tmp_path / "bad.json")
+        assert "\n" not in str(error.value)
     (tmp_path / "bad.json").write_text('{"device"')
     with pytest.raises(InputError, match="bad.json: not tuning records"):
         records.load(tmp_path / "bad.json")
