@@ -13,6 +13,7 @@
     libtvm_opencl.so      for this kind of machine
     README.md
 """
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -34,12 +35,15 @@ from common.symbol_json import INPUT
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNERS = ROOT / "runners"
 NATIVE = ROOT / "native"
+PROGRAMS = ("predict.py", "predict.cc", "jpeg.h", "resize.h", "Makefile")  # of runners/
+OPENCL = ("Makefile", "kernels.cc", "include/tvm/support/span.h")          # of native/
 NETWORK = ("network.so", "objects", "graph.json", "network.params")
 WRITTEN = ("network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
 BUILT = ("predict", "__pycache__")  # beside them, by those who run it
 PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")
 DEVICES = {"llvm": "cpu", "opencl": "opencl"}  # kind of a target: the runners' name of its device
 ELF_MACHINE = slice(18, 20)  # of an ELF file's header
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def check_destination(folder: str | Path) -> None:
@@ -50,7 +54,7 @@ def check_destination(folder: str | Path) -> None:
         return
     except NotADirectoryError:
         raise InputError(f"{folder}: is not a folder") from None
-    if others := there - {*NETWORK, *WRITTEN, *BUILT, *(path.name for path in _runners())}:
+    if others := there - {*NETWORK, *WRITTEN, *BUILT, *PROGRAMS}:
         raise InputError(f"{folder}: has {min(others)!r}, which is no part of a bundle: give a new folder")
     if there and not {"graph.json", "preprocess.json"} <= there:
         raise InputError(f"{folder}: has files but is no bundle: give a new folder")
@@ -83,8 +87,8 @@ def _fill(bundle, entry, synset, preprocessing, target):
         raise InputError(f"target {target!r}: bundles are made for {' and '.join(DEVICES)}")
     for name in NETWORK:
         _copy(entry / name, bundle / name)
-    for path in _runners():
-        _copy(path, bundle / path.name)
+    for name in PROGRAMS:
+        shutil.copy(RUNNERS / name, bundle / name)
     names = read_synset(synset, about["num_classes"])
     (bundle / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     longer_side = max(about["data_shape"][2:])
@@ -98,7 +102,9 @@ def _fill(bundle, entry, synset, preprocessing, target):
                "precision": about["precision"], "records": about["records"] or "none", "tvm": about["tvm"]}
     _write_json(bundle / "network.json", network)
     if device == "opencl":
-        shutil.copytree(NATIVE, bundle / "opencl", ignore=shutil.ignore_patterns("build"))
+        for name in OPENCL:
+            (bundle / "opencl" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(NATIVE / name, bundle / "opencl" / name)
         if _machine(PLUGIN) == _machine(bundle / "network.so"):
             _copy(PLUGIN, bundle / PLUGIN.name)
     template = string.Template((RUNNERS / "README.md").read_text(encoding="utf-8"))
@@ -115,10 +121,6 @@ def _device(device, target):
         return "", ""
     found = describe(target)
     return found.name, "processor" if found.floats else "GPU"
-
-
-def _runners():
-    return [path for path in RUNNERS.iterdir() if path.is_file()]
 
 
 def _copy(source, destination):
@@ -151,7 +153,10 @@ def _versions():
 
 
 def _replace(folder, partial):
-    """Put `partial` in the place of `folder`, which is gone only when that is done."""
+    """Put `partial` in the place of `folder`, and what was there in its own where the file system can exchange two
+    names. Elsewhere neither is there for a moment: what ends this process then leaves the old one as .NAME.PID.old."""
+    if _exchanged(folder, partial):
+        return
     old = partial.with_suffix(".old")
     with suppress(FileNotFoundError):
         os.rename(folder, old)
@@ -162,3 +167,12 @@ def _replace(folder, partial):
             os.rename(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one, other):
+    """Whether two names could be exchanged, at once."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except AttributeError:  # a C library from before 2018
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0

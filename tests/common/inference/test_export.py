@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import venv
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +19,7 @@ import tvm
 from PIL import Image
 
 from common.errors import InputError
+from common.inference import export as exporting
 from common.inference.export import check_destination, export
 from common.inference.network import compile_elsewhere, open_network
 from common.inference.processor import usable_cores
@@ -463,6 +464,46 @@ def test_a_bundle_is_replaced_and_nothing_else(compiled, synset, tmp_path):
         with pytest.raises(InputError, match=word):
             export(compiled.folder, folder, synset, PREPROCESSING, "llvm")
     assert mine.exists() and (tmp_path / "other" / "README.md").exists()
+
+
+def test_a_bundle_has_what_it_uses_and_no_more(compiled, synset, tmp_path, monkeypatch):
+    """Whatever lies in runners/ and native/, such as a program that was built there."""
+    for name, folder in (("RUNNERS", "runners"), ("NATIVE", "native")):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("build"))
+        (tmp_path / folder / "predict").write_bytes(b"for another machine")
+        monkeypatch.setattr(exporting, name, tmp_path / folder)
+    monkeypatch.setitem(exporting.DEVICES, "llvm", "opencl")  # which takes longer to compile for
+    monkeypatch.setattr(exporting, "_device", lambda *_: ("", ""))
+    export(compiled.folder, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+    files = {str(path.relative_to(tmp_path / "bundle")) for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
+    assert files - {"libtvm_opencl.so"} == {
+        "network.so", "graph.json", "network.params", "network.json", "preprocess.json", "labels.txt", "README.md",
+        "predict.py", "predict.cc", "jpeg.h", "resize.h", "Makefile",
+        "opencl/Makefile", "opencl/kernels.cc", "opencl/include/tvm/support/span.h"}
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_bundle_is_there_at_every_moment(compiled, synset, tmp_path, monkeypatch, exchanged):
+    """Where the file system can exchange two names; elsewhere the old one comes back if the new one does not come."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    if exchanged and not exporting._exchanged(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system cannot exchange two names")
+    export(compiled.folder, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+    (tmp_path / "bundle" / "labels.txt").write_text("old\n")
+    if not exchanged:
+        monkeypatch.setattr(exporting, "_exchanged", lambda *_: False)
+
+    def rename(source, destination, usual=os.rename):
+        assert not exchanged
+        if str(source).endswith(".partial"):
+            raise OSError("the disk is gone")
+        usual(source, destination)
+    monkeypatch.setattr(os, "rename", rename)
+    with nullcontext() if exchanged else pytest.raises(OSError, match="the disk is gone"):
+        export(compiled.folder, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+    assert ((tmp_path / "bundle" / "labels.txt").read_text() == "old\n") == (not exchanged)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "bundle"]
 
 
 def test_nothing_is_left_where_it_fails(compiled, synset, tmp_path):
