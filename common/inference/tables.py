@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.errors import InputError
 from common.files import written_atomically
 
 TOP = 5
@@ -30,13 +31,26 @@ def answers_table(path: str | Path | None = None) -> Iterator[Callable]:
     JSON. Raises InputError or OSError at once where it cannot be written.
     """
     if path is None:
-        with _csv(sys.stdout) as write:
+        if sys.stdout is None:
+            raise InputError("standard output is closed: give the name of a file for the table")
+        with _as_they_are(sys.stdout), _csv(sys.stdout) as write:
             yield write
         return
     with written_atomically(path) as partial, \
             open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file, \
             FORMATS[Path(path).suffix.lower()](file) as write:
         yield write
+
+
+@contextmanager
+def _as_they_are(file):
+    """Names of files are written to `file` byte by byte, which a program that reads the table can open."""
+    before = file.encoding, file.errors
+    file.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        yield
+    finally:
+        file.reconfigure(encoding=before[0], errors=before[1])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from common.errors import printable
 from common.inference.classify import classify_images
 from common.inference.tables import TOP
 
@@ -27,7 +28,7 @@ def best(probabilities: np.ndarray) -> np.ndarray:
     return np.argsort(-probabilities, kind="stable")[:TOP]
 
 
-def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str] | None, bar: Any = None,
+def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str], bar: Any = None,
              **network: Any) -> Done:
     """Classify `images`, of which there are `total`, and `write(path, top, error)` each, as `answers_table` has it.
 
@@ -47,8 +48,3 @@ def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str]
                 write(path, [], error)
             shown.update()
     return Done(**counts, seconds=time.perf_counter() - start)
-
-
-def printable(path: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in path)

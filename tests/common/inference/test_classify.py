@@ -1,8 +1,10 @@
 """Many images: what is found, in what order it is answered, how far ahead is read, and the tables it ends in."""
 import csv
+import io
 import json
 import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -167,6 +169,22 @@ def test_tables_hold_every_name_as_it_is(odd_folder, tmp_path, capsys, suffix):
     expected = [(2, CLASSES[2], pytest.approx(90 - 103.94, 1e-4)), (1, CLASSES[1], pytest.approx(90 - 116.78, 1e-4)),
                 (0, CLASSES[0], pytest.approx(90 - 123.68, 1e-4))]
     assert all(answer == expected for answer in answers.values())
+
+
+def test_a_table_on_standard_output_holds_every_name_as_it_is(odd_folder, monkeypatch):
+    """What else is printed there is printable, as before."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", out)
+    tabulated(odd_folder, None)
+    print("\udce9", flush=True)
+    table, last = out.buffer.getvalue().rsplit(b"\n", 2)[:2]
+    assert last == b"\\udce9" and (out.encoding, out.errors) == ("ascii", "backslashreplace")
+    rows = csv.DictReader(io.StringIO(os.fsdecode(table), newline=""))
+    assert sorted(row["path"] for row in rows) == sorted(str(odd_folder / name) for name in [*NAMES, "broken\n.jpg"])
+
+    monkeypatch.setattr(sys, "stdout", None)  # as it is where a shell closes it
+    with pytest.raises(InputError, match="standard output is closed"):
+        tabulated(odd_folder, None)
 
 
 def test_a_table_of_nothing_is_a_table(tmp_path):
