@@ -1,15 +1,12 @@
-"""The device that schedules are measured on, reached over TVM's RPC: a board, or this machine.
+"""This machine as a board that schedules are measured on: a kernel that crashes or hangs is then one that failed.
 
-This machine is reached so too: a kernel that crashes or hangs is then one that failed.
-The server on either: `common.inference.rpc_server`.
+Other boards: `common.inference.boards`. The server on either: `common.inference.rpc_server`.
 """
 import asyncio
 import os
 import secrets
 import socket
-import struct
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,52 +16,14 @@ from pathlib import Path
 import tvm
 from tvm._ffi.libinfo import find_lib_path
 from tvm.contrib.popen_pool import PopenWorker, kill_child_processes
-from tvm.rpc import base
 from tvm.rpc.tracker import TrackerServerHandler
 
 from common.errors import InputError, last_line
-from common.inference.device import Device
 from common.inference.processor import usable_cores
 from common.inference.rpc_server import serve
-from common.inference.target_string import kind_of
 from common.stop import uninterrupted
 
 ROOT = str(Path(__file__).resolve().parent.parent.parent)
-PATIENCE = 5  # seconds that a tracker has to answer
-
-
-def board(host: str, port: int, key: str, target: str) -> Device:
-    """The board called `key` at an RPC tracker. Raises InputError where it is not there, or has no such device."""
-    kind, where = kind_of(target), f"--rpc {host}:{port}"
-    free = boards_at(host, port)
-    if key not in free:
-        raise InputError(f"{where}: no board is called {key!r} there; there are: {', '.join(sorted(free)) or 'none'}")
-    if not free[key]:
-        print(f"waiting for {key}, which is busy", file=sys.stderr, flush=True)
-    try:
-        session = tvm.rpc.connect_tracker(host, port).request(key, session_timeout=60, max_retry=1)
-        device = session.device(kind)
-        if not device.exist:  # TVM's runner would look for it forever
-            raise InputError(f"{where} --key {key}: it has no {kind} device, or its TVM was not started with one "
-                             "(docs/inference.md)")
-        return Device(key if kind == "llvm" else device.device_name, 0, ())
-    except (tvm.error.TVMError, OSError, RuntimeError) as error:
-        raise InputError(f"{where} --key {key}: {last_line(error)}") from None
-
-
-def boards_at(host: str, port: int) -> dict:
-    """{key: how many are free} of the boards at an RPC tracker. Raises InputError where there is none."""
-    try:
-        with socket.create_connection((host, port), timeout=PATIENCE) as connection:
-            connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
-            if base.recvall(connection, 4) != struct.pack("<i", base.RPC_TRACKER_MAGIC):
-                raise OSError("what answers is no tracker of TVM's")
-            base.sendjson(connection, [base.TrackerCode.SUMMARY])
-            _, summary = base.recvjson(connection)
-    except OSError as error:
-        raise InputError(f"--rpc {host}:{port}: no RPC tracker answers ({error.strerror or error})") from None
-    keys = {server["key"].partition(":")[2] for server in summary["server_info"]}
-    return {key: summary["queue_info"].get(key, {"free": 0})["free"] for key in keys}
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """TVM's RPC server, on whose device schedules are measured: of this machine for tools/tune.py here, or on a board:
 
-    TVM_USE_RUNTIME_LIB=1 python -m common.inference.rpc_server HOST PORT KEY
+    TVM_USE_RUNTIME_LIB=1 python -m common.inference.rpc_server 192.168.1.2 9190 board
 
-makes the board known as KEY to the RPC tracker at HOST, PORT. TVM's runtime alone is loaded: its compiler brings an
-LLVM that does not go with that of OpenCL's drivers. No driver is opened before the server forks for a measurement.
+makes the board known as `board` to the RPC tracker at 192.168.1.2, port 9190. TVM's runtime alone is loaded: its
+compiler brings an LLVM that does not go with that of OpenCL's drivers. No driver is opened before the server forks for
+a measurement.
 """
 import argparse
 import os
@@ -13,8 +14,9 @@ from functools import partial
 import tvm
 from tvm.rpc.server import PopenRPCServerState
 
-from common.arguments import ArgumentParser, positive
+from common.arguments import ArgumentParser
 from common.errors import reported
+from common.inference.boards import boards_at
 from common.inference.plugin import PLUGIN, load_plugin
 from common.parent_process import dies_with
 
@@ -46,14 +48,22 @@ def _serve_on(host, tracker, key):
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = ArgumentParser(description=__doc__, prog="rpc_server")
-    parser.add_argument("host", help="of the RPC tracker")
-    parser.add_argument("port", type=positive, help="of the RPC tracker")
-    parser.add_argument("key", help="what --key of tools/tune.py calls this machine")
+    parser = ArgumentParser(description=__doc__, prog="python -m common.inference.rpc_server")
+    tracker = parser.add_argument_group("RPC tracker, which tools/tune.py --rpc HOST:PORT names too")
+    tracker.add_argument("host", help="its name or address")
+    tracker.add_argument("port", type=port, help="9190, where it was started with TVM's default")
+    tracker.add_argument("key", help="what --key of tools/tune.py calls this machine")
     return parser
 
 
+def port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 65535")
+    return int(text)
+
+
 def main(args: argparse.Namespace) -> None:
+    boards_at(args.host, args.port, f"{args.host} {args.port}")  # TVM's server would wait for it in silence
     opencl = PLUGIN.exists() or tvm.runtime.enabled("opencl")
     start(opencl, "0.0.0.0", (args.host, args.port), args.key)
     print(f"{args.key}: serving {'OpenCL and ' if opencl else ''}this processor", flush=True)

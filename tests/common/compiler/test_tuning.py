@@ -14,13 +14,15 @@ import pytest
 from tvm import rpc
 from tvm.autotvm.measure import MeasureInput
 
-from common.compiler import cross, measuring
+from common.compiler import cross
 from common.compiler.blocked import block_of
 from common.compiler.checkpoint import load_network
-from common.compiler.measuring import board, boards_at, reached
+from common.compiler.measuring import reached
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import NoneRan, builder_for, measurement, tasks_of, tune
 from common.errors import InputError
+from common.inference import boards, rpc_server
+from common.inference.boards import board, boards_at
 from common.inference.device import Device
 
 AARCH64 = 183  # of elf.h
@@ -81,12 +83,12 @@ def test_a_board_that_is_not_there_is_told_at_once():
         with pytest.raises(InputError, match="has no vulkan device"):
             board(host, port, key, "vulkan")
     with pytest.raises(InputError, match="no RPC tracker answers"):
-        boards_at(host, port)
+        boards_at(host, port, "--rpc")
 
 
 def wait_for(key, host, port):
     """The server makes itself known to the tracker once it has begun to serve."""
-    while not boards_at(host, port).get(key):
+    while not boards_at(host, port, "--rpc").get(key):
         time.sleep(0.01)
 
 
@@ -105,6 +107,19 @@ def test_what_crashes_while_it_is_measured_takes_nothing_else_with_it():
 
 
 def test_what_is_no_tracker_is_told(monkeypatch):
-    monkeypatch.setattr(measuring, "PATIENCE", 0.2)
+    monkeypatch.setattr(boards, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(InputError, match="no RPC tracker answers"):
-        boards_at(*listening.getsockname())  # which says nothing
+        boards_at(*listening.getsockname(), "--rpc")  # which says nothing
+
+
+def test_a_board_says_that_no_tracker_listens(capsys):
+    """In one line, and at once: its server would try again and again."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    parser = rpc_server.get_args_parser()
+    with pytest.raises(InputError, match=f"^127.0.0.1 {port}: no RPC tracker answers "):
+        rpc_server.main(parser.parse_args(["127.0.0.1", str(port), "board"]))
+    with pytest.raises(SystemExit):
+        parser.parse_args(["127.0.0.1", "99999", "board"])
+    out, error = capsys.readouterr()
+    assert out == "" and "port: '99999': give a number from 1 to 65535" in error and error.count("\n") == 1
