@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +69,8 @@ def main(args: argparse.Namespace) -> None:
     if args.model_prefix and args.multiplier:
         raise InputError("--multiplier is of the networks that are tuned without --model-prefix")
     from common.compiler import records
-    from common.compiler.measuring import board
     from common.compiler.targets import resolve_target
+    from common.inference.boards import board
     from common.inference.device import describe
 
     resolve_target(args.target)
@@ -160,21 +160,17 @@ def tune_layer(task: "autotvm.task.Task", trials: int, measured: dict, found: "R
     return f"{layer}: {cost * 1e3:.3f} ms, {task.flop / cost / 1e9:.0f} GFLOP/s, {time.perf_counter() - began:.0f} s"
 
 
-def progress(trials: int) -> AbstractContextManager[Callable[[int, float | None], None]]:
+@contextmanager
+def progress(trials: int) -> Iterator[Callable[[int, float | None], None]]:
     """A bar on a terminal; `on_trials(number, seconds of the best or None)` moves it."""
-    from contextlib import contextmanager
-
     from tqdm import tqdm
 
-    @contextmanager
-    def bar():
-        with tqdm(total=trials, unit=" trials", leave=False, disable=None, dynamic_ncols=True) as line:
-            def on_trials(number, best):
-                line.update(number)
-                if best is not None:
-                    line.set_postfix_str(f"{best * 1e3:.3f} ms")
-            yield on_trials
-    return bar()
+    with tqdm(total=trials, unit=" trials", leave=False, disable=None, dynamic_ncols=True) as line:
+        def on_trials(number, best):
+            line.update(number)
+            if best is not None:
+                line.set_postfix_str(f"{best * 1e3:.3f} ms")
+        yield on_trials
 
 
 def file_name(device: str) -> str:
