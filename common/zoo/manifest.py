@@ -10,6 +10,7 @@ else:
     import tomli as tomllib
 
 from common.errors import InputError
+from common.files import read_text
 from common.preprocessing_file import Preprocessing, preprocessing_from
 from common.zoo.hashes import HEX_DIGITS, PREFIX, Hash
 from symbols.architecture import architecture
@@ -18,8 +19,11 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 MANIFEST = MODELS / "zoo.toml"
 LAYOUTS = ("mxnet", "gluon", "torchvision", "timm", "keras")
 KINDS = ("author", "project", "withdrawn")
-REQUIRED = ("file", "urls", "layout", "network", "preprocessing", "licence", "accuracy", "sources", "unverified")
-OPTIONAL = ("hash", "size", "megabytes", "member", "note", "classes")
+REQUIRED: dict[str, type | tuple] = {"file": str, "urls": list, "layout": str, "network": dict, "preprocessing": str,
+                                     "licence": str, "accuracy": dict, "sources": list, "unverified": list}
+OPTIONAL: dict[str, type | tuple] = {"hash": str, "size": int, "megabytes": (int, float), "member": str, "note": str,
+                                     "classes": int}
+FIELDS = REQUIRED | OPTIONAL
 SHORTEST_PREFIX = 8  # digits of a hash
 FIRST_EPOCH = "-0000.params"  # behind the PREFIX of a checkpoint of MXNet's
 # how the files begin whose hash may be unknown: (offset, bytes)
@@ -60,16 +64,23 @@ class Entry(NamedTuple):
 def entries(manifest: str | Path = MANIFEST) -> dict[str, Entry]:
     """{name: Entry}. Raises InputError for a manifest that is not as models/zoo.toml."""
     try:
-        content = tomllib.loads(Path(manifest).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(read_text(manifest))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # also of numbers and dates
         raise InputError(f"{manifest}: not TOML: {error}") from None
+    tables = {}
+    for key in ("preprocessing", "weights"):
+        tables[key] = content.get(key, {})
+        if not isinstance(tables[key], dict) or not all(isinstance(table, dict) for table in tables[key].values()):
+            raise InputError(f"{manifest}: {key}: give tables, as [{key}.NAME]")
     preprocessing = {name: preprocessing_from(table, f"{manifest}: preprocessing.{name}")
-                     for name, table in content.get("preprocessing", {}).items()}
+                     for name, table in tables["preprocessing"].items()}
     found = {}
-    for name, table in content.get("weights", {}).items():
+    for name, table in tables["weights"].items():
         try:
             found[name] = _entry(name, table, preprocessing)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise InputError(f"{manifest}: weights.{name}: {error}") from None
     return found
 
@@ -84,7 +95,10 @@ def entry_of(name: str, manifest: str | Path = MANIFEST) -> Entry:
 def _entry(name, table, preprocessing):
     for field in (*REQUIRED, *table):
         _need(field in table, f"has no {field}")
-        _need(field in REQUIRED + OPTIONAL, f"has an unknown field, {field}")
+        _need(field in FIELDS, f"has an unknown field, {field}")
+        _need(isinstance(table[field], FIELDS[field]), f"{field}: of another type than in models/zoo.toml")
+    for field in ("urls", "sources", "unverified"):
+        _need(all(isinstance(text, str) for text in table[field]), f"{field}: give texts")
     for field in ("file", "member"):
         _need(re.fullmatch(r"[\w.-]+", table.get(field, "x")) and table.get(field, "x")[0] != ".",
               f"{field}: not a file's plain name")
@@ -92,7 +106,8 @@ def _entry(name, table, preprocessing):
     _need("multiplier" in table["network"] and "channels" not in table["network"], "network: give a multiplier")
     _need(table["layout"] in LAYOUTS, f"layout: give one of {', '.join(LAYOUTS)}")
     _need(table["layout"] != "mxnet" or table["file"].endswith(FIRST_EPOCH), f"file: give PREFIX{FIRST_EPOCH}")
-    _need(set(table["unverified"]) <= set(REQUIRED + OPTIONAL), "unverified: names of fields")
+    _need(set(table["unverified"]) <= set(FIELDS), "unverified: names of fields")
+    _need(table.get("classes", 1) > 0, "classes: give their number")
     architecture(**table["network"])
     accuracy = Accuracy(**table["accuracy"])
     _need(accuracy.kind in KINDS and 0 < accuracy.top1 <= accuracy.top5 <= 100, "accuracy: top1, top5 and a kind")

@@ -1,4 +1,5 @@
 """The facts of models/zoo.toml."""
+import os
 import re
 
 import pytest
@@ -66,7 +67,14 @@ GOOD = (ROOT / "models" / "zoo.toml").read_text()
     ('strides = "first"', 'strides = "last"', "strides must be"), ('"https://raw', '"file:///raw', "urls"),
     ("[weights.published-1_0]", "[weights.published-1_0", "not TOML"), ("crop = 224", "crop = 0", "crop"),
     ("1_0-0000.params\"", "1_0.params\"", "file: give PREFIX-0000.params"),
-])
+    (GOOD, "preprocessing = 5", "preprocessing: give tables"), (GOOD, "weights.x = 5", "weights: give tables"),
+    (GOOD, "weights = []", "weights: give tables"), (GOOD, "x = " + "[" * 100_000, "not TOML"),
+    ("git-blob 5267", "\\n", "hash: .* is none"), ('hash = "git', 'hash = 5 #', "hash: of another type"),
+    ('licence = "MIT"', 'licence = "MIT"\nsize = "1"', "size: of another type"),
+    ('licence = "MIT"', 'licence = "MIT"\nclasses = -1', "classes: give their number"),
+    ("top1 = 71.75", f"top1 = {10 ** 400}", "accuracy"), ('urls = ["', 'urls = [5, "', "urls: give texts"),
+    ("multiplier = 1.4", f"multiplier = {10 ** 400}", "multiplier must be"),
+], ids=lambda text: text[:40])
 def test_a_manifest_with_a_slip_is_refused(tmp_path, old, new, message):
     (tmp_path / "zoo.toml").write_text(GOOD.replace(old, new, 1))
     with pytest.raises(InputError, match=message) as raised:
@@ -74,4 +82,10 @@ def test_a_manifest_with_a_slip_is_refused(tmp_path, old, new, message):
     assert len(str(raised.value).splitlines()) == 1
 
 
-# ---- files
+def test_what_is_no_text_is_no_manifest(tmp_path):
+    (tmp_path / "zoo.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="zoo.toml: not TOML"):
+        entries(tmp_path / "zoo.toml")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: is a pipe or a device"):
+        entries(tmp_path / "pipe")
