@@ -131,8 +131,8 @@ def synthetic_iter(args: argparse.Namespace) -> SyntheticIter:
 
 def augmentation_of(args: argparse.Namespace, images: TrainingSet) -> Augmentation:
     """The random crops that `args` ask for. Raises InputError for options that do not go together."""
-    augmentation = Augmentation(*args.image_shape[1:], pad=args.pad_size, fill_value=args.fill_value,
-                                **augmentation_options(args, images.short_side))
+    augmentation = Augmentation(*args.image_shape[1:], **{"pad": args.pad_size, "fill_value": args.fill_value,
+                                                          **augmentation_options(args, images.short_side)})
     augmentation.check()
     return augmentation
 
