@@ -5,6 +5,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,6 +74,10 @@ def check_hosts(ssh: list[str], hosts: list[str], env: dict[str, str], command: 
     finally:
         for process in tests.values():
             process.kill()
+
+
+def local_line(command: list[str]) -> list[str]:
+    return [sys.executable, "-IS", str(WATCHED), "0", *command]
 
 
 def remote_line(env: dict[str, str], command: list[str]) -> str:

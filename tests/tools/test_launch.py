@@ -58,7 +58,7 @@ def daemon():  # in a session of its own, its parent gone
     subprocess.run(["sh", "-c", "setsid sleep 61 & setsid sh -c 'sleep 62; true' &"])
 """
 SSH = """
-import os, subprocess, sys, threading
+import contextlib, os, subprocess, sys, threading
 arguments = sys.argv[1:]
 while arguments[0] == "-o":
     arguments = arguments[2:]
@@ -67,9 +67,10 @@ if host == "unreachable":
     sys.exit("ssh: connect to host unreachable port 22: Connection refused")
 process = subprocess.Popen(["sh", "-c", line], stdin=subprocess.PIPE, start_new_session=True, bufsize=0)
 def copy():
-    while data := sys.stdin.buffer.raw.read(100):
-        process.stdin.write(data)
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # of a program that has ended
+        while data := sys.stdin.buffer.raw.read(100):
+            process.stdin.write(data)
+        process.stdin.close()
 threading.Thread(target=copy, daemon=True).start()
 status = process.wait()
 os._exit(status if status >= 0 else 255)
