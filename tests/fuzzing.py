@@ -2,10 +2,12 @@
 
 FOLDER/seeds/KIND holds whole files. Each case is one of them, changed as its number says, in FOLDER/KIND-NUMBER; the
 file stays where a reader did anything but return what its consumers need or raise an InputError of one line. A case
-has 20 seconds, or the signal ends this process, and the process a gigabyte of memory beside what its imports take.
+has 20 seconds (60 where it is read in a process of its own), or the signal ends this process, and the process a
+gigabyte of memory beside what its imports take.
 Prints how many files were read and how many refused.
 """
 import copy
+import io
 import json
 import os
 import re
@@ -15,13 +17,16 @@ import struct
 import sys
 import traceback
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import InputError
+from common.zoo.manifest import tomllib
 
 SECONDS, MEMORY = 20, 2 ** 30
+SECONDS_CONFINED = 60
 MOST_FAILURES = 5
 
 HUGE = (0, 1, -1, 2, 7, 2 ** 31 - 1, -2 ** 31, 2 ** 32 - 1, 2 ** 40, 2 ** 62, 2 ** 63 - 1, -2 ** 63)
@@ -71,7 +76,37 @@ def changed_json(rng, content: bytes, others) -> bytes:
     """`content` with values of other types or from elsewhere in it, with keys gone or given twice, or as bytes."""
     if rng.rand() < 0.2:
         return changed_bytes(rng, content, others)
-    root = json.loads(content)
+    root = _changed_values(rng, json.loads(content))
+    text = json.dumps(root, indent=[None, 2][rng.randint(2)])
+    keys = list(re.finditer(r'"(\w+)": ', text))
+    if keys and rng.rand() < 0.1:
+        key = keys[rng.randint(len(keys))]
+        text = f"{text[:key.start()]}{key[0]}{json.dumps(ODD[rng.randint(len(ODD))])}, {text[key.start():]}"
+    return _with_raw(text)
+
+
+def changed_toml(rng, content: bytes, others) -> bytes:
+    if rng.rand() < 0.3:
+        return changed_bytes(rng, content, others)
+    root = _changed_values(rng, tomllib.loads(content.decode()))
+    return _with_raw("\n".join(f"{json.dumps(key)} = {_toml(value)}" for key, value in root.items()))
+
+
+def _toml(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value) if isinstance(value, float) else json.dumps(value or "" if value is None else value)
+
+
+def _with_raw(text):
+    for placeholder, raw in RAW.items():
+        text = text.replace(placeholder, raw)
+    return text.encode()
+
+
+def _changed_values(rng, root):
     for _ in range(rng.randint(1, 4)):
         places = _places(root, [])
         if not places:
@@ -86,14 +121,7 @@ def changed_json(rng, content: bytes, others) -> bytes:
             parent.insert(key, copy.deepcopy(parent[rng.randint(len(parent))]))
         else:
             parent[key] = copy.deepcopy(ODD[rng.randint(len(ODD))])
-    text = json.dumps(root, indent=[None, 2][rng.randint(2)])
-    keys = list(re.finditer(r'"(\w+)": ', text))
-    if keys and rng.rand() < 0.1:
-        key = keys[rng.randint(len(keys))]
-        text = f"{text[:key.start()]}{key[0]}{json.dumps(ODD[rng.randint(len(ODD))])}, {text[key.start():]}"
-    for placeholder, raw in RAW.items():
-        text = text.replace(placeholder, raw)
-    return text.encode()
+    return root
 
 
 def _places(value, found):
@@ -112,8 +140,20 @@ def changed_safetensors(rng, content: bytes, others) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[length:]
 
 
-def changed_params(rng, content: bytes, others) -> bytes:
-    return changed_bytes(rng, content, others)
+def changed_npz(rng, content: bytes, others) -> bytes:
+    """Mostly with a changed header or array under a checksum that is right."""
+    if rng.rand() < 0.3:
+        return changed_bytes(rng, content, others)
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    members = {name: archive.read(name) for name in archive.namelist()}
+    names, changed = list(members), io.BytesIO()
+    for _ in range(rng.randint(1, 3)):
+        name = names[rng.randint(len(names))]
+        members[name] = changed_bytes(rng, members[name], [members[names[rng.randint(len(names))]]], within=100)
+    with zipfile.ZipFile(changed, "w", int(rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return changed.getvalue()
 
 
 class Readers:
@@ -124,14 +164,19 @@ class Readers:
         from common.symbol_json import load_symbol
         self._graphs = [load_symbol(path) for path in sorted((seeds / "symbol").iterdir())]
         self._params = {name.partition(":")[2]: array for name, array in load_params(seeds / "all.params").items()}
-        self._seeds = seeds
+        self._seeds, self._network = seeds, None
         self.imports(kind)
 
     @staticmethod
     def imports(kind):
         """All that is imported later, so that the limit of memory comes on top of it."""
-        if kind == "network":
-            import common.compiler.checkpoint
+        if kind in ("network", "records", "calibration"):
+            import common.compiler.calibration
+            import common.compiler.records
+            return
+        if kind in ("entry", "zoo"):
+            import common.inference.cache
+            import common.modelzoo
             return
         import onnx
 
@@ -181,9 +226,64 @@ class Readers:
             os.unlink(f"{prefix}-0000.params")
         assert network.num_classes > 0
 
+    def calibration(self, path):
+        from common.compiler.calibration import load_calibration
+        from common.compiler.checkpoint import load_network
+        from common.compiler.quantize import layers_of
+        self._network = self._network or load_network(self._seeds / "calibrated", 0, (1, 3, 32, 32))
+        prefix = str(path).removesuffix(SUFFIXES["calibration"])
+        os.symlink(self._seeds / "calibrated-0000.params", f"{prefix}-0000.params")
+        try:
+            statistics = load_calibration(prefix, 0, self._network)
+        finally:
+            os.unlink(f"{prefix}-0000.params")
+        assert statistics.keys() == layers_of(self._network).keys()
+        assert all(np.isfinite([entry.low, entry.high, *entry.mean]).all() for entry in statistics.values())
+
+    def records(self, path):
+        from common.compiler.build import _Best
+        from common.compiler.records import load, save
+        records = load(path)
+        _Best(records.records)
+        copy = path.with_name("copy-of-records.json")
+        save(records._replace(path=copy))
+        assert len(load(copy).records) == len(records.records)
+
+    def entry(self, path):
+        """Of the cache: what is damaged is made again."""
+        from common.inference.cache import MANIFEST, Cache
+
+        def again(folder):
+            raise InputError("made again")
+        folder = self._seeds / "cache" / "key"
+        (folder / MANIFEST).write_bytes(path.read_bytes())
+        os.environ["MOBILENETV2_CACHE"] = str(folder.parent)
+        assert Cache().entry("key", again).folder == folder
+
+    def zoo(self, path):
+        from common.modelzoo import entries, table
+        from symbols.architecture import widths
+        from symbols.mobilenetv2_json import get_graph
+        found = entries(path)
+        assert len(table(path, self._seeds)) == len(found) + 1
+        for entry in found.values():
+            widths(entry.network["multiplier"])
+            assert get_graph(entry.classes, **entry.network)["nodes"] and all(map(str.isprintable, entry.file))
+            assert entry.preprocessing.crop > 0 and isinstance(f"{entry.licence} {entry.note} {entry.hash}", str)
+
+    def npz(self, path):
+        self._converted(path, "npz")
+
+    def keras(self, path):
+        self._converted(path, "keras")
+
     def safetensors(self, path):
+        self._converted(path, "torchvision")
+
+    @staticmethod
+    def _converted(path, kind):
         from common.conversion.convert import convert
-        checkpoint = convert(path, "torchvision")
+        checkpoint = convert(path, kind)
         arrays = checkpoint.arg_params | checkpoint.aux_params
         assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
         assert arrays["fc_weight"].shape == (checkpoint.num_classes, checkpoint.network["channels"][-1])
@@ -197,17 +297,20 @@ class Readers:
         assert preprocess(np.zeros((50, 40, 3), np.uint8), (3, 64, 96), preprocessing).shape == (1, 3, 64, 96)
 
 
-CHANGES = {"params": changed_params, "safetensors": changed_safetensors, "symbol": changed_json,
-           "network": changed_json, "preprocess": changed_json}
+CHANGES = {"params": changed_bytes, "safetensors": changed_safetensors, "symbol": changed_json,
+           "network": changed_json, "preprocess": changed_json, "npz": changed_npz, "keras": changed_bytes,
+           "records": changed_json, "calibration": changed_json, "entry": changed_json, "zoo": changed_toml}
 SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symbol.json",
-            "network": "-symbol.json", "preprocess": "-preprocess.json"}
+            "network": "-symbol.json", "preprocess": "-preprocess.json", "npz": ".npz", "keras": ".h5",
+            "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml"}
 
 
 def main(kind: str, count: int, folder: Path) -> int:
     seeds = [path.read_bytes() for path in sorted((folder / "seeds" / kind).iterdir())]
     read = getattr(Readers(folder / "seeds", kind), kind)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY,) * 2)
+    # not the hard limit: processes that this one starts have limits of their own
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error", RuntimeWarning)  # of NumPy's, which a user would see
     answers, failures = {"read": 0, "refused": 0}, 0
@@ -215,7 +318,7 @@ def main(kind: str, count: int, folder: Path) -> int:
         rng = np.random.RandomState(number)
         path = folder / f"{kind}-{number}{SUFFIXES[kind]}"
         path.write_bytes(CHANGES[kind](rng, seeds[rng.randint(len(seeds))], seeds))
-        signal.alarm(SECONDS)
+        signal.alarm(SECONDS_CONFINED if kind == "keras" else SECONDS)
         try:
             answers["refused" if _refused(read, path) else "read"] += 1
         except Exception:

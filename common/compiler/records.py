@@ -69,9 +69,13 @@ def _refused(path):
 def _record(row):
     if set(row) != {"input", "config", "result", "version", "tvm_version"} or not isinstance(row["input"][1], str):
         raise ValueError("not an AutoTVM record")
+    if not str(row["input"][0]).strip():
+        raise ValueError("a record without a target")  # TVM would end the process
     record = autotvm.record.decode(json.dumps(row))
     if record is None or not all(math.isfinite(cost) and cost > 0 for cost in record[1].costs):
         raise ValueError("a record without a time")
+    hash(record[0].task.workload)  # what a network's layers are looked up by
+    autotvm.record.encode(*record)
     return record
 
 

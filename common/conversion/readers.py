@@ -46,6 +46,8 @@ def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
             check_size(sum(member.file_size for member in archive.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise InputError(f"{path}: {strange[0]!r} is no array; not an .npz file, or a damaged one")
         text = arrays.pop(ENTRY, None)
         return arrays, parse_description(None if text is None else str(text), path)
 

@@ -107,7 +107,8 @@ def _entry(name, table, preprocessing):
     _need(table["layout"] in LAYOUTS, f"layout: give one of {', '.join(LAYOUTS)}")
     _need(table["layout"] != "mxnet" or table["file"].endswith(FIRST_EPOCH), f"file: give PREFIX{FIRST_EPOCH}")
     _need(set(table["unverified"]) <= set(FIELDS), "unverified: names of fields")
-    _need(table.get("classes", 1) > 0, "classes: give their number")
+    for field in ("size", "megabytes", "classes"):
+        _need(0 < table.get(field, 1) < 2 ** 63, f"{field}: give a number")
     architecture(**table["network"])
     accuracy = Accuracy(**table["accuracy"])
     _need(accuracy.kind in KINDS and 0 < accuracy.top1 <= accuracy.top5 <= 100, "accuracy: top1, top5 and a kind")

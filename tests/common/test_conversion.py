@@ -279,6 +279,13 @@ def test_an_array_whose_header_is_damaged_is_refused(tmp_path, header):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_in_an_archive_that_is_no_array_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("fc_weight.npy", "text")
+    with pytest.raises(InputError, match="x.npz: 'fc_weight(.npy)?' is no array"):
+        convert(tmp_path / "x.npz", "npz")
+
+
 def test_a_member_of_an_archive_that_is_damaged_is_refused(tmp_path):
     for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED):
         with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:

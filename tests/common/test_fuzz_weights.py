@@ -3,15 +3,28 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
+import h5py
+import numpy as np
 import pytest
 
 from common import checkpoint_arrays
 from common.checkpoint_arrays import Checkpoint
-from common.conversion.outgoing import save_torchvision
+from common.compiler import records
+from common.compiler.calibration import save_calibration
+from common.compiler.checkpoint import load_network
+from common.compiler.quantize import Statistics, layers_of
+from common.conversion.keras_file import VARIABLES
+from common.conversion.names import KERAS, source_names
+from common.conversion.outgoing import save_npz, save_torchvision
+from common.conversion.sources import KERAS_AXES
+from common.digest import digest
 from common.find_mxnet import mx
 from common.params_file import save_checkpoint_params
 from common.preprocessing_file import Preprocessing, save_preprocessing
+from common.zoo.manifest import MANIFEST
+from symbols.architecture import REPEATS
 from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT
 from tests.fuzzing import SUFFIXES
@@ -54,13 +67,71 @@ def seeds(tmp_path_factory):
     shutil.copytree(folder / "symbol", folder / "network", dirs_exist_ok=True)
     save_torchvision(checkpoint_arrays.checked(Checkpoint(network, 10, arg_params, aux_params), "seed"),
                      folder / "safetensors" / "x.safetensors")
+    small = {**network, "channels": (4, 6, 8, 10, 12, 14, 16, 18, 20), "repeats": REPEATS}
+    for kind in ("npz", "keras"):
+        params = random_params(get_symbol(10, **small), (1, 3, 32, 32))
+        SAVERS[kind](checkpoint_arrays.checked(Checkpoint(small, 10, *params), "seed"), folder / kind)
+    for name in ("x86-64-avx2", "opencl-x86-64-avx512"):
+        found = records.load(records.FOLDER / f"{name}.json")
+        records.save(found._replace(path=folder / "records" / f"{name}.json", records=found.records[:3]))
+    shutil.copy(folder / "symbol" / "small-symbol.json", folder / "calibrated-symbol.json")
+    shutil.copy(folder / "all.params", folder / "calibrated-0000.params")
+    layers = layers_of(load_network(folder / "calibrated", 0, (1, 3, 32, 32)))
+    save_calibration(folder / "calibrated", 0, {name: Statistics(-1.5, 6.0, np.arange(4)) for name in layers}, 16)
+    (folder / "calibrated-0000-int8.json").rename(folder / "calibration" / "x.json")
+    (folder / "cache" / "key").mkdir(parents=True, mode=0o700)
+    (folder / "cache").chmod(0o700)
+    for name, content in {"network.so": b"code" * 1000, "graph.json": b"{}"}.items():
+        (folder / "cache" / "key" / name).write_bytes(content)
+    sums = {path.name: [path.stat().st_size, digest(path, "sha256")] for path in (folder / "cache" / "key").iterdir()}
+    (folder / "entry" / "x.json").write_text(json.dumps(sums))
+    (folder / "zoo" / "x.toml").write_bytes(MANIFEST.read_bytes())
     save_preprocessing(folder / "preprocess" / "x", Preprocessing())
     save_preprocessing(folder / "preprocess" / "y", Preprocessing(128, 96, (127.5,) * 3, (58.4, 57.1, 57.4)))
     return folder
 
 
-@pytest.mark.parametrize("kind", SUFFIXES)
-@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.long)])
+def save_npz_files(checkpoint, folder):
+    save_npz(checkpoint, folder / "x.npz")
+    np.savez_compressed(folder / "y.npz", **checkpoint.arg_params, **checkpoint.aux_params)
+
+
+def save_keras_files(checkpoint, folder):
+    """As Keras 2, Keras 3 and, in an archive, Keras 3 write them."""
+    arrays = {}
+    for published, name in source_names(KERAS, REPEATS, False).items():
+        array = (checkpoint.arg_params | checkpoint.aux_params)[published]
+        if published.endswith("_weight"):
+            kind = "fc" if array.ndim == 2 else "depthwise" if "depthwise" in name else "convolution"
+            array = array.transpose(np.argsort(KERAS_AXES[kind]))
+        arrays.setdefault(name.split("/")[0], {})[name.split("/")[1]] = array
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.attrs["layer_names"] = list(map(str.encode, arrays))
+        for layer, weights in arrays.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [f"{weight}:0".encode() for weight in weights]
+            for weight, array in weights.items():
+                group[f"{weight}:0"] = array
+    with h5py.File(folder / "y.h5", "w") as file:
+        for number, (layer, weights) in enumerate(arrays.items()):
+            group = next(kind for kind, names in VARIABLES.items() if names == tuple(weights))
+            variables = file.create_group(f"layers/{group}_{number}/vars")
+            variables.attrs["name"] = layer
+            for i, array in enumerate(weights.values()):
+                variables[str(i)] = array
+    with zipfile.ZipFile(folder / "z.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "y.h5", "model.weights.h5")
+
+
+SAVERS = {"npz": save_npz_files, "keras": save_keras_files}
+FEW = {"keras": (30, 1000)}  # each is read by a process of its own
+MANY = dict.fromkeys(("params", "safetensors", "symbol", "network", "preprocess"), (200, 10_000))
+COUNTS = dict.fromkeys(SUFFIXES, (100, 2000)) | MANY | FEW
+
+
+@pytest.mark.parametrize(("kind", "count"), [
+    pytest.param(kind, count, marks=marks) for kind in SUFFIXES
+    for count, marks in zip(COUNTS[kind], ((), (pytest.mark.long, pytest.mark.timeout(1800))))])
 def test_damaged_files_are_read_or_refused(seeds, kind, count):
     process = subprocess.run([sys.executable, "-m", "tests.fuzzing", kind, str(count), seeds.parent],
                              cwd=ROOT, capture_output=True, text=True)

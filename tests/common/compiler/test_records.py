@@ -23,7 +23,10 @@ def write(folder, name, **changes):
 ROW = {"input": ["llvm", "conv2d.blocked", [], {}], "config": {"index": 0, "code_hash": None, "entity": []},
        "result": [[1e-3], 0, 1, 1], "version": 0.2, "tvm_version": "0.19.0"}
 UNKNOWN_TO_TVM = (ROW | {"input": ["nonsense -x", "conv2d.blocked", [], {}]},
+                  ROW | {"input": [" ", "conv2d.blocked", [], {}]},
                   ROW | {"config": {"index": 0, "code_hash": None, "entity": [["tile", "zz", 1]]}},
+                  ROW | {"input": ["llvm", "conv2d.blocked", [{}], {}]},
+                  ROW | {"config": {"index": 1e999, "code_hash": None, "entity": []}},
                   ROW | {"result": [[10 ** 400], 0, 1, 1]})
 
 
@@ -59,7 +62,7 @@ def test_what_cannot_be_used_is_passed_over(tmp_path, monkeypatch, capsys):
     assert records.choose("auto", haswell, device).path.stem == "any"
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(".json: ")[0] for line in lines] == [
-        f"warning: {tmp_path / name}" for name in ("flags", "half", "pipe", "rows0", "rows1", "rows2", "rows3")]
+        f"warning: {tmp_path / name}" for name in ("flags", "half", "pipe", *(f"rows{i}" for i in range(7)))]
     assert records.choose(tmp_path / "another-tvm.json", haswell, device).path.stem == "another-tvm"
 
 

@@ -71,8 +71,9 @@ GOOD = (ROOT / "models" / "zoo.toml").read_text()
     (GOOD, "weights = []", "weights: give tables"), (GOOD, "x = " + "[" * 100_000, "not TOML"),
     ("git-blob 5267", "\\n", "hash: .* is none"), ('hash = "git', 'hash = 5 #', "hash: of another type"),
     ('licence = "MIT"', 'licence = "MIT"\nsize = "1"', "size: of another type"),
-    ('licence = "MIT"', 'licence = "MIT"\nclasses = -1', "classes: give their number"),
+    ('licence = "MIT"', 'licence = "MIT"\nclasses = -1', "classes: give a number"),
     ("top1 = 71.75", f"top1 = {10 ** 400}", "accuracy"), ('urls = ["', 'urls = [5, "', "urls: give texts"),
+    ('licence = "MIT"', f'licence = "MIT"\nmegabytes = {10 ** 400}', "megabytes: give a number"),
     ("multiplier = 1.4", f"multiplier = {10 ** 400}", "multiplier must be"),
 ], ids=lambda text: text[:40])
 def test_a_manifest_with_a_slip_is_refused(tmp_path, old, new, message):
