@@ -61,6 +61,7 @@ def main(module: str, function: str, path: str, folder: str, memory: str, second
 
 def _limit(memory, seconds):
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + memory,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {resource.RLIMIT_AS: taken + memory, resource.RLIMIT_CPU: seconds, resource.RLIMIT_CORE: 0}
+    for what, limit in limits.items():
+        hard = resource.getrlimit(what)[1]  # it cannot be raised
+        resource.setrlimit(what, (limit if hard == resource.RLIM_INFINITY else min(limit, hard),) * 2)

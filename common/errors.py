@@ -25,7 +25,7 @@ def reported(program: str) -> Iterator[None]:
     MXNet's; with status 130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
     for stream in (sys.stdout, sys.stderr):
         if stream:  # None where it is closed
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]  # names that it cannot encode
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that it cannot encode
     try:
         try:
             yield
