@@ -4,7 +4,7 @@ import os
 import platform
 
 from common.files import written_atomically
-from common.inference.processor import processor_name, usable_processors
+from common.processor import processor_name, usable_processors
 
 
 def machine() -> dict:

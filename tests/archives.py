@@ -104,9 +104,9 @@ def add(archive, name, content):
     archive.addfile(info, io.BytesIO(content))
 
 
-def tar(members):
+def tar(members, form=tarfile.DEFAULT_FORMAT):
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
         for name, content in members.items():
             add(archive, name, content)
     return buffer.getvalue()

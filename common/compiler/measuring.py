@@ -19,8 +19,8 @@ from tvm.contrib.popen_pool import PopenWorker, kill_child_processes
 from tvm.rpc.tracker import TrackerServerHandler
 
 from common.errors import InputError, last_line
-from common.inference.processor import usable_cores
 from common.inference.rpc_server import serve
+from common.processor import usable_cores
 from common.stop import uninterrupted
 
 ROOT = str(Path(__file__).resolve().parent.parent.parent)

@@ -15,9 +15,9 @@ import numpy as np
 
 from common.errors import InputError, last_line
 from common.files import read_bytes
-from common.inference.processor import usable_processors
 from common.preprocess import MAX_BYTES, USUAL, one_opencv_thread, preprocess, without_pillow_warnings
 from common.preprocessing_file import Preprocessing
+from common.processor import usable_processors
 from common.strict_jpeg import decode_strictly
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",

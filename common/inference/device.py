@@ -2,9 +2,9 @@
 from typing import Any, NamedTuple
 
 from common.inference.drivers import PLATFORMS
-from common.inference.processor import processor_flags, processor_name
 from common.inference.runtime import device_of
 from common.inference.target_string import kind_of
+from common.processor import processor_flags, processor_name
 
 
 class Device(NamedTuple):

@@ -26,10 +26,10 @@ from common.errors import InputError
 from common.files import make_folder
 from common.inference.device import describe
 from common.inference.plugin import PLUGIN
-from common.inference.processor import processor_name
 from common.inference.target_string import is_for_another_machine
 from common.labels import read_synset
 from common.preprocessing_file import Preprocessing
+from common.processor import processor_name
 from common.symbol_json import INPUT
 
 ROOT = Path(__file__).resolve().parent.parent.parent

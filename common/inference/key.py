@@ -12,10 +12,10 @@ from common.errors import InputError
 from common.files import check_regular
 from common.inference.drivers import PLATFORMS
 from common.inference.precision import files_of
-from common.inference.processor import processor_identity
 from common.inference.runtime import tvm
 from common.inference.target_string import kind_of
 from common.params_file import checkpoint_files
+from common.processor import processor_identity
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPILER = "common/compile.py"

@@ -16,8 +16,8 @@ from typing import Any
 from common.errors import InputError
 from common.inference.drivers import PLATFORMS
 from common.inference.plugin import load_plugin
-from common.inference.processor import processor_name, usable_cores
 from common.inference.target_string import kind_of
+from common.processor import processor_name, usable_cores
 
 NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pocl-binary-distribution; "
              "--target llvm works without OpenCL")

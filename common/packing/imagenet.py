@@ -7,6 +7,9 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from common.confined import confined
 from common.errors import InputError, last_line
 
 
@@ -23,12 +26,14 @@ ARCHIVES = {
     "val": Archive("ILSVRC2012_img_val.tar", 6_744_924_160, "29b22e2961454d5413ddabcf34fc5622", 50_000),
 }
 DEVKIT = Archive("ILSVRC2012_devkit_t12.tar.gz", 2_568_145, "fa75699e90414af021442c21a62c3abf")
+WNID = re.compile(r"n\d{8}", re.ASCII)
 VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 # members of the devkit; both are a few hundred kilobytes
 META = "ILSVRC2012_devkit_t12/data/meta.mat"
 GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 MAX_MEMBER = 64 << 20
+MEMORY, SECONDS = 1 << 30, 20  # to read them with
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,15 @@ class Devkit:
 def read_devkit(path: Path) -> Devkit:
     """What the development kit says of the classes. Raises InputError for a file that is not one.
 
+    SciPy's reader of MATLAB's files crashes, hangs or fills the memory on some damaged ones.
+    """
+    (_, classes), (_, val_classes) = confined("common.packing.imagenet", "devkit_classes", path, MEMORY, SECONDS)
+    return Devkit(tuple(classes.tolist()), tuple(val_classes.tolist()))
+
+
+def devkit_classes(path: str | Path) -> list[tuple[str, np.ndarray]]:
+    """The fields of the `Devkit` of a file, as arrays of texts.
+
     Its own numbers of the classes (ILSVRC2012_ID) are not in the order of the WordNet ids, which is that of the labels
     of every published network; synsets that have children are not classes.
     """
@@ -51,7 +65,10 @@ def read_devkit(path: Path) -> Devkit:
             truth = [int(line) for line in _member(archive, GROUND_TRUTH).read().split()]
         wnid_of = {int(number): str(wnid) for number, wnid, children in
                    zip(synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"]) if children == 0}
-        return Devkit(tuple(sorted(wnid_of.values())), tuple(wnid_of[number] for number in truth))
+        if odd := [wnid for wnid in wnid_of.values() if not WNID.fullmatch(wnid)]:
+            raise ValueError(f"{odd[0]!r:.40} is no WordNet id")
+        return [("classes", np.array(sorted(wnid_of.values()))),
+                ("val_classes", np.array([wnid_of[number] for number in truth]))]
     except KeyError as error:
         raise InputError(f"{path}: not the development kit of ILSVRC 2012 (no {last_line(error)})") from None
     except OSError as error:

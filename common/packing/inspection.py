@@ -16,8 +16,9 @@ from common.digest import digest
 from common.errors import InputError
 from common.files import written_atomically
 from common.packing.progress import progress
-from common.packing.workers import cores, in_order
+from common.packing.workers import in_order
 from common.preprocess import without_pillow_warnings
+from common.processor import usable_processors
 from common.recordio import read_records, unpack_image
 from common.strict_jpeg import decode_strictly
 
@@ -114,7 +115,7 @@ def problems(rec: str | Path, workers: int | None = None) -> Iterator[str]:
     idx, lst = rec.with_suffix(".idx"), rec.with_suffix(".lst")
     indexed = _parsed(idx, lambda number, offset: (int(number), int(offset)))
     listed = _parsed(lst, lambda number, label, *_: (int(number), float(label)))
-    workers = workers or cores()
+    workers = workers or usable_processors()
     with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool, \
             progress(f"{rec.name}: decoding", rec.stat().st_size) as show:
         try:

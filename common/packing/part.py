@@ -17,9 +17,10 @@ from common.digest import FollowedDigest, digest
 from common.errors import InputError
 from common.packing.journal import BUFFER, Journal
 from common.packing.jpeg import to_jpeg
+from common.packing.names import check_listable
 from common.packing.part_state import KINDS, MAX_BUCKETS, is_state, new_state
 from common.packing.progress import progress
-from common.packing.sources import Source, check_listable
+from common.packing.sources import Source
 from common.packing.workers import in_order
 from common.recordio import NUMBER_AT, image_record, set_number
 

@@ -21,14 +21,14 @@ from common.digest import digest
 from common.errors import InputError
 from common.files import written_atomically
 from common.labels import read_synset
+from common.packing.find import PARTS, SYNSET, find_sources
 from common.packing.imagenet import ARCHIVES
 from common.packing.part import PartPacking
 from common.packing.part_state import KINDS
 from common.packing.progress import progress
 from common.packing.sealed import damaged, read_sealed, sealed
-from common.packing.sources import PARTS, SYNSET, find_sources
-from common.packing.workers import cores
 from common.preprocess import one_opencv_thread, without_pillow_warnings
+from common.processor import usable_processors
 
 WORK, LOCK = ".prepare", "lock"  # in the output folder, until the data set is finished
 COMMIT_SECONDS = 15
@@ -69,7 +69,7 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
         verified = _verify(sources) if verify_first else {}
         parts = {}
         for part, source in sources.items():
-            with PartPacking(part, source, work / part, options, strict, workers or cores(), commit_seconds,
+            with PartPacking(part, source, work / part, options, strict, workers or usable_processors(), commit_seconds,
                              verified.get(part)) as packing:
                 parts[part] = packing.run()
         for part, source in sources.items():

@@ -1,5 +1,4 @@
 """Work in parallel whose results come in order."""
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -9,11 +8,6 @@ AHEAD = 6  # items on their way, for each worker: what they hold (an image, at m
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def in_order(pool: Executor, workers: int, function: Callable[[Item], Result],

@@ -22,9 +22,9 @@ from common.errors import InputError
 from common.inference import export as exporting
 from common.inference.export import check_destination, export
 from common.inference.network import compile_elsewhere, open_network
-from common.inference.processor import usable_cores
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
+from common.processor import usable_cores
 from tests.conftest import ROOT
 from tests.fuzzing import changed_bytes, changed_json
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from common.inference.processor import usable_cores
+from common.processor import usable_cores
 from tests.conftest import ROOT
 
 

@@ -3,6 +3,7 @@ import io
 import os
 import shutil
 import tarfile
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -12,10 +13,11 @@ from common.dataset import read_dataset
 from common.digest import digest
 from common.errors import InputError
 from common.packing import prepare as prepare_module
+from common.packing.find import find_sources
 from common.packing.imagenet import ARCHIVES, DEVKIT, Archive
-from common.packing.sources import find_sources
 from tests.archives import odd_files, tar, write_devkit, write_folders
 from tests.conftest import ROOT
+from tests.fuzzing import changed_bytes
 from tests.packing import contents, records, run, without_description
 
 
@@ -72,6 +74,60 @@ def test_a_member_of_negative_size(tmp_path, kind):
     (source / "ILSVRC2012_img_train.tar").write_bytes(tar({"n1.tar": tar({"good": odd_files()["grey.JPEG"][0]})[:-10240]
                                                            + header + bytes(1024)}))
     with pytest.raises(InputError, match="damaged or cut off"):
+        run(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("headers", [
+    [(tarfile.GNUTYPE_LONGNAME, 2 << 20)], [(tarfile.XHDTYPE, -512)], [(tarfile.XGLTYPE, 8 << 30)],
+    [(tarfile.GNUTYPE_LONGLINK, 5)] * 10, [(tarfile.XHDTYPE, b"22 GNU.sparse.map=a,b\n")],
+], ids=["long", "negative", "huge", "many", "no number"])
+def test_headers_about_a_member(tmp_path, headers):
+    """tarfile would hold them in memory, whatever they claim to have, and end with a trace for some."""
+    content = b""
+    for kind, size in headers:
+        data = size if isinstance(size, bytes) else bytes(max(0, min(size, 4096)))
+        member = tarfile.TarInfo("x")
+        member.type, member.size = kind, size if isinstance(size, int) else len(size)
+        content += member.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+    images = tar({"good": b"x"})
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "ILSVRC2012_img_train.tar").write_bytes(tar({"n1.tar": content + images}))
+    with pytest.raises(InputError, match=r"img_train.tar: damaged or cut off at byte (0|512) of \d+"):
+        find_sources(source, any_count=True)
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.long)])
+def test_damaged_archives_are_read_or_refused(tmp_path, count):
+    """Of each form that tars have, with names that need more than the field of a header."""
+    names = ["n1_0.JPEG", "caf\u00e9" * 40 + ".JPEG", "n1_2.JPEG"]
+    seeds = []
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        inner = tar(dict.fromkeys(names if form != tarfile.USTAR_FORMAT else names[::2], b"content" * 100), form)
+        seeds.append(tar({"n1.tar": inner, "n2.tar": inner[:-8192]}, form))
+    path, answers = tmp_path / "ILSVRC2012_img_train.tar", {"read": 0, "refused": 0}
+    for number in range(count):
+        rng = np.random.RandomState(number)
+        path.write_bytes(changed_bytes(rng, seeds[number % 3], seeds))
+        try:
+            source, = find_sources(tmp_path, any_count=True).values()
+            for image in source.images():
+                with suppress(InputError):
+                    assert len(image.load()) <= path.stat().st_size
+                assert 0 <= image.label < len(source.classes) and "\n" not in source.classes[image.label]
+            answers["read"] += 1
+        except InputError as error:
+            assert "\n" not in str(error) and str(error).startswith(str(path))
+            answers["refused"] += 1
+    assert all(answers.values()), answers
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2012_img_train.tar", "ILSVRC2012_devkit_t12.tar.gz"])
+def test_a_pipe_in_the_place_of_an_archive_is_not_waited_for(archives, tmp_path, name):
+    source = shutil.copytree(archives[0], tmp_path / "source")
+    (source / name).unlink()
+    os.mkfifo(source / name)
+    with pytest.raises(InputError, match=f"{name}: is a pipe or a device"):
         run(source, tmp_path / "out")
 
 
@@ -245,7 +301,7 @@ def test_what_passes_for_imagenet(tmp_path, monkeypatch, capsys):
         return Archive(archive.name, path.stat().st_size, digest(path, "md5"), images)
     monkeypatch.setitem(ARCHIVES, "train", declared(ARCHIVES["train"], 2000))
     monkeypatch.setitem(ARCHIVES, "val", declared(ARCHIVES["val"], 1000))
-    monkeypatch.setattr("common.packing.sources.DEVKIT", declared(DEVKIT, 0))
+    monkeypatch.setattr("common.packing.find.DEVKIT", declared(DEVKIT, 0))
     dataset = run(source, tmp_path / "out", any_count=False, strict=True, verify_first=True)
     assert dataset["classes"] == wnids and set(dataset["parts"]["train"]["images_of_class"].values()) == {2}
     assert (tmp_path / "out" / "synset.txt").read_text() == (ROOT / "data" / "imagenet1k-synset.txt").read_text()

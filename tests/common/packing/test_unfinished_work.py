@@ -67,8 +67,8 @@ def state(**values):
 def test_a_state_that_cannot_be(archives, out, tmp_path, changed):
     (tmp_path / "victim").write_text("victim")
     change(out / STATE, changed, out / ".prepare")
-    refused(archives[0], out, r"(state\.json: of another version or damaged|val\.rec: was moved away or changed); remove "
-            r".*\.prepare to begin again")
+    refused(archives[0], out, r"(state\.json: of another version or damaged|val\.rec: was moved away or changed); "
+            r"remove .*\.prepare to begin again")
     assert (tmp_path / "victim").read_text() == "victim"
 
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from common.inference.processor import (
+from common.processor import (
     processor_flags,
     processor_identity,
     processor_name,

@@ -1,0 +1,84 @@
+"""What there is to pack in a folder, and whether it is ImageNet."""
+from pathlib import Path
+
+from common.digest import digest
+from common.errors import InputError
+from common.files import check_regular
+from common.labels import read_synset
+from common.packing.imagenet import ARCHIVES, DEVKIT, read_devkit
+from common.packing.sources import ClassArchivesSource, FolderSource, Source, ValidationArchiveSource
+
+PARTS = ("val", "train")  # in the order they are packed: the small one first
+SYNSET = Path(__file__).resolve().parents[2] / "data" / "imagenet1k-synset.txt"
+
+
+def find_sources(folder: str | Path, any_count: bool = False) -> dict[str, Source]:
+    """{"train": source, "val": source} of what `folder` holds: archives by their names, or folders train/ and val/.
+
+    Unless `any_count`, it has to be ImageNet: archives of the official size, its 1,000 classes, and in folders as many
+    images. Raises InputError for anything else, for damaged archives, and where nothing is there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    archives = {part: folder / archive.name for part, archive in ARCHIVES.items() if (folder / archive.name).exists()}
+    trees = {part: folder / part for part in PARTS if (folder / part).is_dir()}
+    for path in archives.values():
+        check_regular(path)
+    if both := sorted(archives.keys() & trees.keys()):
+        raise InputError(f"{folder}: holds {archives[both[0]].name} and the folder {both[0]}/: which one? Move one "
+                         "away")
+    if not archives and not trees:
+        names = " and ".join(archive.name for archive in ARCHIVES.values())
+        raise InputError(f"{folder}: holds neither {names} nor folders train/<class>/ and val/<class>/")
+    devkit = _devkit(folder, archives, any_count)
+    if not any_count:
+        for part, path in archives.items():
+            _check_size(path, ARCHIVES[part])
+    sources: dict[str, Source] = {}
+    classes = devkit and devkit.classes
+    if "train" in archives:
+        sources["train"] = ClassArchivesSource(archives["train"], classes)
+    elif "train" in trees:
+        sources["train"] = FolderSource(trees["train"], classes)
+    classes = classes or (sources["train"].classes if sources else None)
+    if "val" in archives:
+        sources["val"] = ValidationArchiveSource(archives["val"], devkit)
+    elif "val" in trees:
+        sources["val"] = FolderSource(trees["val"], classes)
+    if not any_count:
+        for part, source in sources.items():
+            _check_is_imagenet(part, source)
+    return {part: sources[part] for part in PARTS if part in sources}
+
+
+def _devkit(folder, archives, any_count):
+    path = folder / DEVKIT.name
+    if not archives:
+        return None
+    if not path.exists():
+        if "val" in archives:
+            raise InputError(f"{path}: not there, and it has the classes of the validation images; download it to this "
+                             "folder")
+        return None
+    if not any_count:
+        _check_size(path, DEVKIT)
+        if (md5 := digest(path, "md5")) != DEVKIT.md5:
+            raise InputError(f"{path}: its MD5 is {md5}, not the official {DEVKIT.md5}: damaged; download it again")
+    return read_devkit(path)
+
+
+def _check_size(path, official):
+    if (size := path.stat().st_size) != official.size:
+        raise InputError(f"{path}: {size} bytes, the official one has {official.size}: not whole, or another set "
+                         "(--any-count accepts other sets)")
+
+
+def _check_is_imagenet(part, source):
+    wnids = tuple(line.split()[0] for line in read_synset(SYNSET, 1000))
+    if source.classes != wnids:
+        count = f"{len(source.classes)} classes" if len(source.classes) != len(wnids) else "other classes"
+        raise InputError(f"{source.path}: {count} instead of ImageNet's 1000 (--any-count accepts other sets)")
+    if not source.is_archive and source.size != ARCHIVES[part].images:
+        raise InputError(f"{source.path}: {source.size} images instead of ImageNet's {ARCHIVES[part].images} "
+                         "(--any-count accepts other sets)")

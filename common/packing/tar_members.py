@@ -1,0 +1,85 @@
+"""Tar archives, read front to back: their members, one after the other, from any of them on."""
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import InputError
+from common.packing.names import check_listable
+
+MAX_BYTES = 256 << 20  # the largest image of ImageNet has 15 MB
+BLOCK = tarfile.BLOCKSIZE
+EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE)  # headers about the one that follows, which tarfile holds in memory
+MAX_EXTENDED, MAX_EXTENSIONS = 1 << 20, 8  # bytes; before a member
+
+REFUSED = (tarfile.TarError, OSError, ValueError)  # ValueError: numbers in an extended header that are none
+
+
+def members(file: BinaryIO, at: int, end: int, archive: Path) -> Iterator[tuple[tarfile.TarInfo, int]]:
+    """(member, offset of the next header) of the tar in `file` from the header at `at`, as far as byte `end`.
+
+    Unlike tarfile's own iteration it keeps no list of them, and a damaged header, or an end before `end` without the
+    blocks of zeros that end a tar, is an InputError.
+    """
+    def damaged(at):
+        return InputError(f"{archive}: damaged or cut off at byte {at} of {os.fstat(file.fileno()).st_size}; download "
+                          "it again")
+    file.seek(at)
+    if file.read(BLOCK) == bytes(BLOCK):
+        return
+    try:
+        _check_extended(file, at)
+        file.seek(at)
+        tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the file is not its own)
+    except REFUSED:
+        raise damaged(at) from None
+    while True:
+        try:
+            _check_extended(file, tar.offset)
+            member = tar.next()
+        except REFUSED:
+            raise damaged(tar.offset) from None
+        if member is None:
+            break
+        tar.members.clear()  # type: ignore[attr-defined]  # its list of all that it has read
+        if member.size < 0 or not member.offset < tar.offset <= end:
+            raise damaged(member.offset)
+        yield member, tar.offset
+    file.seek(tar.offset)
+    if tar.offset + BLOCK > end or file.read(BLOCK) != bytes(BLOCK):
+        raise damaged(tar.offset)
+
+
+def _check_extended(file, at):
+    """Raise ValueError where the headers at `at` are larger or more than those of any archiver."""
+    for _ in range(MAX_EXTENSIONS):
+        file.seek(at)
+        header = file.read(BLOCK)
+        if header[156:157] not in EXTENDED:
+            return
+        size = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").size
+        if not 0 <= size <= MAX_EXTENDED:
+            raise ValueError("an extended header's size")
+        at += BLOCK + -(-size // BLOCK) * BLOCK
+    raise ValueError("extended headers without a member")
+
+
+def content(file: BinaryIO, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    """load() of an image, a member: it is read now, while the archive passes by, and what is wrong is told later."""
+    try:
+        if not member.isreg() or member.issparse():
+            raise InputError("not a file")
+        if member.size > MAX_BYTES:
+            raise InputError(f"larger than {MAX_BYTES >> 20} MiB")
+        check_listable(member.name)
+        file.seek(member.offset_data)
+        read = file.read(member.size)
+        return lambda: read
+    except InputError as error:
+        reason = str(error)
+
+    def refuse():
+        raise InputError(reason)
+    return refuse
