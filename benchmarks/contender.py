@@ -1,15 +1,20 @@
 """The processes that a benchmark measures, from outside: their times, memory and rest."""
+import argparse
 import json
 import os
+import random
+import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import ROOT
 from common.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
 REST = 0.1  # seconds without work after which a process is at rest: threads wait for more by spinning at first
 
 
@@ -80,6 +85,37 @@ class Contender:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+
+
+def add_contender_args(parser: argparse.ArgumentParser, runners: dict) -> None:
+    parser.add_argument("--contenders", nargs="+", choices=runners, default=list(runners), metavar="NAME",
+                        help=f"of {', '.join(runners)}")
+    parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
+                        help="the Python that has what requirements-converters.txt lists")
+
+
+def pythons(args: argparse.Namespace, runners: dict) -> dict[str, str]:
+    """{name: the Python of a contender}, in the order of `runners`. Raises InputError where there is none."""
+    elsewhere = [name for name in args.contenders if runners[name].elsewhere]
+    python = shutil.which(args.frameworks)
+    if elsewhere and not python:
+        raise InputError(f"--frameworks {args.frameworks}: no such Python, which {', '.join(elsewhere)} "
+                         "need: install requirements-converters.txt in a virtual environment")
+    # absolute: processes start in another folder
+    return {name: os.path.abspath(python) if name in elsewhere else sys.executable
+            for name in runners if name in args.contenders}
+
+
+def turns(contenders: list[Contender], rounds: int, seed: int, what: str) -> Iterator[Contender]:
+    """Each of them once in every round, in random order, when the one before it rests; tells the rounds of `what`."""
+    order = random.Random(seed)
+    for contender in contenders:
+        contender.wait_for_rest()
+    for number in range(rounds):
+        print(f"{what}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        for contender in order.sample(contenders, len(contenders)):
+            yield contender
+            contender.wait_for_rest()
 
 
 def machine_ticks() -> tuple:

@@ -13,7 +13,6 @@ in ten.
 import argparse
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,14 +26,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.photographs import CLASSES, write_photographs
-from benchmarks.results import machine, write_csv
+from benchmarks.processes import output_of
+from benchmarks.results import machine, output, whole_batches, write_csv
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import reported
 from common.inference.classify import classify_images, images_in
 from common.inference.tables import answers_table
 from common.inference.tabulate import tabulate
+from common.prefix import check_no_file_name
 
-ROOT = Path(__file__).resolve().parent.parent
 PEAK = """
 import re, sys
 from pathlib import Path
@@ -50,7 +50,7 @@ def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, l
     from common.inference.network import open_network
 
     network = open_network(args.model_prefix, args.epoch, (args.batch_size, 3, 224, 224), target)
-    shape, count = network.data_shape, args.images - args.images % args.batch_size
+    shape, count = network.data_shape, whole_batches(args.images, args.batch_size)
     batch = np.random.RandomState(0).normal(0, 50, shape).astype(np.float32)
     answers = network.predict(batch)  # and OpenCL's kernels are built
     names = [str(label) for label in range(network.num_classes)]
@@ -88,11 +88,9 @@ def peak(args: argparse.Namespace, target: str, paths: list[Path]) -> float:
     with tempfile.TemporaryDirectory() as out:
         synset = Path(out) / "synset.txt"
         synset.write_text("".join(f"{label}\n" for label in range(args.num_classes)))
-        done = subprocess.run([sys.executable, "-c", PEAK, *map(str, paths), "--model-prefix", args.model_prefix,
-                               "--epoch", str(args.epoch), "--target", target, "--batch-size", str(args.batch_size),
-                               "--synset", str(synset), "--output", f"{out}/x.csv"], cwd=ROOT, capture_output=True,
-                              text=True, check=True)
-    return float(re.findall(r"[\d.]+", done.stdout)[-1])
+        said = output_of("-c", PEAK, *paths, "--model-prefix", args.model_prefix, "--epoch", args.epoch, "--target",
+                         target, "--batch-size", args.batch_size, "--synset", synset, "--output", f"{out}/x.csv")
+    return float(re.findall(r"[\d.]+", said)[-1])
 
 
 def rows_of(args: argparse.Namespace, target: str, folder: Path) -> Iterator[dict]:
@@ -115,6 +113,8 @@ def rows_of(args: argparse.Namespace, target: str, folder: Path) -> Iterator[dic
 
 def main(args: argparse.Namespace) -> None:
     rows = []
+    whole_batches(args.images, args.batch_size)
+    check_no_file_name(args.model_prefix, "--model-prefix")
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch) / "photographs"
         write_photographs(folder, args.images)
@@ -135,6 +135,6 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=positive, nargs="*", default=[], help="numbers of threads to try beside")
     parser.add_argument("--rounds", type=positive, default=3, help="runs of each way")
     parser.add_argument("--scratch", help="folder for temporary files")
-    parser.add_argument("--out", default="benchmarks/folder.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/folder.csv", help="CSV file to write")
     with reported("folder.py"):
         main(parser.parse_args())

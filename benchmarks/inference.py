@@ -17,10 +17,7 @@ others_cpu_percent: what all other processes took of the machine during the turn
 """
 import argparse
 import os
-import random
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,13 +28,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.contender import ROOT, Contender
+from benchmarks.contender import Contender, add_contender_args, pythons, turns
 from benchmarks.inference_report import draw, markdown
 from benchmarks.inference_runners import RUNNERS
-from benchmarks.results import machine, write_csv
+from benchmarks.processes import ROOT, output_of
+from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
-from common.files import make_folder
 from common.prefix import check_no_file_name
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import load_preprocessing
@@ -53,9 +50,9 @@ def requests(args: argparse.Namespace, scratch: str) -> list:
                "cores": machine()["cores"], "onnx": f"{scratch}/network.onnx",
                "state_dict": f"{scratch}/network.safetensors"}
     for kind, out in (("onnx", request["onnx"]), ("torchvision", request["state_dict"])):
-        output_of(["tools/export_weights.py", request["prefix"], out, "--epoch", str(args.epoch), "--to", kind])
-    if any(name.startswith("tvm") for name in args.contenders):
-        request["host_cpu"] = output_of(["-c", "from common.compiler.targets import host_cpu; print(host_cpu())"])
+        output_of("tools/export_weights.py", request["prefix"], out, "--epoch", args.epoch, "--to", kind)
+    if any(name.startswith("tvm") for name in args.pythons):
+        request["host_cpu"] = output_of("-c", "from common.compiler.targets import host_cpu; print(host_cpu())").strip()
     image = preprocess(read_image(ROOT / "data" / "cat.jpg"), preprocessing=load_preprocessing(args.model_prefix))
     found = []
     for batch in (1, args.batch_size):
@@ -65,25 +62,15 @@ def requests(args: argparse.Namespace, scratch: str) -> list:
     return found
 
 
-def output_of(arguments: list[str]) -> str:
-    """What Python prints, run with `arguments`. Raises InputError with the last line of its errors."""
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        *_, last = done.stderr.splitlines() or [f"{arguments[0]} ended with {done.returncode}"]
-        raise InputError(last.partition(" error: ")[2] or last)
-    return done.stdout.strip()
-
-
 def started(name: str, args: argparse.Namespace, request: dict, scratch: str) -> Contender:
-    python = args.frameworks if RUNNERS[name].elsewhere else sys.executable
-    return Contender("benchmarks.inference_runners", name, python, request, scratch)
+    return Contender("benchmarks.inference_runners", name, args.pythons[name], request, scratch)
 
 
 def first_results(args: argparse.Namespace, request: dict, scratch: str) -> dict:
     """{name: seconds of each start}. Raises InputError where a network is compiled in one of them."""
-    seconds = {name: [] for name in args.contenders}
+    seconds = {name: [] for name in args.pythons}
     for _ in range(args.starts):
-        for name in args.contenders:
+        for name in args.pythons:
             contender = started(name, args, request, scratch)
             seconds[name].append(contender.first_result)
             contender.close()
@@ -96,22 +83,16 @@ def first_results(args: argparse.Namespace, request: dict, scratch: str) -> dict
 def measured(args: argparse.Namespace, request: dict, scratch: str) -> dict:
     """{name: dict of "times" (a list of seconds for each round), "others" (percent), "peak_mib", "probabilities",
     "setting", "versions"}."""
-    order, ticks = random.Random(0), {name: [0, 0] for name in args.contenders}
-    times = {name: [] for name in args.contenders}
+    times, ticks = ({name: start.copy() for name in args.pythons} for start in ([], [0, 0]))
     with ExitStack() as stack:
         contenders = []
-        for name in args.contenders:
+        for name in args.pythons:
             contenders.append(started(name, args, request, scratch))
             stack.callback(contenders[-1].close)
-        for contender in contenders:
-            contender.wait_for_rest()
-        for number in range(args.rounds):
-            progress(f"{request['data_shape'][0]} images: round {number + 1} of {args.rounds}")
-            for contender in order.sample(contenders, len(contenders)):
-                runs, *taken = contender.turn(WARM_UP, TURN)
-                times[contender.name].append(runs)
-                ticks[contender.name] = [a + b for a, b in zip(ticks[contender.name], taken)]
-                contender.wait_for_rest()
+        for contender in turns(contenders, args.rounds, 0, f"{request['data_shape'][0]} images"):
+            runs, *taken = contender.turn(WARM_UP, TURN)
+            times[contender.name].append(runs)
+            ticks[contender.name] = [a + b for a, b in zip(ticks[contender.name], taken)]
         found = {}
         for contender in contenders:
             answer = f"{scratch}/{contender.name}.npy"
@@ -126,7 +107,7 @@ def measured(args: argparse.Namespace, request: dict, scratch: str) -> dict:
 def rows_of(args: argparse.Namespace, starts: dict[str, list[float]], single: dict[str, dict],
             batch: dict[str, dict]) -> Iterator[dict]:
     """A row for each contender, of what `first_results` and `measured` gave for one image and for a batch."""
-    for name in args.contenders:
+    for name in starts:
         one, many = single[name], batch[name]
         low, latency, high = quartiles(sum(one["times"], []))
         slow, middle, fast = (args.batch_size / seconds for seconds in reversed(quartiles(sum(many["times"], []))))
@@ -167,23 +148,15 @@ def check(args: argparse.Namespace) -> None:
     check_no_file_name(args.model_prefix, "--model-prefix")
     if Path(args.chart).suffix.lower() != ".png":
         raise InputError(f"--chart {args.chart}: give the name of a .png file")
-    for path in (args.out, args.chart):
-        make_folder(Path(path).parent)
-    elsewhere = [name for name in args.contenders if RUNNERS[name].elsewhere]
-    python = shutil.which(args.frameworks)
-    if elsewhere and not python:
-        raise InputError(f"--frameworks {args.frameworks}: no such Python, which {', '.join(elsewhere)} "
-                         "need: install requirements-converters.txt in a virtual environment")
-    args.frameworks = python and os.path.abspath(python)  # processes start in another folder
+    args.pythons = pythons(args, RUNNERS)
     args.scratch = args.scratch and os.path.abspath(args.scratch)
 
 
 def main(args: argparse.Namespace) -> None:
-    args.contenders = [name for name in RUNNERS if name in args.contenders]
     check(args)
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         single, batch = requests(args, scratch)
-        for name in args.contenders:  # compiled and in the system's memory from here on
+        for name in args.pythons:  # compiled and in the system's memory from here on
             progress(f"{RUNNERS[name].label}: first start, which is not counted")
             for request in (single, batch):
                 started(name, args, request, scratch).close()
@@ -201,16 +174,13 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
-    parser.add_argument("--contenders", nargs="+", choices=RUNNERS, default=list(RUNNERS), metavar="NAME",
-                        help=f"of {', '.join(RUNNERS)}")
+    add_contender_args(parser, RUNNERS)
     parser.add_argument("--rounds", type=positive, default=20, help="turns of each")
     parser.add_argument("--starts", type=positive, default=5, help="starts of each that are counted")
     parser.add_argument("--batch-size", type=positive, default=16, help="images at a time for the throughput")
-    parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
-                        help="the Python that has what requirements-converters.txt lists")
     parser.add_argument("--scratch", help="folder for temporary files")
-    parser.add_argument("--out", default="benchmarks/inference.csv", help="CSV file to write")
-    parser.add_argument("--chart", default="docs/inference-benchmark.png", help="picture to write")
+    parser.add_argument("--out", type=output, default="benchmarks/inference.csv", help="CSV file to write")
+    parser.add_argument("--chart", type=output, default="docs/inference-benchmark.png", help="picture to write")
     return parser
 
 

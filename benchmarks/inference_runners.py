@@ -63,7 +63,7 @@ def open_pytorch(request: dict, freeze: bool) -> Opened:
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    from tests.converters.frameworks import import_torchvision
+    from benchmarks.torchvision_models import import_torchvision
 
     torch.set_num_threads(request["cores"])
     with safe_open(request["state_dict"], "pt") as file:  # "torchvision.models.mobilenet_v2(width_mult=1.0, ...)"

@@ -16,7 +16,6 @@ DALI (424 MB) comes by `.venv-converters/bin/pip install nvidia-dali-cuda120==2.
 benchmarks/training.py.
 """
 import argparse
-import random
 import statistics
 import sys
 import tempfile
@@ -28,10 +27,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.contender import ROOT, Contender
+from benchmarks.contender import Contender, add_contender_args, pythons, turns
 from benchmarks.input_runners import RUNNERS
 from benchmarks.photographs import CLASSES, write_photographs
-from benchmarks.results import machine, write_csv
+from benchmarks.results import machine, output, whole_batches, write_csv
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
 
@@ -58,19 +57,15 @@ def pack(folder: str | Path, count: int) -> dict:
 
 def measured(args: argparse.Namespace, cores: int, request: dict, scratch: str) -> dict:
     """{name: (lists of the seconds of passes, of each round; what it says of itself)}"""
-    order, times = random.Random(cores), {name: [] for name in args.contenders}
+    times = {name: [] for name in args.pythons}
     request = {**request, "cores": cores, "batch_size": args.batch_size}
     with ExitStack() as stack:
         contenders = []
-        for name in args.contenders:
-            python = args.frameworks if RUNNERS[name].elsewhere else sys.executable
+        for name, python in args.pythons.items():
             contenders.append(Contender("benchmarks.input_runners", name, python, request, scratch))
             stack.callback(contenders[-1].close)
-        for number in range(args.rounds):
-            print(f"{cores} cores: round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
-            for contender in order.sample(contenders, len(contenders)):
-                contender.wait_for_rest()
-                times[contender.name].append(contender.turn(0, args.seconds)[0])
+        for contender in turns(contenders, args.rounds, cores, f"{cores} cores"):
+            times[contender.name].append(contender.turn(0, args.seconds)[0])
         return {contender.name: (times[contender.name], contender.ask({"do": "answer"})) for contender in contenders}
 
 
@@ -93,7 +88,8 @@ def rows_of(args: argparse.Namespace, cores: int,
 
 
 def main(args: argparse.Namespace) -> None:
-    args.images -= args.images % args.batch_size
+    args.pythons = pythons(args, RUNNERS)
+    args.images = whole_batches(args.images, args.batch_size)
     with tempfile.TemporaryDirectory() as scratch:
         request = pack(scratch, args.images)
         rows = [row for cores in args.cores for row in rows_of(args, cores, measured(args, cores, request, scratch))]
@@ -105,17 +101,14 @@ def main(args: argparse.Namespace) -> None:
 
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--contenders", nargs="+", choices=RUNNERS, default=list(RUNNERS), metavar="NAME",
-                        help=f"of {', '.join(RUNNERS)}")
+    add_contender_args(parser, RUNNERS)
     parser.add_argument("--cores", type=positive, nargs="+", default=sorted({1, machine()["cores"]}),
                         help="how many of this machine's cores are used")
     parser.add_argument("--images", type=positive, default=640, help="images of a pass")
     parser.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
     parser.add_argument("--rounds", type=positive, default=7, help="turns of each")
     parser.add_argument("--seconds", type=positive, default=2, help="in which the passes of a turn begin")
-    parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
-                        help="the Python that has what requirements-converters.txt lists")
-    parser.add_argument("--out", default="benchmarks/input.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/input.csv", help="CSV file to write")
     return parser
 
 

@@ -113,7 +113,7 @@ def open_pytorch(request: dict) -> Opened:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    from tests.converters.frameworks import import_torchvision
+    from benchmarks.torchvision_models import import_torchvision
     torchvision = import_torchvision()
     from PIL import Image
     from torchvision.transforms.v2 import functional as F

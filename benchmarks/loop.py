@@ -19,12 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.results import machine, write_csv
+from benchmarks.processes import output_of
+from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, positive
 from common.data import BENCHMARK_BATCHES
 from common.errors import reported
 
-ROOT = Path(__file__).resolve().parent.parent
 LEAST = 0.97
 BATCH, SIDE = 32, 128
 WARM_UP = 10
@@ -57,14 +57,11 @@ def bare() -> float:
 
 def measure(way: str) -> float:
     """Images/s over the batches that are counted, from the lines that tell the speed of so many at a time."""
-    done = subprocess.run([sys.executable, *WAYS[way]], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        sys.exit(f"{way}: failed:\n{done.stdout}")
+    said = output_of(*WAYS[way], stderr=subprocess.STDOUT)
     parts = [(int(end) - int(begin), float(speed)) for begin, end, speed
-             in re.findall(r"Batch \[(\d+)-(\d+)\]\tSpeed: (\S+) samples/sec", done.stdout) if int(begin) >= WARM_UP]
+             in re.findall(r"Batch \[(\d+)-(\d+)\]\tSpeed: (\S+) samples/sec", said) if int(begin) >= WARM_UP]
     if sum(batches for batches, _ in parts) != COUNTED:
-        sys.exit(f"{way}: told of other batches:\n{done.stdout}")
+        sys.exit(f"{way}: told of other batches:\n{said}")
     return COUNTED / sum(batches / speed for batches, speed in parts)
 
 
@@ -90,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=positive, default=5, help="runs of each way")
-    parser.add_argument("--out", default="benchmarks/loop.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/loop.csv", help="CSV file to write")
     parser.add_argument("--bare", action="store_true", help="run the bare loop once, in this process")
     with reported("loop.py"):
         arguments = parser.parse_args()

@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.results import machine, write_csv
+from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
@@ -118,7 +118,7 @@ if __name__ == "__main__":
     parser.add_argument("--labels", action="store_true", help="count right answers by the labels of the RecordIO file")
     parser.add_argument("--targets", nargs="+", default=["llvm", "opencl"], help="TVM targets")
     parser.add_argument("--rounds", type=positive, default=3, help="times that each image is answered, and timed")
-    parser.add_argument("--out", default="benchmarks/precisions.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/precisions.csv", help="CSV file to write")
     parser.add_argument("--append", action="store_true", help="keep the rows that it has")
     add_preprocessing_args(parser, "--model-prefix")
     arguments = parser.parse_args()

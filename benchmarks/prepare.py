@@ -11,7 +11,6 @@ OpenCV, on all cores, and does nothing else: it has them in memory, and writes n
 import argparse
 import importlib.util
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,11 +23,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.photographs import write_photographs
-from benchmarks.results import machine, write_csv
+from benchmarks.processes import output_of
+from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
-
-ROOT = Path(__file__).resolve().parent.parent
 
 BOUND = """
 import sys, time
@@ -77,8 +75,8 @@ def write_archive(folder: Path, out: Path) -> None:
 def run(*command: str | Path | int) -> tuple[float, str]:
     """(seconds, what it printed) of a Python process."""
     start = time.perf_counter()
-    process = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=True)
-    return time.perf_counter() - start, process.stdout
+    said = output_of(*command)
+    return time.perf_counter() - start, said
 
 
 def im2rec(folder: Path, out: Path, workers: int) -> tuple[float, str]:
@@ -89,7 +87,7 @@ def im2rec(folder: Path, out: Path, workers: int) -> tuple[float, str]:
 
 
 def prepared(folder: Path, out: Path, *flags: str) -> tuple[float, str]:
-    return run(ROOT / "tools" / "prepare_imagenet.py", folder, out, "--any-count", *flags)
+    return run("tools/prepare_imagenet.py", folder, out, "--any-count", *flags)
 
 
 def costs(folder: Path, out: Path) -> list[float]:
@@ -154,6 +152,6 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=positive, default=8000, help="number of photographs")
     parser.add_argument("--rounds", type=positive, default=5, help="runs of each way")
     parser.add_argument("--scratch", help="folder for temporary files")
-    parser.add_argument("--out", default="benchmarks/prepare.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/prepare.csv", help="CSV file to write")
     with reported("prepare.py"):
         main(parser.parse_args())

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.photographs import write_photographs
 from benchmarks.prepare import costs, write_archive
-from benchmarks.results import machine, write_csv
+from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
 
@@ -63,6 +63,6 @@ if __name__ == "__main__":
     parser.add_argument("--megabytes", type=positive, nargs="+", default=[200, 2000], help="of images")
     parser.add_argument("--rounds", type=positive, default=3, help="runs of each")
     parser.add_argument("--scratch", help="folder for temporary files")
-    parser.add_argument("--out", default="benchmarks/prepare_memory.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/prepare_memory.csv", help="CSV file to write")
     with reported("prepare_memory.py"):
         main(parser.parse_args())

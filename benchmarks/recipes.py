@@ -8,23 +8,22 @@ them, so that the flags in the table can be typed as they are. It fails where a 
 """
 import argparse
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.results import machine, write_csv
+from benchmarks.processes import ROOT, output_of
+from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, not_negative
 from common.errors import reported
 from common.packing.prepare import prepare
 from tools.make_digits import PACKED
 
-ROOT = Path(__file__).resolve().parent.parent
+SHOWN = {"stdout": None, "stderr": None}  # what a run says is for who waits for it
 LEAST = 0.95
 SHAPE = "--image-shape 3,48,48"
 # a mirrored digit is none, and one in a larger image than 0.6 of what is packed does not fit into the crop
@@ -44,17 +43,9 @@ RUNS = {
 }
 
 
-def python(script: str, *arguments: str, folder: Path, **options: Any) -> str | None:
-    """Run a script of this repository in `folder`; what it says of an error is enough."""
-    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=folder, text=True, check=False, **options)
-    if done.returncode:
-        sys.exit(done.returncode)
-    return done.stdout
-
-
 def train(folder: Path, recipe: str, flags: str, data: str, prefix: str) -> None:
-    python("train_imagenet.py", "--recipe", recipe, "--data-train", f"{data}/train.rec", "--model-prefix", prefix,
-           *flags.split(), folder=folder)
+    output_of(ROOT / "train_imagenet.py", "--recipe", recipe, "--data-train", f"{data}/train.rec", "--model-prefix",
+              prefix, *flags.split(), cwd=folder, **SHOWN)
 
 
 def prepare_start(folder: Path) -> None:
@@ -75,8 +66,8 @@ def measure(folder: Path, run: str, seed: int) -> dict:
     train(folder, recipe, f"{flags} --seed {seed}", "digits", prefix)
     seconds = time.monotonic() - start
     epochs = max(int(path.stem[-4:]) for path in folder.glob(f"{prefix}-????.params"))
-    said = python("eval_imagenet.py", "--model-prefix", prefix, "--epoch", str(epochs), *SHAPE.split(), "--data-val",
-                  "digits/val.rec", folder=folder, stdout=subprocess.PIPE)
+    said = output_of(ROOT / "eval_imagenet.py", "--model-prefix", prefix, "--epoch", epochs, *SHAPE.split(),
+                     "--data-val", "digits/val.rec", cwd=folder, stderr=None)
     top_1, images = re.fullmatch(r"top-1 (\S+) .*\((\d+) images\)\n", said).groups()
     return {"run": run, "recipe": recipe, "flags": flags, "seed": seed, "epochs": epochs, "images": images,
             "top-1": top_1, "seconds": f"{seconds:.0f}", **machine(), "mxnet": version("mxnet")}
@@ -86,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
     rows, runs = [], args.runs or list(RUNS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        python("tools/make_digits.py", "digits", folder=folder)
+        output_of(ROOT / "tools" / "make_digits.py", "digits", cwd=folder, **SHOWN)
         if any(FIVE in RUNS[run][1] for run in runs):
             prepare_start(folder)
         for run in runs:
@@ -102,6 +93,6 @@ if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--runs", nargs="+", choices=RUNS, metavar="RUN", help=f"only these (of {', '.join(RUNS)})")
     parser.add_argument("--seed", type=not_negative, default=0, help="of every run")
-    parser.add_argument("--out", default="benchmarks/recipes.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/recipes.csv", help="CSV file to write")
     with reported("recipes.py"):
         main(parser.parse_args())

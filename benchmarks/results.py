@@ -1,15 +1,34 @@
 """What every benchmark does with its results."""
+import argparse
 import csv
 import os
 import platform
+from pathlib import Path
 
-from common.files import written_atomically
+from common.errors import InputError
+from common.files import make_folder, written_atomically
 from common.processor import processor_name, usable_processors
 
 
 def machine() -> dict:
     """The processor, its cores that may be used, and Python."""
     return {"processor": processor_name(), "cores": usable_processors(), "python": platform.python_version()}
+
+
+def output(path: str) -> str:
+    """An argument: a file to write in the end, whose folder is made, or found to be none, at the start."""
+    try:
+        make_folder(Path(path).parent)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
+
+
+def whole_batches(images: int, batch_size: int) -> int:
+    """How many of `images` fill batches. Raises InputError where that is none."""
+    if images < batch_size:
+        raise InputError(f"--images {images}: give as many as --batch-size has, {batch_size}, at least")
+    return images - images % batch_size
 
 
 def write_csv(path: str | os.PathLike, rows: list) -> None:

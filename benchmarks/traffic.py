@@ -13,7 +13,6 @@ import os
 import socket
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,11 +24,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.results import machine, write_csv
+from benchmarks.processes import ROOT, output_of
+from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
 
-ROOT = Path(__file__).resolve().parent.parent
 MULTIPLIERS = ("1.0", "1.4")
 COMPRESSION = {"type": "2bit", "threshold": 0.5}
 TYPES = {"none": 32, "2bit": 2}  # bits of a gradient that is pushed; what is pulled has 32
@@ -89,10 +88,7 @@ def measure(multiplier: str, compression: str, workers: int, steps: int) -> list
     """Every worker's [sent, received] of every step."""
     with tempfile.TemporaryDirectory() as folder:
         worker = [sys.executable, __file__, "--work", multiplier, compression, str(steps), folder]
-        launched = subprocess.run([sys.executable, ROOT / "tools" / "launch.py", "-n", str(workers), *worker],
-                                  env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-        if launched.returncode:
-            sys.exit(launched.returncode)
+        output_of("tools/launch.py", "-n", workers, *worker, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=None)
         return [tuple(row) for path in Path(folder).iterdir() for row in json.loads(path.read_text())]
 
 
@@ -120,7 +116,7 @@ if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=positive, default=5, help=f"that are counted, after {WARM_UP} that are not")
     parser.add_argument("--workers", type=positive, nargs="+", default=[1, 2], help="numbers of workers")
-    parser.add_argument("--out", default="benchmarks/traffic.csv", help="CSV file to write")
+    parser.add_argument("--out", type=output, default="benchmarks/traffic.csv", help="CSV file to write")
     parser.add_argument("--work", nargs=4, help="MULTIPLIER COMPRESSION STEPS FOLDER: what launch.py starts")
     with reported("traffic.py"):
         arguments = parser.parse_args()

@@ -9,7 +9,6 @@ is forward, backward and SGD with momentum on the same batch, without input. Med
 those of the rounds' medians. The profile is MXNet's, of each operator for itself, in other processes.
 """
 import argparse
-import random
 import statistics
 import sys
 import tempfile
@@ -21,8 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.contender import ROOT, Contender
-from benchmarks.results import machine, write_csv
+from benchmarks.contender import Contender, add_contender_args, pythons, turns
+from benchmarks.results import machine, output, write_csv
 from benchmarks.training_runners import RUNNERS
 from common.arguments import ArgumentParser, positive
 from common.errors import reported
@@ -32,26 +31,20 @@ MOST = 6  # operators in the profile; the rest is one row
 
 
 def started(args: argparse.Namespace, name: str, scratch: str, **request: int) -> Contender:
-    python = args.frameworks if RUNNERS[name].elsewhere else sys.executable
     request = {"batch_size": args.batch_size, "cores": machine()["cores"], **request}
-    return Contender("benchmarks.training_runners", name, python, request, scratch)
+    return Contender("benchmarks.training_runners", name, args.pythons[name], request, scratch)
 
 
 def measured(args: argparse.Namespace, side: int, scratch: str) -> dict:
     """{name: (lists of the seconds of steps, of each round; peak MiB; what it says of itself)}"""
-    order, times = random.Random(side), {name: [] for name in args.contenders}
+    times = {name: [] for name in args.pythons}
     with ExitStack() as stack:
         contenders = []
-        for name in args.contenders:
+        for name in args.pythons:
             contenders.append(started(args, name, scratch, side=side))
             stack.callback(contenders[-1].close)
-        for contender in contenders:
-            contender.wait_for_rest()
-        for number in range(args.rounds):
-            print(f"{side} px: round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
-            for contender in order.sample(contenders, len(contenders)):
-                times[contender.name].append(contender.turn(0, args.seconds)[0])
-                contender.wait_for_rest()
+        for contender in turns(contenders, args.rounds, side, f"{side} px"):
+            times[contender.name].append(contender.turn(0, args.seconds)[0])
         return {contender.name: (times[contender.name], contender.peak_mib(), contender.ask({"do": "answer"}))
                 for contender in contenders}
 
@@ -72,7 +65,7 @@ def rows_of(args: argparse.Namespace, side: int,
 
 def profile_rows(args: argparse.Namespace, side: int, scratch: str) -> Iterator[dict]:
     """Milliseconds that a step spends in MXNet's operators, the costly ones first."""
-    for name in (name for name in args.contenders if name.startswith("mxnet")):
+    for name in (name for name in args.pythons if name.startswith("mxnet")):
         contender = started(args, name, scratch, side=side, profile=True)
         try:
             found = contender.ask({"do": "answer"})["found"]
@@ -89,6 +82,7 @@ def profile_rows(args: argparse.Namespace, side: int, scratch: str) -> Iterator[
 
 def main(args: argparse.Namespace) -> None:
     rows, profile = [], []
+    args.pythons = pythons(args, RUNNERS)
     with tempfile.TemporaryDirectory() as scratch:
         for side in args.sides:
             rows += rows_of(args, side, measured(args, side, scratch))
@@ -104,16 +98,14 @@ def main(args: argparse.Namespace) -> None:
 
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--contenders", nargs="+", choices=RUNNERS, default=list(RUNNERS), metavar="NAME",
-                        help=f"of {', '.join(RUNNERS)}")
+    add_contender_args(parser, RUNNERS)
     parser.add_argument("--sides", type=positive, nargs="+", default=[224, 128], help="pixels of an image's side")
     parser.add_argument("--batch-size", type=positive, default=32, help="images in a step")
     parser.add_argument("--rounds", type=positive, default=5, help="turns of each")
     parser.add_argument("--seconds", type=positive, default=6, help="in which the steps of a turn begin")
-    parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
-                        help="the Python that has what requirements-converters.txt lists")
-    parser.add_argument("--out", default="benchmarks/training.csv", help="CSV file to write")
-    parser.add_argument("--profile", default="benchmarks/training_profile.csv", help="CSV file of the profile")
+    parser.add_argument("--out", type=output, default="benchmarks/training.csv", help="CSV file to write")
+    parser.add_argument("--profile", type=output, default="benchmarks/training_profile.csv",
+                        help="CSV file of the profile")
     return parser
 
 

@@ -78,7 +78,7 @@ def open_mxnet(request: dict, fuse: bool) -> Opened:
 def open_pytorch(request: dict, channels_last: bool) -> Opened:
     import torch
 
-    from tests.converters.frameworks import import_torchvision
+    from benchmarks.torchvision_models import import_torchvision
 
     torch.set_num_threads(request["cores"])
     torch.manual_seed(0)

@@ -21,8 +21,7 @@ ALLOWED = {
     "tools": ("common", "common/compiler", "common/conversion", "common/inference", "common/launching",
               "common/packing", "symbols"),
     "": ("common", "common/inference"),  # the three scripts
-    "benchmarks": ("common", "common/inference", "common/packing", "symbols", "tools",
-                   "tests/converters"),
+    "benchmarks": ("common", "common/inference", "common/packing", "symbols", "tools"),
 }
 DOORS = {  # modules of common that lead to a folder within it, and import it where they are called
     "common.compile": ("common/compiler", "common/inference"),

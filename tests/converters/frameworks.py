@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.torchvision_models import import_torchvision
 from tests.converters.random_weights import draw, images
 
 SEED = 7
@@ -66,21 +67,6 @@ def main():
             save_tflite(model, pixels, inputs, args.out, args.formats)
     for name, array in (("pixels", pixels), ("input", inputs), ("logits", logits)):
         np.save(args.out / f"{name}.npy", array)
-
-
-def import_torchvision():
-    """torchvision, also where its compiled operators do not fit the torch installed, as PyPI's build for CUDA does not
-    fit a torch for CPUs. MobileNetV2 uses none of them; what the import wants is that two of them have a signature."""
-    import torch
-    try:
-        import torchvision
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-        torchvision.signatures = library  # they last as long as this object
-    return torchvision
 
 
 def torch_model(kind, multiplier, variant, size, classes) -> tuple:
