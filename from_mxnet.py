@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from common.answers import check_finite, top_answers
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
-from common.inference.classify import check_finite, images_in
+from common.inference.classify import images_in
 from common.inference.precision import PRECISIONS
-from common.inference.tables import answers_table, table_file
-from common.inference.tabulate import best, tabulate
+from common.inference.tables import TOP, answers_table, table_file
+from common.inference.tabulate import tabulate
 from common.inference.target_string import is_for_another_machine, kind_of
 from common.labels import read_synset
 from common.preprocess import preprocess, read_image
@@ -156,7 +157,7 @@ def classify(compiled: "CompiledNetwork", path: str, data: np.ndarray, synset: l
     start = time.perf_counter()
     probabilities = compiled.predict(data)
     ran = time.perf_counter()
-    top = best(probabilities[0])
+    top = top_answers(probabilities[0], TOP)
     end = time.perf_counter()
     check_finite(path, probabilities)
     print(f"elapsed: {(end - start) * 1e3:.1f}ms ({(ran - start) * 1e3:.1f}ms)")

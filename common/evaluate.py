@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from common.errors import InputError
+from common.answers import check_finite
 from common.find_mxnet import mx
 from common.symbol_json import ends_in_logits
 
@@ -55,10 +55,8 @@ def score(predict: Callable, images: mx.io.DataIter, top_k: int, on_batch: Calla
         kept = len(probabilities) - (batch.pad or 0)
         probabilities = _as_numpy(probabilities)[:kept]
         labels = batch.label[0].asnumpy()[:kept].astype(np.int64)
-        not_finite = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
-        if not_finite.size:
-            raise InputError(f"the network's output for record {batch.index[not_finite[0]]} is not finite: its weights "
-                             "hold NaN or infinity, or numbers that lead there (training may have diverged)")
+        for record, answer in zip(batch.index, probabilities):
+            check_finite(f"record {record}", answer)
         total += count(probabilities, labels, top_k)
         if on_batch:
             on_batch(batch.index[:kept], labels, probabilities)
@@ -73,11 +71,6 @@ def count(probabilities: np.ndarray, labels: np.ndarray, top_k: int) -> Score:
     ranks = (~(probabilities <= of_label) | (probabilities == of_label) & smaller).sum(axis=1)
     loss = -np.log(np.maximum(of_label.astype(np.float64), EPSILON)).sum()
     return Score(len(labels), int((ranks == 0).sum()), int((ranks < min(max(top_k, 1), classes)).sum()), float(loss))
-
-
-def top_answers(probabilities: np.ndarray, k: int) -> np.ndarray:
-    """The k (or all) most probable classes, (N, k), best first; of equals the smaller number, as argmax has it."""
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
 
 
 def module_predictor(module: mx.mod.Module) -> Callable[[mx.io.DataBatch], mx.nd.NDArray]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.evaluate import Score, count, top_answers
+from common.answers import top_answers
+from common.evaluate import Score, count
 from common.files import written_atomically
 
 

@@ -100,7 +100,9 @@ def tiny(one_convolution, tmp_path):
     """Arguments for a network of one convolution, on no target yet."""
     synset = tmp_path / "three.txt"
     synset.write_text("a\nb\nc\n")
-    return ["--model-prefix", one_convolution, "--synset", synset, "--image-shape", "3,64,64"]
+    for ending in ("-symbol.json", "-0000.params"):
+        shutil.copy(f"{one_convolution}{ending}", tmp_path / f"one{ending}")
+    return ["--model-prefix", tmp_path / "one", "--synset", synset, "--image-shape", "3,64,64"]
 
 
 def test_what_became_of_tuning_records_is_told(tiny, tmp_path):
@@ -134,10 +136,10 @@ def test_clearing_the_cache(tiny, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.so"))
 
 
-def test_int8_needs_a_calibration_and_is_not_kept_for_another(tiny, photographs, one_convolution):
+def test_int8_needs_a_calibration_and_is_not_kept_for_another(tiny, photographs):
     arguments = ["from_mxnet.py", *tiny, "--target", "llvm", "--precision", "int8"]
     fails_in_one_line(run(*arguments), "from_mxnet.py", "one-0000-int8.json", "make it with: python tools/calibrate.py")
-    process = run("tools/calibrate.py", one_convolution, "--images", photographs, "--image-shape", "3,64,64",
+    process = run("tools/calibrate.py", tiny[1], "--images", photographs, "--image-shape", "3,64,64",
                   "--count", "8")
     assert process.returncode == 0, process.stderr
     process = run(*arguments, "--verify")

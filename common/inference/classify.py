@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from common.answers import check_finite
 from common.errors import InputError, last_line
 from common.files import read_bytes
 from common.preprocess import MAX_BYTES, USUAL, one_opencv_thread, preprocess, without_pillow_warnings
@@ -98,13 +99,6 @@ def _fill(place, path, image_shape, preprocessing):
     except (InputError, cv2.error, MemoryError) as error:
         return last_line(error).removeprefix(f"{path}: ")
     return None
-
-
-def check_finite(path: str | Path, probabilities: np.ndarray) -> None:
-    """Raises InputError where the answer to the image `path` is not finite."""
-    if not np.isfinite(probabilities).all():
-        raise InputError(f"the network's output for {path} is not finite: its weights hold NaN or infinity, or "
-                         "numbers that lead there (training may have diverged)")
 
 
 def _answers(batch, reasons, probabilities):

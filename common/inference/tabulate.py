@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
+from common.answers import top_answers
 from common.errors import printable
 from common.inference.classify import classify_images
 from common.inference.tables import TOP
@@ -21,11 +21,6 @@ class Done(NamedTuple):
     def __str__(self) -> str:
         return (f"{self.classified} images in {self.seconds:.1f} s, {self.classified / self.seconds:.1f} images/s"
                 + (f"; {self.broken} could not be read" if self.broken else ""))
-
-
-def best(probabilities: np.ndarray) -> np.ndarray:
-    """The TOP most probable classes, best first; of equals the smaller number, as argmax has it."""
-    return np.argsort(-probabilities, kind="stable")[:TOP]
 
 
 def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str], bar: Any = None,
@@ -42,7 +37,8 @@ def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str]
         for path, probabilities, error in answers:
             counts["classified" if error is None else "broken"] += 1
             if error is None:
-                write(path, [(int(label), names[label], probabilities[label]) for label in best(probabilities)], None)
+                top = top_answers(probabilities, TOP)
+                write(path, [(int(label), names[label], probabilities[label]) for label in top], None)
             else:
                 tqdm.write(f"{printable(path)}: passed over: {error}", file=sys.stderr)
                 write(path, [], error)

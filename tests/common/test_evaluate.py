@@ -7,9 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from common.answers import top_answers
 from common.checkpoint import load_checkpoint, save_checkpoint
 from common.errors import InputError
-from common.evaluate import Score, count, module_predictor, score, top_answers
+from common.evaluate import Score, count, module_predictor, score
 from common.evaluation_data import EvaluationIter
 from common.evaluation_tables import classes_table, predictions_table
 from common.find_mxnet import mx

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from common.errors import InputError
+from common.answers import top_answers
+from common.errors import InputError, printable
 from common.inference.classify import AHEAD, classify_images, images_in
 from common.inference.tables import answers_table
-from common.inference.tabulate import best, printable, tabulate
+from common.inference.tabulate import tabulate
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
 from common.strict_jpeg import decode_strictly
@@ -205,7 +206,7 @@ def test_a_run_that_is_interrupted_leaves_the_old_table(tmp_path, name):
 
 
 def test_best_ranks_equals_by_number():
-    assert best(np.float32([0.1, 0.3, 0.1, 0.3, 0.1, 0.1, 0.0])).tolist() == [1, 3, 0, 2, 4]
+    assert top_answers(np.float32([0.1, 0.3, 0.1, 0.3, 0.1, 0.1, 0.0]), 5).tolist() == [1, 3, 0, 2, 4]
 
 
 def test_printable_keeps_what_can_be_read():
