@@ -51,8 +51,9 @@ def main(args: argparse.Namespace) -> None:
     check_prefix(args.prefix, "OUT_PREFIX")
     if not args.overwrite and (there := files_under(args.prefix)):
         raise InputError(f"{there[0]}: is there already; give another OUT_PREFIX, or --overwrite")
-    checkpoint = convert(args.source, args.kind, args.multiplier, args.strides, args.padding, args.image_shape,
-                         args.resize, args.keep_background, tell=print)
+    checkpoint = convert(args.source, args.kind, multiplier=args.multiplier, strides=args.strides,
+                         padding=args.padding, image_shape=args.image_shape, resize=args.resize,
+                         keep_background=args.keep_background, tell=print)
     save(checkpoint, args.prefix)
     preprocessing = checkpoint.preprocessing
     padding = "symmetric padding"

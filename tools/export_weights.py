@@ -41,14 +41,14 @@ def get_args_parser() -> ArgumentParser:
     return parser
 
 
-ENDINGS = {".onnx": ("onnx",), ".npz": ("npz",), ".safetensors": ("torchvision", "timm")}
+ENDINGS = {"onnx": ".onnx", "npz": ".npz", "torchvision": ".safetensors", "timm": ".safetensors"}
 SAVERS = {"torchvision": save_torchvision, "timm": save_timm, "npz": save_npz}
 
 
 def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "MODEL_PREFIX")
-    if args.kind not in (kinds := ENDINGS.get(Path(args.out).suffix, (args.kind,))):
-        raise InputError(f"{args.out}: is the name of a file for --to {' or '.join(kinds)}, not {args.kind}")
+    if Path(args.out).suffix != (ending := ENDINGS[args.kind]):
+        raise InputError(f"{args.out}: --to {args.kind} writes {ending} files; give it such a name")
     if Path(args.out).exists() and not args.overwrite:
         raise InputError(f"{args.out}: is there already; give another name, or --overwrite")
     preprocessing = load_preprocessing(args.prefix)

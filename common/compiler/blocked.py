@@ -70,7 +70,7 @@ def lay_out(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
     if not layout_of(target):
         return module
     changes = [change(block_of(target)) for change in (_DenseAsConvolution, _OddConvolution)]
-    module["main"] = dataflow_pattern.rewrite(changes, module["main"])
+    module = tvm.IRModule.from_expr(dataflow_pattern.rewrite(changes, module["main"]))
     with target, tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential([
             relay.transform.InferType(), relay.transform.SimplifyInference(),  # BatchNorm knows no blocks

@@ -18,6 +18,7 @@ from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT
 from tests.networks import random_params
+from tools.export_weights import ENDINGS
 
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys({})); import runpy; sys.argv = sys.argv[1:]; " \
           "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -45,10 +46,11 @@ def test_a_checkpoint_goes_out_and_comes_back(tmp_path, kind, padding, size):
     preprocessing = Preprocessing(size + 9, size, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     save(Checkpoint(network, 10, *params, preprocessing), tmp_path / "x")
     unneeded = {"npz": ("safetensors", "h5py", "onnx", "tflite"), "torchvision": ("h5py", "onnx", "tflite")}[kind]
-    out = tool("export", tmp_path / "x", tmp_path / "out", "--to", kind, without=unneeded)
-    assert f"{tmp_path}/out: " in out and f"shorter side to {size + 9}, crop of {size}" in out
-    assert (tmp_path / "out").stat().st_mode & 0o777 == (tmp_path / "x-0000.params").stat().st_mode & 0o777
-    out = tool("convert", tmp_path / "out", tmp_path / "back", "--from", kind, without=unneeded)
+    weights = tmp_path / f"out{ENDINGS[kind]}"
+    out = tool("export", tmp_path / "x", weights, "--to", kind, without=unneeded)
+    assert f"{weights}: " in out and f"shorter side to {size + 9}, crop of {size}" in out
+    assert weights.stat().st_mode & 0o777 == (tmp_path / "x-0000.params").stat().st_mode & 0o777
+    out = tool("convert", weights, tmp_path / "back", "--from", kind, without=unneeded)
     assert "10 classes, widths (11, 6, 8, 11, 22, 34, 56, 112, 1280)" in out
     for end in ("-symbol.json", "-0000.params", "-preprocess.json"):
         assert (tmp_path / f"back{end}").read_bytes() == (tmp_path / f"x{end}").read_bytes(), end
@@ -89,8 +91,9 @@ def test_real_weights_go_out_and_come_back_and_know_a_beagle(testdata, tmp_path)
     expected = {name: predict(published, 0, data) for name, data in images.items()}
     names = read_synset(testdata / "images" / "imagenet1k-synset.txt", 1000)
     for kind in ("torchvision", "timm", "npz"):
-        tool("export", published, tmp_path / f"{kind}-weights", "--to", kind)
-        tool("convert", tmp_path / f"{kind}-weights", tmp_path / kind, "--from", kind, "--multiplier", "1.0")
+        weights = tmp_path / f"{kind}{ENDINGS[kind]}"
+        tool("export", published, weights, "--to", kind)
+        tool("convert", weights, tmp_path / kind, "--from", kind, "--multiplier", "1.0")
         for name, data in images.items():
             again = predict(tmp_path / kind, 0, data)
             np.testing.assert_allclose(again, expected[name], atol=1e-4, rtol=0)
@@ -136,14 +139,16 @@ def test_errors_of_both(checkpoint, tmp_path):
         archive.writestr("data", "")
     message = tool("convert", tmp_path / "x.pth", tmp_path / "out", "--from", "timm", status=1)
     assert "pip install torch" in message or "save model.state_dict()" in message
-    assert "x-symbol.json: No such file" in tool("export", tmp_path / "x", tmp_path / "out", "--to", "npz", status=1)
-    assert "--fold is for --to onnx" in tool("export", checkpoint, tmp_path / "out", "--to", "npz", "--fold", status=1)
-    assert "is there already" in tool("export", checkpoint, text, "--to", "npz", status=1)
-    message = tool("export", checkpoint, tmp_path / "out.safetensors", "--to", "npz", status=1)
-    assert "out.safetensors: is the name of a file for --to torchvision or timm, not npz" in message
-    message = tool("export", f"{checkpoint}-0000.params", tmp_path / "out", "--to", "npz", status=1)
+    out = tmp_path / "out.npz"
+    assert "x-symbol.json: No such file" in tool("export", tmp_path / "x", out, "--to", "npz", status=1)
+    assert "--fold is for --to onnx" in tool("export", checkpoint, out, "--to", "npz", "--fold", status=1)
+    for name, kind, ending in (("x.safetensors", "npz", ".npz"), ("x.pth", "torchvision", ".safetensors")):
+        message = tool("export", checkpoint, tmp_path / name, "--to", kind, status=1)
+        assert f"{name}: --to {kind} writes {ending} files; give it such a name" in message
+    message = tool("export", f"{checkpoint}-0000.params", out, "--to", "npz", status=1)
     assert "give the prefix alone, without -0000.params" in message
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
+    assert "is there already" in tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz", status=1)
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz")
     message = tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", status=1)
     assert "x-0000.params: is there already" in message
@@ -152,5 +157,5 @@ def test_errors_of_both(checkpoint, tmp_path):
     message = tool("convert", tmp_path / "x.npz", tmp_path / "y", "--from", "npz", "--resize", "9", status=1)
     assert "resize 9 " in message or "resize: give" in message
     for kind in ("npz", "torchvision", "onnx"):
-        message = tool("export", checkpoint, "no/folder/x", "--to", kind, status=1)
-        assert "no/folder/x: No such file or directory" in message
+        message = tool("export", checkpoint, f"no/folder/x{ENDINGS[kind]}", "--to", kind, status=1)
+        assert f"no/folder/x{ENDINGS[kind]}: No such file or directory" in message
