@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
-from common.files import read_text
+from common.labels import read_names, read_synset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +86,7 @@ def check(args: argparse.Namespace) -> None:
         if not Path(path).absolute().parent.is_dir():
             raise InputError(f"{path}: No such file or directory")
     if args.synset:
-        read_text(args.synset)
+        read_names(args.synset)
     if args.predictions and args.per_class and Path(args.predictions).resolve() == Path(args.per_class).resolve():
         raise InputError(f"--predictions and --per-class are both {args.per_class}: give two files")
 
@@ -135,7 +135,6 @@ BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
 def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "list[AbstractContextManager[OnBatch]]":
     """The tables that are asked for. Their files are opened before the network runs: a slip shows at once."""
     from common.evaluation_tables import classes_table, predictions_table
-    from common.labels import read_synset
 
     names = read_synset(args.synset, num_classes) if args.synset else None
     return [table(path, num_classes, top_k, names) for table, path in

@@ -14,5 +14,5 @@ def contexts(gpus: str) -> list:
     available = mx.context.num_gpus()
     if any(not 0 <= n < available for n in numbers):
         raise InputError(f"--gpus {gpus}: MXNet sees {available} GPUs here"
-                         + ("" if available else " (for NVIDIA: pip install mxnet-cu112 in place of mxnet)"))
+                         + ("" if available else " (for NVIDIA: make setup MXNET=mxnet-cu117==1.9.1)"))
     return [mx.gpu(n) for n in numbers]

@@ -33,7 +33,7 @@ LIST = f"""Print what is known of each of the published weights, and where they 
 """
 FETCH = f"""Print the path of weights, which are downloaded and verified where they are not here. Examples:
 
-    {PROGRAM} fetch published-1_0 timm-140
+    {PROGRAM} fetch published-1_0 timm-mobilenetv2_140
     {PROGRAM} fetch keras-1_0 --from ~/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5
 """
 VERIFY = f"""Tell which of the published weights files are, by their hash. Example:

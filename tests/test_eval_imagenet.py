@@ -202,6 +202,7 @@ def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--predictions", table, "--per-class", tmp_path / "." / "x.csv"], "--predictions and --per-class are both"),
         (["--predictions", tmp_path], f"{tmp_path}: cannot be written"),
         (["--per-class", ""], "cannot be written"),
+        (["--synset", ROOT / "data" / "cat.jpg"], "cat.jpg: not a text file of class names"),
         (["--synset", names, "--per-class", table], "names 1 classes, the network has 10"),
     ]:
         with pytest.raises(InputError, match=re.escape(message)) as error:

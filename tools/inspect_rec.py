@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
-from common.files import read_text
+from common.labels import read_names
 
 FEW = 20  # classes that are all listed
 
@@ -65,10 +65,7 @@ def class_names(args: argparse.Namespace) -> list[str]:
     path = Path(args.synset) if args.synset else Path(args.rec).with_name("synset.txt")
     if not args.synset and not path.exists():
         return []
-    try:
-        return read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file of class names'}") from None
+    return read_names(path)
 
 
 def print_classes(labels: Counter[float], names: list[str], every: bool) -> None:

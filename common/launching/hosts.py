@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from common.errors import InputError
+from common.files import read_text
 
 WATCHED = Path(__file__).with_name("watched.py")
 SSH_OPTIONS = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]
@@ -24,7 +25,7 @@ done"""
 
 def read_hosts(path: str | os.PathLike) -> list[str]:
     try:
-        lines = [line.partition("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        lines = [line.partition("#")[0].strip() for line in read_text(path).splitlines()]
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file of hosts") from None
     hosts = [line for line in lines if line]

@@ -307,6 +307,7 @@ assert os.environ["DMLC_NODE_HOST"] == "127.0.0.1" and "PORT" not in os.environ
     ("-n 1 ./hosts", "./hosts"),
     ("-n 1 -H nowhere true", "nowhere: No such file"),
     ("-n 1 -H empty true", "no host"),
+    ("-n 1 -H /dev/zero true", "/dev/zero: is a pipe or a device"),
     ("-n 1 -H slots true", "slots=2"),
     ("-n 1 -H option true", "-oProxyCommand=x"),
     ("-n 1 -H hosts --ssh nosuchssh true", "nosuchssh"),

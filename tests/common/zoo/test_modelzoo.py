@@ -1,5 +1,6 @@
 """Published weights by name, loaded; and the command."""
 import hashlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from common.conversion.outgoing import save_timm, save_torchvision
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.modelzoo import (
+    FETCH,
     entries,
     load_pretrained,
     load_pretrained_arrays,
@@ -32,6 +34,11 @@ from tests.http_server import Server, serving
 from tests.networks import forward, random_params
 
 ENTRIES = entries()
+
+
+def test_the_examples_of_the_help_are_of_weights_that_there_are():
+    names = re.findall(r"fetch (.*)", FETCH)
+    assert len(names) == 2 and {name for line in names for name in line.partition(" --")[0].split()} <= ENTRIES.keys()
 
 
 @pytest.fixture(scope="module")
