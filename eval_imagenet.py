@@ -20,7 +20,7 @@ from common.labels import read_names, read_synset
 if TYPE_CHECKING:
     import numpy as np
 
-    from common.evaluation_data import EvaluationIter
+    from common.data.evaluation_images import EvaluationIter
     from common.find_mxnet import mx
 
     Predict = Callable[[mx.nd.NDArray], mx.nd.NDArray | np.ndarray]  # both of common.evaluate.score
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def get_args_parser() -> ArgumentParser:
-    from common.data_options import add_image_args
+    from common.data.options import add_image_args
     from common.inference.precision import PRECISIONS
 
     parser = ArgumentParser(description=__doc__)
@@ -57,7 +57,7 @@ def get_args_parser() -> ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     check(args)
-    from common.data import evaluation_iter  # with MXNet, which has to come before TVM
+    from common.data.iterators import evaluation_iter  # with MXNet, which has to come before TVM
     from common.evaluate import score
     from common.preprocessing_options import completed
     from common.recordio import check_records

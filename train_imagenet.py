@@ -23,7 +23,7 @@ from common.errors import InputError, reported
 
 
 def get_args_parser() -> ArgumentParser:
-    from common.train_options import add_train_args
+    from common.training.options import add_train_args
 
     parser = ArgumentParser(description=__doc__)
     add_train_args(parser)
@@ -33,16 +33,16 @@ def get_args_parser() -> ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     parser = get_args_parser()
     given, args = parser.given(arguments), parser.parse_args(arguments)
-    from common.data import TrainingSet, training_set
-    from common.data_options import BENCHMARK_BATCHES
+    from common.data.iterators import TrainingSet, training_set
+    from common.data.options import BENCHMARK_BATCHES
     from common.devices import contexts
-    from common.distributed import Workers
-    from common.fit import Run
-    from common.plan import Plan
     from common.preprocess import one_opencv_thread
-    from common.recipe import resolve
-    from common.run_summary import run_summary
-    from common.training_state import newest_state
+    from common.training.distributed import Workers
+    from common.training.fit import Run
+    from common.training.plan import Plan
+    from common.training.recipe import resolve
+    from common.training.run_summary import run_summary
+    from common.training.state import newest_state
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
                         force=True)
@@ -84,7 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     with ExitStack() as stack:
         if "DMLC_ROLE" in os.environ:
-            from common.distributed import no_waiting_at_exit  # a scheduler or server serves here until the run ends
+            from common.training.distributed import (
+                no_waiting_at_exit,  # a scheduler or server serves here until the run ends
+            )
             stack.enter_context(no_waiting_at_exit())
         stack.enter_context(reported("train_imagenet.py"))
         main()

@@ -59,7 +59,7 @@ def open_cv2(request: dict) -> Opened:
 def open_training_iter(request: dict, backend: str, change: Callable[[], None] | None = None) -> Opened:
     import cv2
 
-    from common import data
+    from common.data import iterators as data
     cv2.setNumThreads(1)
     if change:
         change()
@@ -78,7 +78,7 @@ def open_training_iter(request: dict, backend: str, change: Callable[[], None] |
 
 
 def whole_images() -> None:
-    from common import jpeg_box
+    from common.data import jpeg_box
     jpeg_box.library = lambda: None  # type: ignore[assignment]
 
 
@@ -86,7 +86,7 @@ def python_alone() -> None:
     """Libraries that do nothing: what stays is done by one thread of Python at a time, and bounds what all give."""
     import cv2
 
-    from common import jpeg_box, training_images
+    from common.data import jpeg_box, training_images
     crop = np.zeros((SIDE, SIDE, 3), np.uint8)
     jpeg_box.library = lambda: SimpleNamespace(decode_box=lambda *_: 0)  # type: ignore[assignment]
     cv2.warpAffine = cv2.flip = lambda *_, **__: crop  # type: ignore[assignment]

@@ -5,8 +5,8 @@
 
 Both train MobileNetV2 1.0 on the same synthetic batches, in turn, each time in a new process. The bare loop is MXNet's
 Module alone: forward, backward and update, without scores, reports or a look at signals; both without the operator of
-common/fused_batchnorm.py. The first batches are not counted. It fails where training is slower than LEAST of the bare
-loop.
+common/training/fused_batchnorm.py. The first batches are not counted. It fails where training is slower than LEAST of
+the bare loop.
 """
 import argparse
 import re
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, positive
-from common.data import BENCHMARK_BATCHES
+from common.data.iterators import BENCHMARK_BATCHES
 from common.errors import reported
 
 LEAST = 0.97
@@ -36,7 +36,7 @@ WAYS = {"bare loop": ("benchmarks/loop.py", "--bare"), "train_imagenet.py": TRAI
 
 def bare() -> float:
     """Images/s of the least that trains, with the settings that train_imagenet.py has without flags."""
-    from common.data import SyntheticIter
+    from common.data.iterators import SyntheticIter
     from common.find_mxnet import mx
     from symbols.mobilenetv2 import get_symbol
 

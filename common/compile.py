@@ -21,10 +21,10 @@ def main(request: dict) -> None:
 
     from common.compiler.blocked import block_of
     from common.compiler.build import build, save
-    from common.compiler.checkpoint import load_network
     from common.compiler.cross import export_options
     from common.compiler.precision import in_precision, target_for
     from common.compiler.records import choose
+    from common.compiler.relay_network import load_network
     from common.compiler.targets import check_runs_here, resolve_target
     from common.inference.device import Device
 

@@ -1,7 +1,7 @@
 // A rectangle of a JPEG image, without the work for the rest of it: what is right, left and above it is not
 // transformed, what is below it not even read. The pixels are those of the whole image decoded, to the bit.
 //
-// Compiled against libjpeg-turbo, which alone can do this. Nothing of Python: common/jpeg_box.py calls it by ctypes,
+// Compiled against libjpeg-turbo, which alone can do this. Nothing of Python: common/data/jpeg_box.py calls it by ctypes,
 // which lets other threads of Python run meanwhile.
 
 #include <algorithm>

@@ -217,7 +217,7 @@ class Readers:
             onnx.checker.check_model(model, full_check=True)
 
     def network(self, path):
-        from common.compiler.checkpoint import load_network
+        from common.compiler.relay_network import load_network
         prefix = str(path).removesuffix("-symbol.json")
         os.symlink(self._seeds / "all.params", f"{prefix}-0000.params")
         try:
@@ -228,8 +228,8 @@ class Readers:
 
     def calibration(self, path):
         from common.compiler.calibration import load_calibration
-        from common.compiler.checkpoint import load_network
         from common.compiler.quantize import layers_of
+        from common.compiler.relay_network import load_network
         self._network = self._network or load_network(self._seeds / "calibrated", 0, (1, 3, 32, 32))
         prefix = str(path).removesuffix(SUFFIXES["calibration"])
         os.symlink(self._seeds / "calibrated-0000.params", f"{prefix}-0000.params")

@@ -10,17 +10,17 @@ import time
 import numpy as np
 import pytest
 
-from common.data import batches_in_epoch, training_iter, training_set
+from common.data.iterators import batches_in_epoch, training_iter, training_set
 from common.params_file import load_params
-from common.training_state import positions
-from tests.common.test_images import options
+from common.training.state import positions
+from tests.common.data.test_iterators import options
 from tests.conftest import ROOT
 
 # each worker writes its weights at the end, for the test to compare
 DUMP = """
 import os, runpy, sys
 import numpy as np
-import common.fit as fit
+import common.training.fit as fit
 train = fit.Run.train
 def train_and_dump(self):
     train(self)
@@ -121,7 +121,7 @@ def test_a_killed_worker_ends_all_and_the_run_is_resumed(packed, tmp_path):
 
 FAIL = """
 import os, runpy, sys
-import common.trainer as trainer
+import common.training.trainer as trainer
 from common.errors import InputError
 step, steps = trainer.Trainer.step, []
 def fail(self, batch):

@@ -14,14 +14,14 @@ import from_mxnet
 import train_imagenet
 from common import checkpoint_arrays
 from common.checkpoint import load_checkpoint, save_checkpoint
-from common.compiler.checkpoint import load_network
+from common.compiler.relay_network import load_network
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.mxnet_predict import predict
 from common.params_file import load_checkpoint_params
 from common.preprocess import read_image
 from common.preprocessing_file import Preprocessing, load_preprocessing, save_preprocessing
-from common.recipe import resolve
+from common.training.recipe import resolve
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
 from tests.networks import forward, random_params

@@ -11,7 +11,7 @@ import pytest
 
 import train_imagenet
 from common.errors import InputError
-from common.training_state import newest_state
+from common.training.state import newest_state
 from tests.conftest import ROOT
 
 RECIPE = """
@@ -64,7 +64,7 @@ def start(command, prefix, code="", **options):
 
 
 KILL = """
-import os, signal, common.fit as fit
+import os, signal, common.training.fit as fit
 count = 0
 def killed(function, moment):
     def call(*args):
@@ -125,7 +125,7 @@ def test_stopped_by_a_signal(command, expected, tmp_path, number, code):
 
 
 ASK = """
-import os, signal, common.trainer as trainer
+import os, signal, common.training.trainer as trainer
 step = trainer.Trainer.step
 def asked(self, batch):
     step(self, batch)

@@ -12,16 +12,19 @@ ALLOWED = {
     "runners": (),  # copied into bundles, where there is nothing of this repository
     "symbols": ("common.find_mxnet",),
     "common/conversion": ("common", "symbols"),
+    "common/data": ("common",),
     "common/launching": ("common",),
     "common/packing": ("common",),
+    "common/training": ("common", "common/data", "symbols"),
     "common/zoo": ("common", "symbols"),
     "common/inference": ("common",),  # without what compiles, which takes seconds to import
     "common/compiler": ("common", "common/inference", "symbols"),
     "common": ("symbols",),
     "tools": ("common", "common/compiler", "common/conversion", "common/inference", "common/launching",
               "common/packing", "symbols"),
-    "": ("common", "common/inference"),  # the three scripts
-    "benchmarks": ("common", "common/inference", "common/packing", "symbols", "tools"),
+    "": ("common", "common/data", "common/inference", "common/training"),  # the three scripts
+    "benchmarks": ("common", "common/data", "common/inference", "common/packing", "common/training", "symbols",
+                   "tools"),
 }
 DOORS = {  # modules of common that lead to a folder within it, and import it where they are called
     "common.compile": ("common/compiler", "common/inference"),

@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "PREFIX")
     args = completed(args, args.prefix)
     from common.compiler.calibration import measure, save_calibration
-    from common.compiler.checkpoint import load_network
+    from common.compiler.relay_network import load_network
     from common.inference.precision import calibration_file
 
     network = load_network(args.prefix, args.epoch, (1, *args.image_shape))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tvm import autotvm
     from tvm.target import Target
 
-    from common.compiler.checkpoint import Network
     from common.compiler.records import Records
+    from common.compiler.relay_network import Network
     from common.inference.device import Device
 
 
@@ -125,7 +125,7 @@ def start(args: argparse.Namespace, output: Path, target: "Target", device: "Dev
 def networks(args: argparse.Namespace, target: "Target") -> "Iterator[Network]":
     """The networks to tune, in Relay, one for each width and batch size."""
     from common.compiler.blocked import block_of
-    from common.compiler.checkpoint import load_network, untrained_network
+    from common.compiler.relay_network import load_network, untrained_network
 
     for batch_size in args.batch_size:
         data_shape = (batch_size, *args.image_shape)

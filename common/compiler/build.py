@@ -15,7 +15,7 @@ from tvm.contrib import cc
 
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
-from common.compiler.checkpoint import Network
+from common.compiler.relay_network import Network
 from common.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a linker may say of a disk

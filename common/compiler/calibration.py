@@ -18,8 +18,8 @@ from tvm import relay
 from tvm.contrib import graph_executor
 
 from common.compiler.build import build
-from common.compiler.checkpoint import Network
 from common.compiler.quantize import Statistics, layers_of
+from common.compiler.relay_network import Network
 from common.compiler.targets import host_cpu
 from common.digest import digest
 from common.errors import InputError

@@ -7,9 +7,9 @@ from tvm import relay
 from common.compiler import vnni
 from common.compiler.blocked import BLOCKS
 from common.compiler.calibration import load_calibration
-from common.compiler.checkpoint import Network
 from common.compiler.processor import has_feature
 from common.compiler.quantize import Arithmetic, quantized
+from common.compiler.relay_network import Network
 from common.errors import InputError
 from common.inference.precision import PRECISIONS
 

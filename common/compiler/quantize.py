@@ -15,7 +15,7 @@ from tvm import relay
 from tvm.topi.nn.utils import get_pad_tuple
 from tvm.topi.utils import get_const_tuple
 
-from common.compiler.checkpoint import Network
+from common.compiler.relay_network import Network
 
 TOP, WEIGHT_TOP = 255, 127
 LAYERS = ("nn.conv2d", "nn.dense")

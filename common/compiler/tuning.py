@@ -12,8 +12,8 @@ from tvm.contrib.popen_pool import PopenPoolExecutor
 
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
-from common.compiler.checkpoint import Network
 from common.compiler.cross import export_options
+from common.compiler.relay_network import Network
 from common.errors import last_line
 from common.parent_process import dies_with
 from common.stop import uninterrupted
@@ -27,7 +27,7 @@ class NoneRan(Exception):
 
 
 def tasks_of(network: Network, target: tvm.target.Target) -> list:
-    """AutoTVM's tasks for `network` (common.compiler.checkpoint.Network): a convolution each, alike ones once."""
+    """AutoTVM's tasks for `network` (common.compiler.relay_network.Network): a convolution each, alike ones once."""
     module = lay_out(network.module, target)
     return autotvm.task.extract_from_program(module["main"], network.params, target)
 

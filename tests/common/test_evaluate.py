@@ -9,9 +9,9 @@ import pytest
 
 from common.answers import top_answers
 from common.checkpoint import load_checkpoint, save_checkpoint
+from common.data.evaluation_images import EvaluationIter
 from common.errors import InputError
 from common.evaluate import Score, count, module_predictor, score
-from common.evaluation_data import EvaluationIter
 from common.evaluation_tables import classes_table, predictions_table
 from common.find_mxnet import mx
 from common.mxnet_predict import predict as mxnet_predict

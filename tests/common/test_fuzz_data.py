@@ -11,20 +11,20 @@ import pytest
 from PIL import Image
 
 import train_imagenet
-from common.augmentation import Augmentation
+from common.data.augmentation import Augmentation
+from common.data.evaluation_images import EvaluationIter
+from common.data.training_images import TrainingImages
 from common.dataset import describe
 from common.errors import InputError
-from common.evaluation_data import EvaluationIter
 from common.find_mxnet import mx
 from common.labels import read_synset
 from common.packing.inspection import problems, summarise
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
-from common.recipe import resolve
 from common.recordio import check_records, record_offsets
-from common.training_images import TrainingImages
+from common.training.recipe import resolve
+from common.training.state import newest_state
 from common.training_log import read_published, read_run
-from common.training_state import newest_state
 from tests.conftest import ROOT
 from tests.fuzzing import changed_bytes, changed_json
 

@@ -13,8 +13,8 @@ from common import checkpoint_arrays
 from common.checkpoint_arrays import Checkpoint
 from common.compiler import records
 from common.compiler.calibration import save_calibration
-from common.compiler.checkpoint import load_network
 from common.compiler.quantize import Statistics, layers_of
+from common.compiler.relay_network import load_network
 from common.conversion.keras_file import VARIABLES
 from common.conversion.names import KERAS, source_names
 from common.conversion.outgoing import save_npz, save_torchvision

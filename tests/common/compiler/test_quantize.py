@@ -10,9 +10,9 @@ from common.compiler import vnni
 from common.compiler.blocked import block_of
 from common.compiler.build import build
 from common.compiler.calibration import load_calibration, measure, save_calibration
-from common.compiler.checkpoint import Network, load_network
 from common.compiler.precision import arithmetic_of, in_float16, in_precision, target_for
 from common.compiler.quantize import Statistics, coding, quantized, quantized_weight
+from common.compiler.relay_network import Network, load_network
 from common.compiler.targets import resolve_target
 from common.errors import InputError
 from common.find_mxnet import mx

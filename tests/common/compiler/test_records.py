@@ -6,7 +6,7 @@ import pytest
 
 from common.compiler import records
 from common.compiler.build import build
-from common.compiler.checkpoint import untrained_network
+from common.compiler.relay_network import untrained_network
 from common.compiler.targets import resolve_target
 from common.errors import InputError
 from common.inference.device import Device

@@ -6,7 +6,7 @@ import tvm
 from common.checkpoint import save_checkpoint
 from common.compiler.blocked import BLOCKS, PASS_CONFIG
 from common.compiler.build import build
-from common.compiler.checkpoint import load_network
+from common.compiler.relay_network import load_network
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import tasks_of
 from common.find_mxnet import mx

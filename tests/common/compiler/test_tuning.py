@@ -16,8 +16,8 @@ from tvm.autotvm.measure import MeasureInput
 
 from common.compiler import cross
 from common.compiler.blocked import block_of
-from common.compiler.checkpoint import load_network
 from common.compiler.measuring import reached
+from common.compiler.relay_network import load_network
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import NoneRan, builder_for, measurement, tasks_of, tune
 from common.errors import InputError

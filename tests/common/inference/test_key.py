@@ -54,7 +54,7 @@ def test_what_compiles_and_what_it_compiles_for_are_in_the_key(given, tmp_path, 
     for folder in ("common", "symbols", "tuning"):
         shutil.copytree(key.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(key, "ROOT", tmp_path)
-    for changed, matters in (("common/trainer.py", False), ("common/compiler/build.py", True)):
+    for changed, matters in (("common/training/trainer.py", False), ("common/compiler/build.py", True)):
         with (tmp_path / changed).open("a") as file:
             file.write("# changed\n")
         assert (key_of(**given) != llvm) == matters

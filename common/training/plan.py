@@ -1,7 +1,7 @@
 """A recipe laid out over the images there are: batches, updates and learning rates of every epoch."""
-from common.data import TrainingSet, batches_in_epoch
-from common.learning_rate import make_scheduler
-from common.recipe import Recipe
+from common.data.iterators import TrainingSet, batches_in_epoch
+from common.training.learning_rate import make_scheduler
+from common.training.recipe import Recipe
 
 
 class Plan:

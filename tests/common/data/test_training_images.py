@@ -2,12 +2,12 @@
 import numpy as np
 import pytest
 
-from common.data import training_iter, training_set
+from common.data.iterators import training_iter, training_set
+from common.data.training_images import epoch_order
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.recordio import record_offsets
-from common.training_images import epoch_order
-from tests.common.test_images import options
+from tests.common.data.test_iterators import options
 
 PLAIN = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0)
 

@@ -9,15 +9,15 @@ import numpy as np
 from common.checkpoint import fitting, load_params_for, load_start_params
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.learning_rate import quiet
-from common.optimizer import NOT_EXACT
-from common.plan import Plan
 from common.prefix import check_prefix, files_under
 from common.preprocessing_file import load_preprocessing, preprocessing_file
 from common.preprocessing_options import preprocessing_of
-from common.pretrained import listed
-from common.training_state import TrainingState, plain_checkpoints, positions, stem
-from common.training_symbol import params_before
+from common.training.learning_rate import quiet
+from common.training.optimizer import NOT_EXACT
+from common.training.plan import Plan
+from common.training.pretrained import listed
+from common.training.state import TrainingState, plain_checkpoints, positions, stem
+from common.training.symbol import params_before
 
 
 def check_model_prefix(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ which devices, what to save.
 import argparse
 
 from common.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
-from common.data_options import AUGMENTATION, BENCHMARK_BATCHES, add_data_args, add_data_aug_args
+from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, add_data_args, add_data_aug_args
 from common.preprocessing_options import PREPROCESSING
 from symbols.architecture import PADDINGS, REPEATS, STRIDES
 
@@ -100,7 +100,7 @@ REPORT = (
     ("disp-batches", dict(type=positive, default=20, help="report each so many batches")),
     ("tensorboard", dict(metavar="FOLDER", default=None, help="write TensorBoard events there")),
 )
-# flags of common/data_options.py that a recipe may set
+# flags of common/data/options.py that a recipe may set
 DATA_COMMON = ("num-classes", *(flag for flag, *_ in PREPROCESSING))
 PADS = ("pad-size", "fill-value")
 

@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Sequence
 
-from common.data import augmentation_options
+from common.data.iterators import augmentation_options
 from common.find_mxnet import mx
-from common.learning_rate import scaled_rates
-from common.optimizer import MOMENTUM_OPTIMIZERS
-from common.plan import Plan
-from common.pretrained import listed
-from common.recipe import Recipe
+from common.training.learning_rate import scaled_rates
+from common.training.optimizer import MOMENTUM_OPTIMIZERS
+from common.training.plan import Plan
+from common.training.pretrained import listed
+from common.training.recipe import Recipe
 
 LAYERS = ("Convolution", "FullyConnected")
 

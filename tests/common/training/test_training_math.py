@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from common.find_mxnet import mx
-from common.mixup import MixupIter
-from common.optimizer import init_optimizer, restore_state, state_arrays
-from common.run_summary import network_summary
-from common.training_symbol import params_before, training_symbol
-from common.weight_average import WeightAverage
+from common.training.mixup import MixupIter
+from common.training.optimizer import init_optimizer, restore_state, state_arrays
+from common.training.run_summary import network_summary
+from common.training.symbol import params_before, training_symbol
+from common.training.weight_average import WeightAverage
 from symbols.mobilenetv2 import get_symbol
 
 RNG = np.random.RandomState(7)

@@ -17,10 +17,10 @@ else:
 from common.errors import InputError
 from common.files import read_text
 from common.preprocessing_options import USUAL
-from common.pretrained import NETWORK, inherited
-from common.train_options import COMMON, STAGE
+from common.training.options import COMMON, STAGE
+from common.training.pretrained import NETWORK, inherited
 
-FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 MAX_EPOCHS = 100_000
 INHERITED = ("multiplier", *NETWORK, *USUAL)  # what --pretrained-model may decide
 

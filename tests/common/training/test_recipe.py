@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import train_imagenet
-from common.data import TrainingSet
+from common.data.iterators import TrainingSet
 from common.errors import InputError
-from common.plan import Plan
-from common.recipe import FOLDER, resolve
-from common.run_summary import stages_table
+from common.training.plan import Plan
+from common.training.recipe import FOLDER, resolve
+from common.training.run_summary import stages_table
 from tests.conftest import ROOT
 
 IMAGENET = TrainingSet("train.rec", "", 1_281_167, 480)

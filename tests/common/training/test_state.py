@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.training_state import (
+from common.training.state import (
     TrainingState,
     describe_again,
     newest_state,

@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from common.data.evaluation_images import check_label
 from common.errors import InputError, last_line
-from common.evaluation_data import check_label
 from common.find_mxnet import mx
 
 # with seed_aug, without which several threads give other images each time, it augments the images at the same place of

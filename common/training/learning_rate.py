@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.recipe import Recipe, lr_step_epochs
+from common.training.recipe import Recipe, lr_step_epochs
 
 
 class StageScheduler(mx.lr_scheduler.LRScheduler):

@@ -9,22 +9,21 @@ from dataclasses import replace
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common.data import augmentation_of, evaluation_iter, synthetic_iter, training_iter
-from common.distributed import FAILED, SAVE, Workers
+from common.data.iterators import augmentation_of, evaluation_iter, synthetic_iter, training_iter
 from common.errors import InputError, Stopped
 from common.evaluate import score
 from common.find_mxnet import mx
-from common.learning_rate import quiet
-from common.mixup import MixupIter
-from common.optimizer import check_optimizer
-from common.plan import Plan
 from common.preprocessing_file import save_preprocessing
 from common.preprocessing_options import preprocessing_of
-from common.report import Report
-from common.run_start import begin, check_model_prefix, metrics_file, resume, stale_positions
 from common.stop import StopRequest
-from common.trainer import Trainer, check_batch_size
-from common.training_state import (
+from common.training.distributed import FAILED, SAVE, Workers
+from common.training.learning_rate import quiet
+from common.training.mixup import MixupIter
+from common.training.optimizer import check_optimizer
+from common.training.plan import Plan
+from common.training.report import Report
+from common.training.run_start import begin, check_model_prefix, metrics_file, resume, stale_positions
+from common.training.state import (
     TrainingState,
     describe_again,
     finite,
@@ -35,14 +34,15 @@ from common.training_state import (
     sole_writer,
     stem,
 )
+from common.training.trainer import Trainer, check_batch_size
 
 
 class Run:
     """The run of a `plan` by this worker.
 
-    `args`: the flags; `devices`: MXNet contexts; `workers`: common.distributed.Workers; `state`: the checkpoint to
-    resume, as it was read, or None. Raises InputError for what cannot be used, before training starts where it can be
-    known then.
+    `args`: the flags; `devices`: MXNet contexts; `workers`: common.training.distributed.Workers; `state`: the
+    checkpoint to resume, as it was read, or None. Raises InputError for what cannot be used, before training starts
+    where it can be known then.
     """
 
     def __init__(self, args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, devices: list, workers: Workers,

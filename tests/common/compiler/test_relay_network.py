@@ -1,7 +1,7 @@
 """Checkpoints that are no network."""
 import pytest
 
-from common.compiler.checkpoint import load_network
+from common.compiler.relay_network import load_network
 from common.errors import InputError
 from common.find_mxnet import mx
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common import jpeg_box
-from common.augmentation import Augmentation
-from common.data_options import AUGMENTATION, BENCHMARK_BATCHES
+from common.data import jpeg_box
+from common.data.augmentation import Augmentation
+from common.data.evaluation_images import EvaluationIter
+from common.data.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
+from common.data.options import AUGMENTATION, BENCHMARK_BATCHES
+from common.data.training_images import TrainingImages, epoch_order, offsets_of
 from common.dataset import describe
 from common.errors import InputError
-from common.evaluation_data import EvaluationIter
 from common.find_mxnet import mx
-from common.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
 from common.preprocessing_file import Preprocessing
 from common.preprocessing_options import preprocessing_of
 from common.recordio import check_records
-from common.training_images import TrainingImages, epoch_order, offsets_of
 
 MOST_PASSES = 100  # over all images in an epoch
 SHORT_SIDE = 480  # of packed images where nothing tells, for crops of 224

@@ -15,7 +15,7 @@ from common.errors import last_line
 from common.find_mxnet import mx
 from common.shared_library import load_library
 
-LIBRARY = Path(__file__).resolve().parent.parent / "native" / "build" / "libbatchnorm_clip.so"
+LIBRARY = Path(__file__).resolve().parents[2] / "native" / "build" / "libbatchnorm_clip.so"
 OPERATOR = "_BatchNormClip"
 DEFAULTS = {"eps": "1e-3", "momentum": "0.9", "axis": "1", "fix_gamma": "True", "use_global_stats": "False"}  # MXNet's
 FUSED = {"axis": "1", "fix_gamma": "False", "use_global_stats": "False"}  # what the operator computes

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common.augmentation import DRAWS, Augmentation
+from common.data.augmentation import DRAWS, Augmentation
+from common.data.evaluation_images import check_label
+from common.data.jpeg_box import open_image
 from common.errors import InputError
-from common.evaluation_data import check_label
 from common.find_mxnet import mx
-from common.jpeg_box import open_image
 from common.preprocess import normalise
 from common.recordio import read_record, record_offsets, unpack_image
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from common.augmentation import DRAWS, Augmentation, change_hls
+from common.data.augmentation import DRAWS, Augmentation, change_hls
+from common.data.jpeg_box import open_image
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.jpeg_box import open_image
 
 SHAPE = (48, 40)
 CROPS = 600  # of ImageRecordIter's

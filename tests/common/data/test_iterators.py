@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common.data import (
+from common.data.iterators import (
     AUGMENTATION,
     BACKENDS,
     augmentation_options,
@@ -244,7 +244,7 @@ def test_files_that_come_and_go_beside_the_records(packed, tmp_path):
 
 EPOCHS = """
 import sys
-from tests.common.test_images import options, training_iter, training_set
+from tests.common.data.test_iterators import options, training_iter, training_set
 def megabytes():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2 ** 20

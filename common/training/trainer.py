@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from common.distributed import Workers
 from common.errors import InputError
 from common.evaluate import Score, count, module_predictor
 from common.find_mxnet import mx
-from common.fused_batchnorm import CannotFuse, fused, load
-from common.optimizer import init_optimizer, master_weights, restore_state, state_arrays
-from common.training_state import TrainingState
-from common.training_symbol import params_before, training_symbol
-from common.weight_average import WeightAverage
+from common.training.distributed import Workers
+from common.training.fused_batchnorm import CannotFuse, fused, load
+from common.training.optimizer import init_optimizer, master_weights, restore_state, state_arrays
+from common.training.state import TrainingState
+from common.training.symbol import params_before, training_symbol
+from common.training.weight_average import WeightAverage
 
 LOSS_SCALE = {"float32": 1.0, "float16": 128.0}
 
@@ -21,8 +21,8 @@ LOSS_SCALE = {"float32": 1.0, "float16": 128.0}
 class Trainer:
     """Trains `network` as the `settings` of a run say, from the arrays of `state`.
 
-    `shapes`: (data, label) shapes of the first batches. `workers`: common.distributed.Workers. `updates` counts those
-    of the run. All devices together take a batch.
+    `shapes`: (data, label) shapes of the first batches. `workers`: common.training.distributed.Workers. `updates`
+    counts those of the run. All devices together take a batch.
     """
 
     def __init__(self, network: mx.sym.Symbol, settings: argparse.Namespace, state: TrainingState, shapes: list,

@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from common import fused_batchnorm, trainer
 from common.find_mxnet import mx
-from common.fused_batchnorm import LIBRARY, OPERATOR, CannotFuse, fused, load
-from common.training_symbol import training_symbol
+from common.training import fused_batchnorm, trainer
+from common.training.fused_batchnorm import LIBRARY, OPERATOR, CannotFuse, fused, load
+from common.training.symbol import training_symbol
 from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT
 from tests.networks import random_params
@@ -154,7 +154,7 @@ def test_the_number_of_threads_changes_no_bit():
 import sys
 import numpy as np
 from common.find_mxnet import mx
-from common.fused_batchnorm import fused, load
+from common.training.fused_batchnorm import fused, load
 load()
 symbol = fused(mx.sym.clip(mx.sym.BatchNorm(mx.sym.Variable("data"), fix_gamma=False), 0, 6))
 executor = symbol.simple_bind(mx.cpu(), grad_req="write", data=(5, 24, 9, 9))

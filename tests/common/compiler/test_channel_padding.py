@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from common.channel_padding import pad_channels
+from common.compiler.channel_padding import pad_channels
 from common.find_mxnet import mx
 from common.symbol_json import fold_batch_norm, load_symbol
 from symbols.mobilenetv2 import get_symbol

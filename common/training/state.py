@@ -37,7 +37,7 @@ class TrainingState:
     updates: int = 0             # of the whole run
     arg_params: dict | None = None
     aux_params: dict | None = None
-    optimizer: dict = field(default_factory=dict)   # common.optimizer.state_arrays
+    optimizer: dict = field(default_factory=dict)   # common.training.optimizer.state_arrays
     average: tuple | None = None  # (arg_params, aux_params) of the moving average
     info: dict = field(default_factory=dict)        # JSON: recipe, pipeline, progress, validation, best
 

@@ -13,7 +13,7 @@ from common.errors import last_line
 from common.preprocess import decode
 from common.shared_library import load_library
 
-LIBRARY = Path(__file__).resolve().parent.parent / "native" / "build" / "libjpeg_box.so"
+LIBRARY = Path(__file__).resolve().parents[2] / "native" / "build" / "libjpeg_box.so"
 UPRIGHT = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # as ImageRecordIter, which does not turn images either
 
 

@@ -7,9 +7,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from common import jpeg_box
+from common.data import jpeg_box
+from common.data.jpeg_box import UPRIGHT, open_image
 from common.find_mxnet import mx
-from common.jpeg_box import UPRIGHT, open_image
 from tests.archives import ycck
 
 

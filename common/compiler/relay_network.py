@@ -8,8 +8,8 @@ import tvm
 from tvm import relay
 from tvm.relay.frontend import mxnet as frontend
 
-from common.channel_padding import pad_channels
 from common.checkpoint_arrays import parameter_shapes
+from common.compiler.channel_padding import pad_channels
 from common.errors import InputError, last_line
 from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params

@@ -67,8 +67,8 @@ class Augmentation:
                              f"{self.max_random_area:g}: give areas above 0, the smaller one first")
 
     def __call__(self, image: tuple, draw: Callable[[], float]) -> np.ndarray | None:
-        """A crop, uint8 (height, width, 3), BGR, contiguous, of an `image` of common.jpeg_box.open_image. Each call of
-        `draw` gives another random number from 0 to 1, below 1. None where the image cannot be decoded; raises
+        """A crop, uint8 (height, width, 3), BGR, contiguous, of an `image` of common.data.jpeg_box.open_image. Each
+        call of `draw` gives another random number from 0 to 1, below 1. None where the image cannot be decoded; raises
         InputError, without its name, for one that is too small for the options.
         """
         height, width, box = image

@@ -1,0 +1,1 @@
+"""Images from RecordIO files, as training and evaluation take them."""

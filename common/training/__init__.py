@@ -1,0 +1,1 @@
+"""A run of training: its options and stages, the loop, and what it writes."""
