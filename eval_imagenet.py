@@ -97,6 +97,7 @@ def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     from common.devices import contexts
     from common.evaluate import module_predictor
     from common.find_mxnet import mx
+    from common.symbol_json import is_label
 
     data_shape = (args.batch_size, *args.image_shape)
     symbol, arg_params, aux_params = load_checkpoint(args.model_prefix, args.epoch, data_shape)
@@ -105,7 +106,7 @@ def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     loads = [len(range(i, args.batch_size, len(devices))) for i in range(len(devices))]
 
     def build():
-        labels = [name for name in symbol.list_arguments() if name.endswith("label")]
+        labels = [name for name in symbol.list_arguments() if is_label(name)]
         module = mx.mod.Module(symbol, label_names=labels, context=devices, work_load_list=loads)
         module.bind([("data", data_shape)], [(name, data_shape[:1]) for name in labels] or None, for_training=False)
         module.set_params(arg_params, aux_params, allow_extra=True)
@@ -115,7 +116,8 @@ def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
 
 def with_tvm(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
-    from common.inference.network import AUTO, open_network, tuning_line
+    from common.inference.network import open_network, tuning_line
+    from common.inference.record_files import AUTO
     from common.inference.runtime import device_name
 
     data_shape = (args.batch_size, *args.image_shape)

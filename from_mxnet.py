@@ -27,6 +27,7 @@ from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.inference.classify import images_in
 from common.inference.precision import PRECISIONS
+from common.inference.record_files import AUTO
 from common.inference.tables import TOP, answers_table, table_file
 from common.inference.tabulate import tabulate
 from common.inference.target_string import is_for_another_machine, kind_of
@@ -61,7 +62,7 @@ def get_args_parser() -> ArgumentParser:
     device = parser.add_argument_group("device")
     device.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
     device.add_argument("--precision", choices=PRECISIONS, default="float32", help="what the network computes in")
-    device.add_argument("--records", metavar="FILE", default="auto", help="tuning records of tools/tune.py; auto: "
+    device.add_argument("--records", metavar="FILE", default=AUTO, help="tuning records of tools/tune.py; auto: "
                         "those in tuning/ that fit the device best; none: untuned")
     device.add_argument("--list-devices", action="store_true", help="list OpenCL platforms and devices, and end")
     one = parser.add_argument_group("one photograph after the other")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import make_folder, written_atomically
-from common.processor import processor_name, usable_processors
+from common.processor import processor_name, usable_cores
 
 
 def machine() -> dict:
     """The processor, its cores that may be used, and Python."""
-    return {"processor": processor_name(), "cores": usable_processors(), "python": platform.python_version()}
+    return {"processor": processor_name(), "cores": usable_cores(), "python": platform.python_version()}
 
 
 def output(path: str) -> str:

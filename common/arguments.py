@@ -161,3 +161,10 @@ def _whole(text, least):
     if not (text.isascii() and text.isdecimal() and least <= int(text) < 2 ** 31):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of {least} or more")
     return int(text)
+
+
+def port(text: str) -> int:
+    """An argument: the number of a TCP port."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 65535")
+    return int(text)

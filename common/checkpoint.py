@@ -9,15 +9,8 @@ from common.files import written_atomically
 from common.find_mxnet import mx
 from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params, save_checkpoint_params, save_params
-from common.symbol_json import load_symbol
-
-
-def save_checkpoint(prefix: str | Path, epoch: int, symbol: mx.sym.Symbol, arg_params: dict, aux_params: dict) -> str:
-    """Write symbol and parameters, each whole or not at all; returns the parameters' file."""
-    symbol_file, params_file = checkpoint_files(prefix, epoch)
-    write_symbol(symbol_file, symbol)
-    write_params(params_file, arg_params, aux_params)
-    return params_file
+from common.symbol_json import INPUT, is_label, load_symbol
+from symbols.architecture import CLASSIFIER
 
 
 def write_symbol(path: str | Path, symbol: mx.sym.Symbol) -> None:
@@ -58,7 +51,7 @@ def fitting(symbol: mx.sym.Symbol, loaded: tuple[dict, dict], path: str | Path,
     expected = (dict(zip(symbol.list_arguments(), arg_shapes)), dict(zip(symbol.list_auxiliary_states(), aux_shapes)))
     for params, shapes in zip(loaded, expected):
         for name, shape in shapes.items():
-            if name == "data" or name.endswith("label"):
+            if name == INPUT or is_label(name):
                 continue
             if name not in params:
                 raise InputError(f"{path}: has no parameter {name!r}, which the network needs")
@@ -77,7 +70,7 @@ def load_start_params(symbol: mx.sym.Symbol, path: str | Path, data_shape: Seque
     """
     arg_params, aux_params = load_checkpoint_params(path)
     shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=data_shape)[0]))
-    other_classes = [name for name in ("fc_weight", "fc_bias") if name in arg_params
+    other_classes = [name for name in CLASSIFIER if name in arg_params
                      and arg_params[name].shape != shapes[name] and arg_params[name].shape[1:] == shapes[name][1:]]
     filled = {name: np.zeros(shapes[name], np.float32) if name in other_classes else array
               for name, array in arg_params.items()}

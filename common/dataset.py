@@ -42,7 +42,7 @@ def _whole(number):
     return isinstance(number, int) and number > 0
 
 
-def describe(rec: str | Path) -> tuple:
+def packed_as(rec: str | Path) -> tuple:
     """(shorter side that was packed, number of images) of a record file that has a dataset.json beside it which lists
     it; (None, None) otherwise. Raises InputError for a record file of another size than that."""
     rec = Path(rec)

@@ -24,7 +24,7 @@ from common.errors import InputError, printable, reported
 from common.params_file import load_checkpoint_params
 from common.zoo.files import fetch, find, locate, take, verify
 from common.zoo.manifest import FIRST_EPOCH, MANIFEST, Entry, entries, entry_of
-from symbols.architecture import REPEATS, widths
+from symbols.architecture import CLASSIFIER, REPEATS, widths
 
 PROGRAM = "python -m common.modelzoo"
 LIST = f"""Print what is known of each of the published weights, and where they are here. Example:
@@ -40,7 +40,6 @@ VERIFY = f"""Tell which of the published weights files are, by their hash. Examp
 
     {PROGRAM} verify mobilenet_v2-b0353104.pth
 """
-CLASSIFIER = ("fc_weight", "fc_bias")
 # layout: packages that reading it takes beside those of from_mxnet.py
 PACKAGES = {"torchvision": ("torch", "safetensors"), "timm": ("safetensors",), "keras": ("h5py",)}
 

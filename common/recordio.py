@@ -94,6 +94,13 @@ def unpack_image(payload: bytes) -> tuple[int, float, bytes]:
     return number, label, payload[IMAGE_HEADER.size + 4 * labels:]
 
 
+def check_label(label: float, num_classes: int) -> None:
+    """Raise InputError, without a subject, unless the label of a record is the number of a class."""
+    if not (0 <= label < num_classes and label == int(label)):
+        raise InputError(f"has label {label:g}, but the network's classes are 0 to {num_classes - 1}: these are not "
+                         "its images, or --num-classes is wrong")
+
+
 def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:
     """Where each record of a file begins, in its order: as the index says, or the file itself, which is then read
     through."""

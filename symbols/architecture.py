@@ -20,6 +20,7 @@ TABLE = (
     (6,  320, 1, 1),
 )
 FIRST_CHANNELS, LAST_CHANNELS = 32, 1280
+CLASSIFIER = ("fc_weight", "fc_bias")  # the parameters that depend on the number of classes
 REPEATS = tuple(n for _, _, n, _ in TABLE)
 MAX_CHANNELS, MAX_REPEATS = 10_000, 100
 

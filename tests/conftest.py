@@ -59,8 +59,8 @@ def packed(photographs, tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """PREFIX of a checkpoint (epoch 0) of a small network with random weights: multiplier 0.35, 10 classes."""
-    from common.checkpoint import save_checkpoint
     from symbols.mobilenetv2 import get_symbol
+    from tests.checkpoints import save_checkpoint
     from tests.networks import random_params
     prefix = tmp_path_factory.mktemp("checkpoint") / "small"
     symbol = get_symbol(num_classes=10, multiplier=0.35)
@@ -73,7 +73,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def one_convolution(tmp_path_factory):
     """PREFIX of a checkpoint (epoch 0) that TVM compiles in a second: a convolution for 8x8 images, 3 classes."""
-    from common.checkpoint import save_checkpoint
+    from tests.checkpoints import save_checkpoint
     from tests.networks import random_params
     prefix = tmp_path_factory.mktemp("one_convolution") / "one"
     net = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=4, name="conv")

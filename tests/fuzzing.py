@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
-from common.zoo.manifest import tomllib
+from common.toml import tomllib
 
 SECONDS, MEMORY = 20, 2 ** 30
 SECONDS_CONFINED = 60

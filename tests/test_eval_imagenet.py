@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import eval_imagenet
-from common.checkpoint import save_checkpoint
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.mxnet_predict import predict
 from common.preprocess import preprocess, read_image
 from common.recordio import image_record
 from symbols.mobilenetv2 import get_symbol
+from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
 from tests.networks import random_params
 

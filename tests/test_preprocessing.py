@@ -13,7 +13,7 @@ import eval_imagenet
 import from_mxnet
 import train_imagenet
 from common import checkpoint_arrays
-from common.checkpoint import load_checkpoint, save_checkpoint
+from common.checkpoint import load_checkpoint
 from common.compiler.relay_network import load_network
 from common.errors import InputError
 from common.find_mxnet import mx
@@ -24,6 +24,7 @@ from common.preprocessing_file import Preprocessing, load_preprocessing, save_pr
 from common.training.recipe import resolve
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
+from tests.checkpoints import save_checkpoint
 from tests.networks import forward, random_params
 
 ODD = Preprocessing(resize=77, crop=64, mean=(127.5, 110.0, 90.5), std=(60.0, 55.5, 70.0))

@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from common.checkpoint import save_checkpoint
 from common.find_mxnet import mx
 from symbols.mobilenetv2 import get_symbol
+from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
 from tests.networks import random_params
 

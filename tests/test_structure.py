@@ -12,6 +12,7 @@ ALLOWED = {
     "runners": (),  # copied into bundles, where there is nothing of this repository
     "symbols": ("common.find_mxnet",),
     "common/conversion": ("common", "symbols"),
+    "common/curves": ("common",),
     "common/data": ("common",),
     "common/launching": ("common",),
     "common/packing": ("common",),
@@ -20,7 +21,7 @@ ALLOWED = {
     "common/inference": ("common",),  # without what compiles, which takes seconds to import
     "common/compiler": ("common", "common/inference", "symbols"),
     "common": ("symbols",),
-    "tools": ("common", "common/compiler", "common/conversion", "common/inference", "common/launching",
+    "tools": ("common", "common/compiler", "common/conversion", "common/curves", "common/inference", "common/launching",
               "common/packing", "symbols"),
     "": ("common", "common/data", "common/inference", "common/training"),  # the three scripts
     "benchmarks": ("common", "common/data", "common/inference", "common/packing", "common/training", "symbols",

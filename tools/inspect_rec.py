@@ -35,7 +35,7 @@ def get_args_parser() -> ArgumentParser:
     sheet.add_argument("--seed", type=not_negative, default=0, help="which ones")
     check = parser.add_argument_group("check")
     check.add_argument("--check", action="store_true", help="decode every image and compare the checksums")
-    check.add_argument("--workers", type=positive, default=None, help="threads (default: one for each core)")
+    check.add_argument("--workers", type=positive, default=None, help="threads (default: one for each processor)")
     return parser
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, amount, positive
+from common.arguments import ArgumentParser, amount, port, positive
 from common.errors import InputError, reported
 from common.launching.hosts import (
     address_for,
@@ -45,7 +45,7 @@ def get_args_parser() -> ArgumentParser:
     hosts.add_argument("--ssh", default="ssh", help='the program, as in --ssh "ssh -p 2222"')
     hosts.add_argument("--address", type=ipaddress.IPv4Address, metavar="IPV4",
                        help="this machine's address for the hosts (default: that on the way to the first of them)")
-    hosts.add_argument("--port", type=positive, help="port of the scheduler (default: one that is free)")
+    hosts.add_argument("--port", type=port, help="port of the scheduler (default: one that is free)")
     hosts.add_argument("--env", metavar="NAME", action="append",
                        help="pass this variable of the environment to the hosts too (PATH, VIRTUAL_ENV, PYTHONPATH, "
                        "LD_LIBRARY_PATH, DMLC_*, MXNET_*, PS_*, OMP_* and KMP_* are)")

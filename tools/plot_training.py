@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from common.arguments import ArgumentParser
+from common.curves.curves import Curves
+from common.curves.published import read_published
+from common.curves.run import read_run
 from common.errors import InputError, reported
 from common.files import written_atomically
-from common.training_log import Run, read_published, read_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +57,7 @@ STYLE = {"font.size": 9, "axes.titlesize": 11, "axes.titleweight": "bold", "axes
 class Curve(NamedTuple):
     label: str
     color: str
-    run: Run
+    run: Curves
 
 
 class Line(NamedTuple):
@@ -167,7 +169,7 @@ def epoch_ends(curve: Curve, axis: str) -> np.ndarray:
     return np.cumsum(seconds) / 3600
 
 
-def batch_ends(run: Run, ends: np.ndarray, axis: str) -> np.ndarray:
+def batch_ends(run: Curves, ends: np.ndarray, axis: str) -> np.ndarray:
     epoch, share = run.batches["epoch"], run.batches["batch"] / run.batches["batches"]
     if axis == "epoch":
         return epoch + share

@@ -36,7 +36,7 @@ def get_args_parser() -> ArgumentParser:
                         "classes and images")
     checks.add_argument("--verify-first", action="store_true", help="compare the archives' MD5 with the official one "
                         "before the work, not at its end")
-    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one for each core)")
+    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one for each processor)")
     return parser
 
 

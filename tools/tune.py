@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, image_shape, not_negative, positive, positive_amount
+from common.arguments import ArgumentParser, image_shape, not_negative, port, positive, positive_amount
 from common.errors import InputError, reported
 from common.files import locked
+from common.inference.record_files import FOLDER
 
 if TYPE_CHECKING:
     from tvm import autotvm
@@ -57,10 +58,10 @@ def get_args_parser() -> ArgumentParser:
 
 
 def host_and_port(text: str) -> tuple:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    host, _, number = text.rpartition(":")
+    if not host:
         raise argparse.ArgumentTypeError(f"{text!r}: give HOST:PORT, as in 192.168.1.2:9190")
-    return host, int(port)
+    return host, port(number)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -68,7 +69,6 @@ def main(args: argparse.Namespace) -> None:
         raise InputError("--rpc and --key go together: the tracker, and the board's name there")
     if args.model_prefix and args.multiplier:
         raise InputError("--multiplier is of the networks that are tuned without --model-prefix")
-    from common.compiler import records
     from common.compiler.targets import resolve_target
     from common.inference.boards import board
     from common.inference.device import describe
@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     resolve_target(args.target)
     device = board(args.rpc[0], args.rpc[1], args.key, args.target) if args.rpc else describe(args.target)
     target = resolve_target(args.target, device.floats)
-    output = Path(args.output or records.FOLDER / f"{file_name(device.name)}.json")
+    output = Path(args.output or FOLDER / f"{file_name(device.name)}.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     with locked(output.with_name(f".{output.name}.lock"), f"{output}: another tune.py is at work on it; give another "
                 "--output"):

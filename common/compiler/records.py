@@ -19,8 +19,8 @@ from common.compiler.blocked import layout_of
 from common.errors import InputError, last_line
 from common.files import read_text, written_atomically
 from common.inference.device import Device
+from common.inference.record_files import AUTO, record_files
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / "tuning"
 NEEDS = {"nchw16c": ("avx512f",), "nchw8c": ("avx2", "fma")}  # of a layout: flags of x86 processors with such vectors
 ABOUT: dict[str, type | tuple] = {"device": (str, type(None)), "kind": str, "layout": str, "needs": list, "tvm": str,
                                   "records": list}
@@ -96,18 +96,18 @@ def about(target: tvm.target.Target, device: Device, any_processor: bool) -> dic
 
 def choose(wanted: str | Path | None, target: tvm.target.Target,
            device: Device | None = None) -> Records | None:
-    """The Records that `wanted` asks for: of the file of that path, none (None), or those that fit best ("auto").
+    """The Records that `wanted` asks for: of the file of that path, none (None), or those that fit best (AUTO).
 
     `device`: what `target` is for, where that is known. Records of this very device fit best, then those that need most
-    of what the processor has. For "auto", files that cannot be used are passed over, with a line on standard output,
+    of what the processor has. For AUTO, files that cannot be used are passed over, with a line on standard output,
     and so are those of another TVM.
     """
     if wanted is None:
         return None
-    if wanted != "auto":
+    if wanted != AUTO:
         return load(wanted)
     found = []
-    for path in sorted(FOLDER.glob("*.json")):
+    for path in record_files(AUTO):
         with _passed_over():
             found.append(_undecoded(path))
     fitting = [records for records in found if _fits(records.about, target, device)]

@@ -8,7 +8,7 @@ import numpy as np
 from common.checkpoint_arrays import Checkpoint, checked, widths_of
 from common.errors import InputError
 from common.preprocessing_file import Preprocessing
-from symbols.architecture import STRIDES
+from symbols.architecture import CLASSIFIER, STRIDES
 
 EPS = 1e-5  # BatchNorm's, here
 BATCHNORM = ("gamma", "beta", "moving_mean", "moving_var")
@@ -34,7 +34,7 @@ def check_units(params: Params, source: str | Path) -> None:
         if array.shape != shape or not array.size:
             raise InputError(f"{source}: {name} has shape {array.shape}; expected {shape}")
     needed = [f"{FIRST_BATCHNORM}_{part}" for part in BATCHNORM]
-    if missing := [name for name in (*needed, "fc_weight", "fc_bias") if name not in params]:
+    if missing := [name for name in (*needed, *CLASSIFIER) if name not in params]:
         raise InputError(f"{source}: has no {missing[0]}")
 
 
@@ -113,7 +113,7 @@ def _clipped_normal(mean, deviation):
 
 def without_background(params: Params) -> Params:
     """`params` without class 0 of TensorFlow's 1,001: the logits of the others are as they were."""
-    return params | {name: params[name][1:] for name in ("fc_weight", "fc_bias")}
+    return params | {name: params[name][1:] for name in CLASSIFIER}
 
 
 def first_shortcut(network: dict) -> str:

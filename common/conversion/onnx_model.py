@@ -12,10 +12,11 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
+from common.batch_norm import fold_batch_norm
 from common.errors import InputError, last_line
 from common.preprocessing_file import Preprocessing, preprocessing_json
 from common.symbol_attributes import Attributes
-from common.symbol_json import INPUT, fold_batch_norm, parameter_names
+from common.symbol_json import INPUT, parameter_names
 
 OPSET, IR_VERSION = 13, 7  # those of ONNX 1.8
 PRODUCER = "MobileNetV2 for MXNet"

@@ -11,7 +11,7 @@ from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocess import decode, preprocess
 from common.preprocessing_file import Preprocessing
-from common.recordio import check_records, read_records, unpack_image
+from common.recordio import check_label, check_records, read_records, unpack_image
 
 
 class EvaluationIter(mx.io.DataIter):
@@ -79,10 +79,3 @@ class EvaluationIter(mx.io.DataIter):
             return number, label, preprocess(image, self._image_shape, self._preprocessing)
         except InputError as error:
             raise InputError(f"{self._rec}: record {number} {error}") from None
-
-
-def check_label(label: float, num_classes: int) -> None:
-    """Raise InputError, without a subject, unless the label of a record is the number of a class."""
-    if not (0 <= label < num_classes and label == int(label)):
-        raise InputError(f"has label {label:g}, but the network's classes are 0 to {num_classes - 1}: these are not "
-                         "its images, or --num-classes is wrong")

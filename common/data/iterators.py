@@ -9,9 +9,9 @@ from common.data import jpeg_box
 from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
 from common.data.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
-from common.data.options import AUGMENTATION, BENCHMARK_BATCHES
+from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS
 from common.data.training_images import TrainingImages, epoch_order, offsets_of
-from common.dataset import describe
+from common.dataset import packed_as
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocessing_file import Preprocessing
@@ -63,7 +63,7 @@ def training_set(args: argparse.Namespace) -> TrainingSet:
     if not args.data_train:
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
     idx, records = check_records(args.data_train, args.data_train_idx)
-    short_side, packed = describe(args.data_train)
+    short_side, packed = packed_as(args.data_train)
     if packed and records and packed != records:
         raise InputError(f"{args.data_train}: {records} images by its index, {packed} by dataset.json; one of them "
                          "belongs to other records")
@@ -85,7 +85,7 @@ def training_iter(args: argparse.Namespace, images: TrainingSet, epoch: int = 0,
                   first: int = 0) -> mx.io.DataIter:
     """Iterator over this worker's batches of an epoch, from number `first` on: the images, their order and augmentation
     are those of (--seed, epoch, rank); with --data-backend mxnet on any machine with as many decoding threads."""
-    return BACKENDS[args.data_backend](args, images, epoch, rank, workers, first)
+    return READERS[args.data_backend](args, images, epoch, rank, workers, first)
 
 
 def _opencv_iter(args, images, epoch, rank, workers, first):
@@ -121,7 +121,7 @@ def _mxnet_iter(args, images, epoch, rank, workers, first):
     return CutBatches(records, batches, args.batch_size, args.num_classes, images.rec, near_its_end, first)
 
 
-BACKENDS = {"opencv": _opencv_iter, "mxnet": _mxnet_iter}
+READERS = dict(zip(DATA_BACKENDS, (_opencv_iter, _mxnet_iter)))
 
 
 def synthetic_iter(args: argparse.Namespace) -> SyntheticIter:
@@ -149,6 +149,6 @@ def augmentation_options(args: argparse.Namespace, short_side: int | None = None
 
 def evaluation_iter(args: argparse.Namespace, num_classes: int, part: int = 0, parts: int = 1) -> EvaluationIter:
     """Iterator over the images of --data-val, or one part of them, prepared as `args` say."""
-    describe(args.data_val)  # a file that was not copied whole is an error
+    packed_as(args.data_val)  # a file that was not copied whole is an error
     return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, preprocessing_of(args),
                           num_classes, args.data_nthreads, part, parts)

@@ -5,7 +5,7 @@ from common.arguments import amount, grey, not_negative, positive, switch
 from common.preprocessing_options import add_preprocessing_args
 
 BENCHMARK_BATCHES = 50
-BACKENDS = ("opencv", "mxnet")
+DATA_BACKENDS = ("opencv", "mxnet")
 
 # flag of MXNet's image-classification examples, option of ImageRecordIter, type, default, help.
 # The defaults are the first stage of the published 1.0 weights.
@@ -48,7 +48,7 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
     data.add_argument("--data-val", help="RecordIO file of the validation images; none: no validation")
     add_image_args(data, "--pretrained-model")
-    data.add_argument("--data-backend", choices=BACKENDS, default="opencv", help="what reads and augments the "
+    data.add_argument("--data-backend", choices=DATA_BACKENDS, default="opencv", help="what reads and augments the "
                       "training images: OpenCV in threads, or MXNet's ImageRecordIter, which is slower")
     data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
     data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "

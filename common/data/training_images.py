@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from common.data.augmentation import DRAWS, Augmentation
-from common.data.evaluation_images import check_label
 from common.data.jpeg_box import open_image
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocess import normalise
-from common.recordio import read_record, record_offsets, unpack_image
+from common.recordio import check_label, read_record, record_offsets, unpack_image
 
 IMAGES_OF_A_TASK = 8
 offsets_of = lru_cache(maxsize=2)(record_offsets)

@@ -12,6 +12,7 @@ from common.errors import InputError
 from common.files import check_regular
 from common.inference.drivers import PLATFORMS
 from common.inference.precision import files_of
+from common.inference.record_files import record_files
 from common.inference.runtime import tvm
 from common.inference.target_string import kind_of
 from common.params_file import checkpoint_files
@@ -25,12 +26,12 @@ IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+(\([^)]*\)
 
 def key_of(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str, precision: str,
            records: str | Path | None) -> str:
-    """Hexadecimal digits. `records` is the path of tuning records, None, or "auto".
+    """Hexadecimal digits. `records` is the path of tuning records, None, or AUTO of common.inference.record_files.
 
     Raises InputError for a missing file.
     """
     calibration = filter(os.path.exists, files_of(precision, prefix, epoch))  # the compiler says how to make one
-    files = [*checkpoint_files(prefix, epoch), *calibration, *_records(records), *modules_of(ROOT / COMPILER)]
+    files = [*checkpoint_files(prefix, epoch), *calibration, *record_files(records), *modules_of(ROOT / COMPILER)]
     made_of = {
         "files": [_sha256(file) for file in files],
         "data_shape": list(map(int, data_shape)), "target": target, "precision": precision,
@@ -62,10 +63,6 @@ def _imported(source):
     for package, names in IMPORT.findall(source):
         for name in re.findall(r"[\w.]+", names):
             yield from accumulate((f"{package}.{name}" if package else name).split("."), "{}.{}".format)
-
-
-def _records(records):
-    return [] if records is None else sorted((ROOT / "tuning").glob("*.json")) if records == "auto" else [records]
 
 
 def _sha256(file):

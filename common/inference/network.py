@@ -16,12 +16,12 @@ from common.inference.device import describe
 from common.inference.kernels import keep_kernels, load_library
 from common.inference.key import key_of
 from common.inference.precision import check_device
+from common.inference.record_files import AUTO
 from common.inference.runtime import ONLY_RUNTIME, device_of, graph_executor
 from common.inference.target_string import kind_of
 from common.symbol_json import INPUT
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-AUTO = "auto"
 
 
 class CompiledNetwork:

@@ -14,7 +14,7 @@ from functools import partial
 import tvm
 from tvm.rpc.server import PopenRPCServerState
 
-from common.arguments import ArgumentParser
+from common.arguments import ArgumentParser, port
 from common.errors import reported
 from common.inference.boards import boards_at
 from common.inference.plugin import PLUGIN, load_plugin
@@ -54,12 +54,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     tracker.add_argument("port", type=port, help="9190, where it was started with TVM's default")
     tracker.add_argument("key", help="what --key of tools/tune.py calls this machine")
     return parser
-
-
-def port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 65535")
-    return int(text)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ def _import_tvm():
 tvm = _import_tvm()
 graph_executor = importlib.import_module("tvm.contrib.graph_executor")
 
-__all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl_device", "tvm", "usable_cores"]
+__all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl_device", "tvm"]
 
 
 def device_of(target: str) -> Any:

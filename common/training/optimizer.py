@@ -9,12 +9,12 @@ from pathlib import Path
 
 from common.errors import InputError, last_line
 from common.find_mxnet import mx
+from symbols.architecture import CLASSIFIER
 
 MOMENTUM_OPTIMIZERS = ("sgd", "ccsgd", "nag", "dcasgd", "lbsgd", "lars", "signum")
 # keep numbers of their own besides the arrays of their state, so that a resumed run is not exactly the same
 NOT_EXACT = ("nadam", "lars", "lbsgd", "dcasgd", "sgld")
 ADVICE = "give --optimizer, --mom, --train-from and --dtype as they were, or start from the weights by --load-epoch"
-HEAD = ("fc_weight", "fc_bias")
 
 
 def check_optimizer(args: argparse.Namespace) -> None:
@@ -54,7 +54,7 @@ def init_optimizer(module: mx.mod.Module, args: argparse.Namespace, scheduler: m
     optimizer = _create(args, scheduler, begin_num_update=updates, sym=module.symbol, param_idx2name={
         i * devices + k: name for i, name in enumerate(names) for k in range(devices)})
     optimizer.set_wd_mult({name: 0.0 for name in names if args.no_wd and name.endswith("_gamma")})
-    optimizer.set_lr_mult({name: args.head_lr_mult for name in HEAD if args.head_lr_mult != 1})
+    optimizer.set_lr_mult({name: args.head_lr_mult for name in CLASSIFIER if args.head_lr_mult != 1})
     optimizer.rescale_grad = 1 / module._exec_group.batch_size  # as Module wants it; each stage sets its own
     module.init_optimizer(kvstore, optimizer)
 

@@ -5,18 +5,13 @@ its epochs and what holds for it alone. Without a recipe the flags make one stag
 """
 import argparse
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from common.errors import InputError
 from common.files import read_text
 from common.preprocessing_options import USUAL
+from common.toml import read_toml
 from common.training.options import COMMON, STAGE
 from common.training.pretrained import NETWORK, inherited
 
@@ -150,20 +145,15 @@ def lr_step_epochs(stage: dict) -> list:
 def _read_recipe(parser, name):
     path = FOLDER / f"{name}.toml" if "/" not in name and not name.endswith((".toml", ".json")) else Path(name)
     try:
-        text = read_text(path)
         if path.suffix == ".json":
-            return _from_json(parser, json.loads(text)["recipe"], path)
-        content = tomllib.loads(text)
+            return _from_json(parser, json.loads(read_text(path))["recipe"], path)
+        content = read_toml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
         raise InputError(f"--recipe {name}: there is no {path}; give a file, or one of {known}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deep") from None
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: not a checkpoint's description, which holds a recipe") from None
     description, stages = content.pop("description", ""), content.pop("stage", None)
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from common.data.iterators import augmentation_options
 from common.find_mxnet import mx
+from common.symbol_json import INPUT, is_label
 from common.training.learning_rate import scaled_rates
 from common.training.optimizer import MOMENTUM_OPTIMIZERS
 from common.training.plan import Plan
@@ -23,7 +24,7 @@ def network_summary(symbol: mx.sym.Symbol, data_shape: Sequence[int]) -> tuple:
     """
     shapes, _, _ = symbol.infer_shape(data=data_shape)
     weights = {name: shape for name, shape in zip(symbol.list_arguments(), shapes)
-               if name != "data" and not name.endswith("label")}
+               if name != INPUT and not is_label(name)}
     internals = symbol.get_internals()
     maps = dict(zip(internals.list_outputs(), internals.infer_shape(data=data_shape)[1]))
     multiply_adds = sum(math.prod(weights[f"{node['name']}_weight"][1:]) * math.prod(maps[f"{node['name']}_output"][1:])

@@ -1,17 +1,11 @@
 """What models/zoo.toml says: the published weights, where they are and how they are used."""
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from common.errors import InputError
-from common.files import read_text
 from common.preprocessing_file import Preprocessing, preprocessing_from
+from common.toml import read_toml
 from common.zoo.hashes import HEX_DIGITS, PREFIX, Hash
 from symbols.architecture import architecture
 
@@ -63,13 +57,7 @@ class Entry(NamedTuple):
 
 def entries(manifest: str | Path = MANIFEST) -> dict[str, Entry]:
     """{name: Entry}. Raises InputError for a manifest that is not as models/zoo.toml."""
-    try:
-        content = tomllib.loads(read_text(manifest))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:  # also of numbers and dates
-        raise InputError(f"{manifest}: not TOML: {error}") from None
-    tables = {}
+    content, tables = read_toml(manifest), {}
     for key in ("preprocessing", "weights"):
         tables[key] = content.get(key, {})
         if not isinstance(tables[key], dict) or not all(isinstance(table, dict) for table in tables[key].values()):

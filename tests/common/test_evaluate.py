@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.answers import top_answers
-from common.checkpoint import load_checkpoint, save_checkpoint
+from common.checkpoint import load_checkpoint
 from common.data.evaluation_images import EvaluationIter
 from common.errors import InputError
 from common.evaluate import Score, count, module_predictor, score
@@ -16,6 +16,7 @@ from common.evaluation_tables import classes_table, predictions_table
 from common.find_mxnet import mx
 from common.mxnet_predict import predict as mxnet_predict
 from common.preprocessing_file import Preprocessing
+from tests.checkpoints import save_checkpoint
 
 SHAPE = (3, 48, 48)
 

@@ -34,7 +34,7 @@ def test_what_is_not_a_file_is_not_replaced(tmp_path):
 
 FULL_DISK = """
 import resource, signal, sys
-from common.checkpoint import save_checkpoint
+from tests.checkpoints import save_checkpoint
 from common.find_mxnet import mx
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
@@ -54,7 +54,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path, room):
 
 WRITER = """
 import sys
-from common.checkpoint import save_checkpoint
+from tests.checkpoints import save_checkpoint
 from common.find_mxnet import mx
 symbol = mx.sym.Variable("data")
 for i in range(10**6):

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 import train_imagenet
+from common.curves.published import read_published
+from common.curves.run import read_run
 from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
 from common.data.training_images import TrainingImages
-from common.dataset import describe
+from common.dataset import packed_as
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.labels import read_synset
@@ -24,7 +26,6 @@ from common.preprocessing_file import Preprocessing
 from common.recordio import check_records, record_offsets
 from common.training.recipe import resolve
 from common.training.state import newest_state
-from common.training_log import read_published, read_run
 from tests.conftest import ROOT
 from tests.fuzzing import changed_bytes, changed_json
 
@@ -159,7 +160,7 @@ def test_descriptions_of_packed_images(packed, tmp_path, count):
     for suffix in (".rec", ".idx"):
         shutil.copy(f"{packed}{suffix}", tmp_path)
     survive(count, [(packed.parent / "dataset.json").read_bytes()], changed_json,
-            (tmp_path / "dataset.json").write_bytes, lambda: describe(tmp_path / "val.rec"), tmp_path)
+            (tmp_path / "dataset.json").write_bytes, lambda: packed_as(tmp_path / "val.rec"), tmp_path)
 
 
 @pytest.mark.parametrize("count", COUNTS)

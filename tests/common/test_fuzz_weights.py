@@ -21,6 +21,7 @@ from common.conversion.outgoing import save_npz, save_torchvision
 from common.conversion.sources import KERAS_AXES
 from common.digest import digest
 from common.find_mxnet import mx
+from common.inference.record_files import FOLDER
 from common.params_file import save_checkpoint_params
 from common.preprocessing_file import Preprocessing, save_preprocessing
 from common.zoo.manifest import MANIFEST
@@ -72,7 +73,7 @@ def seeds(tmp_path_factory):
         params = random_params(get_symbol(10, **small), (1, 3, 32, 32))
         SAVERS[kind](checkpoint_arrays.checked(Checkpoint(small, 10, *params), "seed"), folder / kind)
     for name in ("x86-64-avx2", "opencl-x86-64-avx512"):
-        found = records.load(records.FOLDER / f"{name}.json")
+        found = records.load(FOLDER / f"{name}.json")
         records.save(found._replace(path=folder / "records" / f"{name}.json", records=found.records[:3]))
     shutil.copy(folder / "symbol" / "small-symbol.json", folder / "calibrated-symbol.json")
     shutil.copy(folder / "all.params", folder / "calibrated-0000.params")

@@ -4,9 +4,10 @@ import json
 import numpy as np
 import pytest
 
+from common.batch_norm import fold_batch_norm
 from common.compiler.channel_padding import pad_channels
 from common.find_mxnet import mx
-from common.symbol_json import fold_batch_norm, load_symbol
+from common.symbol_json import load_symbol
 from symbols.mobilenetv2 import get_symbol
 from tests.networks import random_params
 

@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 
-from common.checkpoint import save_checkpoint
 from common.compiler import vnni
 from common.compiler.blocked import block_of
 from common.compiler.build import build
@@ -20,6 +19,7 @@ from common.inference.drivers import PLATFORMS
 from common.inference.precision import HALF, calibration_file, check_device
 from common.inference.runtime import graph_executor, opencl_device, tvm
 from common.mxnet_predict import predict
+from tests.checkpoints import save_checkpoint
 from tests.networks import convolution_3x3, random_params
 
 relay = tvm.relay

@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 import tvm
 
-from common.checkpoint import save_checkpoint
 from common.compiler.blocked import BLOCKS, PASS_CONFIG
 from common.compiler.build import build
 from common.compiler.relay_network import load_network
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import tasks_of
 from common.find_mxnet import mx
+from tests.checkpoints import save_checkpoint
 from tests.networks import convolution_3x3, random_params
 
 BLOCK = 4

@@ -13,14 +13,14 @@ import pytest
 
 from common.data.iterators import (
     AUGMENTATION,
-    BACKENDS,
+    READERS,
     augmentation_options,
     batches_in_epoch,
     evaluation_iter,
     training_iter,
     training_set,
 )
-from common.dataset import describe
+from common.dataset import packed_as
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.preprocess import preprocess, read_image
@@ -47,7 +47,7 @@ def image_record_iter(prefix, shape, std=(1, 1, 1), **options):
                                  mean_g=116.78, mean_b=103.94, std_r=std[0], std_g=std[1], std_b=std[2], **options)
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=list(READERS))
 def backend(request):
     return request.param
 
@@ -312,7 +312,7 @@ def test_a_description_that_cannot_be_used_is_refused(packed, tmp_path, content)
         content = json.dumps(described)
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(InputError, match=f"^{tmp_path}/dataset.json: not "):
-        describe(tmp_path / "x.rec")
+        packed_as(tmp_path / "x.rec")
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "pipe"])
@@ -359,7 +359,7 @@ def test_without_an_index_the_number_of_examples_is_needed(packed, tmp_path):
 def test_training_reads_the_scale_and_the_number_of_images_from_the_description(packed, tmp_path):
     """The shorter side that was packed is 80 pixels; a crop of 48 sees what one of 224 sees of 256."""
     args = options(packed, batch_size=103, max_random_h=0, random_crop=0)
-    assert describe(args.data_train) == (80, 103)
+    assert packed_as(args.data_train) == (80, 103)
     assert augmentation_options(args, 80)["min_random_scale"] == round(55 / 80, 3)
     assert augmentation_options(args, 480)["min_random_scale"] == round(55 / 480, 3)
     assert augmentation_options(options(packed, image_shape=(3, 224, 224)), 480)["min_random_scale"] == 0.533
@@ -391,6 +391,6 @@ def test_descriptions_that_cannot_be_used(packed, tmp_path, content):
     shutil.copy(f"{packed}.rec", tmp_path / "x.rec")
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(InputError, match="dataset.json: "):
-        describe(tmp_path / "x.rec")
+        packed_as(tmp_path / "x.rec")
     (tmp_path / "dataset.json").write_text('{"name": "of something else"}')
-    assert describe(tmp_path / "x.rec") == (None, None)
+    assert packed_as(tmp_path / "x.rec") == (None, None)

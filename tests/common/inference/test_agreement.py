@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 
-from common.checkpoint import save_checkpoint
 from common.find_mxnet import mx
 from common.inference.network import open_network
 from common.mxnet_predict import predict
 from symbols import mobilenetv2_gluon
+from tests.checkpoints import save_checkpoint
 from tests.networks import random_params
 
 TOLERANCE = 1e-4

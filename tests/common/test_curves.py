@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.curves.published import read_published
+from common.curves.run import read_run
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.training_log import read_published, read_run
 from tests.conftest import ROOT
 
 NAN = float("nan")
