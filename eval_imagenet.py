@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
+from common.files import check_not_read
 from common.labels import read_names, read_synset
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def check(args: argparse.Namespace) -> None:
         if args.backend != "tvm" and getattr(args, flag) is not None:
             raise InputError(f"--{flag} {getattr(args, flag)} needs --backend tvm")
     for path in filter(None, (args.predictions, args.per_class)):
+        if Path(path).suffix.lower() != ".csv":
+            raise InputError(f"{path}: is a table to write; give a name that ends in .csv")
+        check_not_read(path, args.data_val_idx, args.synset)
         if not Path(path).absolute().parent.is_dir():
             raise InputError(f"{path}: No such file or directory")
     if args.synset:

@@ -25,6 +25,7 @@ import numpy as np
 from common.answers import check_finite, top_answers
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
+from common.files import check_not_read
 from common.inference.classify import images_in
 from common.inference.precision import PRECISIONS
 from common.inference.record_files import AUTO
@@ -123,6 +124,9 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
                          "one by one")
     if args.data_nthreads and not many:
         raise InputError("--data-nthreads is for a folder or --output: photographs are printed one by one")
+    if args.output:
+        check_not_read(args.output, args.synset, records_of(args), *args.images, *(
+            f"{args.model_prefix}-{file}.json" for file in ("symbol", "preprocess", f"{args.epoch:04d}-int8")))
     if args.verify and only_export:
         raise InputError("--verify: with what photographs? give FILE or DIR beside --export")
 

@@ -57,6 +57,17 @@ class ArgumentParser(argparse.ArgumentParser):
         finally:
             self._source = None
 
+    def parse_known_args(self, *arguments: Any, **options: Any) -> tuple:  # type: ignore[override]
+        """As argparse's. An empty value, such as that of a variable that is not set, is an error, but for flags that
+        say what it means: those whose default it is."""
+        parsed, left = super().parse_known_args(*arguments, **options)
+        for action in self._actions:
+            value = getattr(parsed, action.dest, None)
+            if action.default != "" and action.nargs != argparse.REMAINDER and "" in (
+                    value if isinstance(value, list) else [value]):
+                self.error(f"argument {'/'.join(action.option_strings) or action.metavar or action.dest}: is empty")
+        return parsed, left
+
     def error(self, message: str) -> NoReturn:
         if self._source:
             raise InputError(f"{self._source}: {message.removeprefix('argument ')}")
@@ -67,9 +78,9 @@ class ArgumentParser(argparse.ArgumentParser):
 def image_shape(text: str) -> tuple:
     """ "3,224,224" as (3, 224, 224)."""
     try:
-        shape = tuple(int(n) for n in text.split(","))
+        shape = tuple(map(positive, text.split(",")))
         check_image_shape(shape)
-    except ValueError as error:
+    except (ValueError, argparse.ArgumentTypeError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: give 3,height,width as in 3,224,224 ({error})") from None
     return shape
 
@@ -101,7 +112,7 @@ def grey(text: str) -> int:
 def amount(text: str) -> float:
     """A number of 0 or more, and less than 1e30."""
     try:
-        value = float(text)
+        value = float(text.encode("ascii"))
     except ValueError:
         value = math.nan
     if not 0 <= value < MOST:
@@ -134,7 +145,7 @@ def numbers(count: int, positive: bool = False) -> Callable[[str], tuple]:
     """A type for `count` numbers, of less than 1e30, with commas between: numbers(3)("123.68,116.78,103.94")."""
     def parse(text: str) -> tuple:
         try:
-            values = tuple(float(n) for n in text.split(","))
+            values = tuple(float(n.encode("ascii")) for n in text.split(","))
         except ValueError:
             values = ()
         if len(values) != count or not all(abs(n) < MOST and (n > 0 or not positive) for n in values):

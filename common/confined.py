@@ -51,7 +51,8 @@ def main(module: str, function: str, path: str, folder: str, memory: str, second
         read = getattr(importlib.import_module(module), function)
         _limit(int(memory), int(seconds))
         found = read(os.fsdecode(bytes.fromhex(path)))
-        assert not any(array.dtype.hasobject for _, array in found)  # they would be pickled
+        if any(array.dtype.hasobject for _, array in found):
+            raise TypeError("an array of objects, which would be pickled")
         np.savez(Path(folder) / "arrays.npz", **{str(i): array for i, (_, array) in enumerate(found)})
         answer["names"] = [name for name, _ in found]
     except (InputError, ModuleNotFoundError) as error:

@@ -1,4 +1,6 @@
 """How a user's mistake is reported: one line, and a non-zero exit."""
+import errno
+import io
 import os
 import signal
 import sys
@@ -23,15 +25,12 @@ def reported(program: str) -> Iterator[None]:
     """End the program with `program: error: <message>` on standard error and exit status 1, where this block raises an
     InputError, or meets a file that cannot be used, a package that is not there, too little memory, or an error of
     MXNet's; with status 130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream:  # None where it is closed
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that it cannot encode
+    _with_streams()
     try:
         try:
             yield
         finally:
-            if sys.stdout:
-                sys.stdout.flush()  # here, where it is told that this does not work
+            sys.stdout.flush()  # here, where it is told that this does not work
     except Stopped as stopped:
         _end(f"{program}: {stopped}", 128 + stopped.number)
     except (InputError, ModuleNotFoundError) as error:
@@ -39,7 +38,8 @@ def reported(program: str) -> Iterator[None]:
     except BrokenPipeError:  # who reads what this prints has seen enough, as `head` has
         _end(None, 128 + signal.SIGPIPE)
     except OSError as error:
-        where = error.filename2 or error.filename or "input or output"  # the second one of a copy: what it writes
+        # the second one of a copy: what it writes
+        where = next((name for name in (error.filename2, error.filename) if name is not None), "input or output")
         _end(f"{program}: error: {where}: {error.strerror or last_line(error)}")
     except KeyboardInterrupt:
         _end(f"{program}: interrupted", 128 + signal.SIGINT)
@@ -52,12 +52,33 @@ def reported(program: str) -> Iterator[None]:
         _end(f"{program}: error: MXNet: {last_line(error)}")
 
 
+class Closed(io.TextIOBase):
+    """Standard output where it is closed: what is printed would be lost."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EBADF, "is closed", "standard output")
+
+
+def _with_streams():
+    """Standard streams that were closed lead nowhere: the next files to be opened would be taken for them. Names that
+    a stream cannot encode are escaped."""
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(nowhere)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open to the end)
+    if sys.stdout is None:
+        sys.stdout = Closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _end(line, status=1):
-    if line and sys.stderr:
+    if line:
         print(printable(line), file=sys.stderr)
     try:
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:  # Python would try it again at exit, and fail aloud
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

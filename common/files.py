@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.errors import InputError
 
+MOST_LINKS = 40  # that lead to each other
 MOST_TEXT = 64 << 20  # bytes; the longest that is read here, a metrics file of many epochs, has a few
 
 
@@ -49,20 +50,23 @@ def named_in_errors(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def written_atomically(path: str | os.PathLike) -> Iterator[str]:
-    """A temporary name beside `path`; what was written there is renamed to `path` when the block ends well.
+    """A temporary name beside `path`, or beside the file that it is a link to; what was written there is renamed to it,
+    with the permissions of the one before, when the block ends well.
 
     Raises InputError, before the block, where `path` is not the name of a file: a folder, or a device such as
-    /dev/null, which root would replace.
+    /dev/null or /dev/stdout, which root would replace.
     """
-    path = Path(path)
-    if not path.name or path.exists() and not path.is_file():
+    target = _followed(Path(path))
+    if not target or os.fspath(path).endswith("/") or not target.name or target.exists() and not target.is_file():
         raise InputError(f"{path}: cannot be written, not the name of a file")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         yield str(partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        if target.exists():
+            os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
+        os.replace(partial, target)
     except OSError as error:
         if error.filename in (None, str(partial)):
             error.filename = str(path)
@@ -70,6 +74,26 @@ def written_atomically(path: str | os.PathLike) -> Iterator[str]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _followed(path):
+    """What a link leads to, step by step; None where that is one of the system's own, such as /dev/stdout."""
+    for _ in range(MOST_LINKS):
+        if not path.is_symlink():
+            return path
+        folder = os.path.realpath(path.parent)
+        if folder == "/dev" or folder.startswith("/proc/"):
+            return None
+        path = Path(folder, os.readlink(path))
+    return None
+
+
+def check_not_read(out: str | os.PathLike, *inputs: str | os.PathLike | None) -> None:
+    """Raise InputError where the file to write is one of `inputs`, which are read."""
+    for path in filter(None, inputs):
+        with suppress(OSError):
+            if os.path.samefile(out, path):
+                raise InputError(f"{out}: is read here, and would be overwritten; give another name to write to")
 
 
 @contextmanager

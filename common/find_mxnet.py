@@ -10,12 +10,21 @@ import sys
 
 import numpy as np
 
+from common.environment import THREADS, check_environment
+from common.errors import InputError
+
 if "tvm" in sys.modules and "mxnet" not in sys.modules:
     raise ImportError("import common.find_mxnet before TVM: MXNet crashes when it is loaded after it")
 
 if "bool" not in vars(np):  # NumPy 1.24 dropped the name, which MXNet 1.9.1 reads at import (Python 3.12)
     np.bool = bool  # type: ignore[attr-defined]
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # one log line for each network bound for inference
+
+check_environment({  # what MXNet ends the process on, or waits for without end
+    "OMP_NUM_THREADS": THREADS, "MXNET_CPU_WORKER_NTHREADS": THREADS,
+    "MXNET_ENGINE_TYPE": "NaiveEngine|ThreadedEngine|ThreadedEnginePerDevice", "DMLC_ROLE": "worker|server|scheduler"})
+if sys.flags.optimize > 1:
+    raise InputError("MXNet needs docstrings: run Python without -OO, or PYTHONOPTIMIZE=2")
 
 try:
     import mxnet as mx

@@ -115,6 +115,8 @@ def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
     `idx` is its index; where it is empty, the one beside `rec` is taken, if there is one. Raises InputError for files
     that are missing, truncated or do not belong together. Reads the first and the last record only, whatever the size.
     """
+    if not Path(rec).name:
+        raise InputError(f"{str(rec)!r}: not the name of a RecordIO file")
     check_regular(rec)
     beside = Path(rec).with_suffix(".idx")
     idx = idx or (str(beside) if beside.exists() else "")

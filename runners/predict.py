@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import stat
 import statistics
@@ -269,6 +270,9 @@ def told(error: Exception) -> str:
 
 
 def import_tvm() -> tuple[ModuleType, ModuleType]:
+    for name in ("TVM_NUM_THREADS", "OMP_NUM_THREADS"):
+        if not re.fullmatch(r"[1-9]\d{0,3}", value := os.environ.get(name, "1"), re.ASCII):
+            raise InputError(f"the environment's {name} is {value!r}: give a number of threads, or unset it")
     if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
         os.environ["TVM_NUM_THREADS"] = str(usable_cores())
     os.environ["TVM_USE_RUNTIME_LIB"] = "1"  # which is enough, and loads in a quarter of the time
@@ -354,7 +358,7 @@ if __name__ == "__main__":
     except BrokenPipeError:  # who reads the answers has seen enough, as `head` has
         end("", 128 + signal.SIGPIPE)
     except OSError as error:
-        end(f"predict.py: error: {error.filename or 'standard output'}: {error.strerror}")
+        end(f"predict.py: error: {'standard output' if error.filename is None else error.filename}: {error.strerror}")
     except MemoryError:
         end("predict.py: error: out of memory")
     except (InputError, ModuleNotFoundError, cv2.error) as error:

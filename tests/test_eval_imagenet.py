@@ -188,7 +188,8 @@ def test_weights_that_are_not_numbers_are_reported(packed, tmp_path):
 
 def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
     (tmp_path / "synset.txt").write_text("one\n")
-    table, names = tmp_path / "x.csv", tmp_path / "synset.txt"
+    table, names, own = tmp_path / "x.csv", tmp_path / "synset.txt", tmp_path / "own.csv"
+    own.write_text("a\n" * 10)
     for arguments, message in [
         (["--backend", "tvm", "--gpus", "0"], "--gpus 0 is MXNet's"),
         (["--target", "llvm"], "--target llvm needs --backend tvm"),
@@ -200,15 +201,18 @@ def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--epoch", "1"], "small-0001.params: No such file"),
         (["--data-val", tmp_path], f"{tmp_path}: "),
         (["--predictions", table, "--per-class", tmp_path / "." / "x.csv"], "--predictions and --per-class are both"),
-        (["--predictions", tmp_path], f"{tmp_path}: cannot be written"),
-        (["--per-class", ""], "cannot be written"),
+        (["--predictions", tmp_path], f"{tmp_path}: is a table to write; give a name that ends in .csv"),
+        (["--predictions", f"{packed}.rec"], ".rec: is a table to write; give a name that ends in .csv"),
+        (["--predictions", own, "--synset", own], "own.csv: is read here, and would be overwritten"),
+        (["--data-val", "."], "'.': not the name of a RecordIO file"),
         (["--synset", ROOT / "data" / "cat.jpg"], "cat.jpg: not a text file of class names"),
         (["--synset", names, "--per-class", table], "names 1 classes, the network has 10"),
     ]:
         with pytest.raises(InputError, match=re.escape(message)) as error:
             evaluate(packed, checkpoint, *arguments)
         assert "\n" not in str(error.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["synset.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "synset.txt"]
+    assert own.read_text() == "a\n" * 10
 
 
 def test_labels_outside_of_the_classes_are_refused(packed, tmp_path):

@@ -168,6 +168,13 @@ def test_names_of_other_classes_are_refused(small, photographs, tmp_path):
     assert last.startswith(f"from_mxnet.py: error: {names}: names 1000 classes, the network has 10")
 
 
+def test_a_table_takes_the_place_of_nothing_that_is_read(tiny, tmp_path):
+    before = (tmp_path / "one-symbol.json").read_bytes()
+    fails_in_one_line(run("from_mxnet.py", ROOT / "data" / "cat.jpg", *tiny, "--output", tmp_path / "one-symbol.json"),
+                      "from_mxnet.py", "one-symbol.json: is read here, and would be overwritten")
+    assert (tmp_path / "one-symbol.json").read_bytes() == before
+
+
 def test_without_opencl_it_says_what_to_install(checkpoint, ten_classes, tmp_path):
     env = {"OCL_ICD_VENDORS": str(tmp_path / "none")}
     for arguments in (["--list-devices"], ["data/cat.jpg", "--model-prefix", checkpoint, "--synset", ten_classes]):

@@ -72,7 +72,10 @@ def export_onnx(args: argparse.Namespace, preprocessing: Preprocessing) -> tuple
     graph, (arg_params, aux_params) = load_symbol(symbol_file), load_checkpoint_params(params_file)
     shape = args.image_shape or (3, preprocessing.crop, preprocessing.crop)
     check_image_size(graph, arg_params, (1, *shape), symbol_file)
-    model = to_onnx(graph, arg_params | aux_params, (1, *shape), args.fold, preprocessing, args.pixels)
+    try:
+        model = to_onnx(graph, arg_params | aux_params, (1, *shape), args.fold, preprocessing, args.pixels)
+    except InputError as error:
+        raise InputError(f"{symbol_file} with {params_file}: {error}") from None
     with written_atomically(args.out) as partial:
         Path(partial).write_bytes(model.SerializeToString())
     left, = (parse_preprocessing(entry.value, args.out) for entry in model.metadata_props

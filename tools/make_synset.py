@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser
 from common.errors import InputError, reported
-from common.files import written_atomically
+from common.files import check_not_read, written_atomically
 
 INFO = "timm/data/_info/"
 
@@ -27,6 +27,7 @@ def get_args_parser() -> ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_not_read(args.out, args.wheel)
     try:
         with zipfile.ZipFile(args.wheel) as wheel:
             wnids = wheel.read(INFO + "imagenet_synsets.txt").decode().split()

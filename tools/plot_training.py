@@ -23,7 +23,7 @@ from common.curves.curves import Curves
 from common.curves.published import read_published
 from common.curves.run import read_run
 from common.errors import InputError, reported
-from common.files import written_atomically
+from common.files import check_not_read, written_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,6 +85,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{len(args.runs)} runs: more than {len(COLORS)} cannot be told apart")
     if Path(args.output).suffix.lower() != ".png":
         raise InputError(f"-o {args.output}: give the name of a .png file")
+    check_not_read(args.output, *args.runs)
     curves = [Curve(label, color, read_run(path))
               for label, color, path in zip(run_labels(args.runs, args.labels), COLORS, args.runs)]
     note = ""

@@ -58,6 +58,9 @@ class Augmentation:
         if not 0 < self.min_random_scale <= self.max_random_scale:
             raise InputError(f"--min-random-scale {self.min_random_scale:g} and --max-random-scale "
                              f"{self.max_random_scale:g}: give scales above 0, the smaller one first")
+        if self.pad >= min(self.height, self.width):
+            raise InputError(f"--pad-size {self.pad}: a crop of {self.height}x{self.width} could be of nothing else; "
+                             "give less")
         least, most = self._aspect_ratios()
         if not 0 < least <= most:
             raise InputError(f"the aspect ratios go from {least:g} to {most:g}; give --min-random-aspect-ratio, above "

@@ -42,7 +42,7 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(os.environ.get("MOBILENETV2_CACHE") or cache_folder() / "compiled").absolute()
+        self.folder = Path(os.environ.get("MOBILENETV2_CACHE") or cache_folder() / "compiled").resolve()
         self.max_bytes = _megabytes(os.environ.get("MOBILENETV2_CACHE_MB", str(MAX_MEGABYTES))) * 2**20
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _ours(self.folder):

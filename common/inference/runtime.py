@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr
 from typing import Any
 
+from common.environment import THREADS, check_environment
 from common.errors import InputError
 from common.inference.drivers import PLATFORMS
 from common.inference.plugin import load_plugin
@@ -28,6 +29,7 @@ def _import_tvm():
     """TVM as it was imported already, else with its runtime library alone, else (there is none) with all of it."""
     if "tvm" in sys.modules:
         return sys.modules["tvm"]
+    check_environment({"TVM_NUM_THREADS": THREADS, "OMP_NUM_THREADS": THREADS})  # TVM ends the process on too many
     if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():  # it would take half of the processors
         os.environ["TVM_NUM_THREADS"] = str(usable_cores())
     before = os.environ.get(ONLY_RUNTIME)

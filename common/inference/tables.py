@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import InputError
+from common.errors import Closed, InputError
 from common.files import written_atomically
 
 TOP = 5
@@ -31,7 +31,7 @@ def answers_table(path: str | Path | None = None) -> Iterator[Callable]:
     JSON. Raises InputError or OSError at once where it cannot be written.
     """
     if path is None:
-        if sys.stdout is None:
+        if isinstance(sys.stdout, Closed):
             raise InputError("standard output is closed: give the name of a file for the table")
         with _as_they_are(sys.stdout), _csv(sys.stdout) as write:
             yield write

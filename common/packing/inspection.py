@@ -124,6 +124,8 @@ def problems(rec: str | Path, workers: int | None = None) -> Iterator[str]:
                 number, label, _ = split(rec, offset, record)
                 if reason:
                     yield f"{rec}: record {number}, at byte {offset}: {reason}"
+                if not (label >= 0 and float(label).is_integer()):
+                    yield f"{rec}: record {number}, at byte {offset}: its label {float(label):g} is no class's number"
                 if indexed and next(indexed, None) != (number, offset):
                     yield f"{idx}: line {count} does not fit the record"
                     indexed = None

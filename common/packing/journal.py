@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import written_atomically
+from common.files import named_in_errors, written_atomically
 from common.packing.progress import progress
 from common.packing.sealed import damaged, is_count, read_sealed, sealed
 
@@ -63,7 +63,8 @@ class Journal:
     def append(self, name: str, data: bytes) -> None:
         if name not in self._files:
             self._files[name] = open(self.folder / name, "ab", buffering=BUFFER)  # noqa: SIM115 (closed in close)
-        self._files[name].write(data)
+        with named_in_errors(self.folder / name):
+            self._files[name].write(data)
         length, crc32 = self._written.get(name, (0, 0))
         self._written[name] = length + len(data), zlib.crc32(data, crc32)
 
@@ -97,8 +98,9 @@ class Journal:
         """Wait for the last commit, and let readers of the files see all that was appended."""
         if self._pending is not None:
             self._pending.result()
-        for file in self._files.values():
-            file.flush()
+        for name, file in self._files.items():
+            with named_in_errors(self.folder / name):
+                file.flush()
 
     def _save(self, saved, files, removed):
         for file in files:

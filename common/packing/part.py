@@ -191,7 +191,8 @@ class PartPacking:
             if state["seen"] != state["sorted"]:
                 raise journal.damaged()
             if not state["written"]:
-                raise InputError(f"{self._source.path}: none of its images can be read")
+                first = next((f" ({name}: {reason})" for name, reason in self._skipped()), "")
+                raise InputError(f"{self._source.path}: none of its images can be packed{first}")
             digests = {rec: sha256.result(journal.length(rec))}
         digests.update((name, digest(journal.folder / name, "sha256")) for name in (idx, lst))
         state["files"] = {name: {"bytes": journal.length(name), "sha256": digests[name]} for name in digests}

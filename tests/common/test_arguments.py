@@ -4,9 +4,11 @@ from argparse import ArgumentTypeError
 import pytest
 
 from common.arguments import (
+    ArgumentParser,
     amount,
     fraction,
     grey,
+    image_shape,
     not_negative,
     numbers,
     positive,
@@ -16,7 +18,7 @@ from common.arguments import (
     whole_numbers,
 )
 
-NO_NUMBERS = ("", "x", "nan", "inf", "-1", "1e400", "٣a")
+NO_NUMBERS = ("", "x", "nan", "inf", "-1", "1e400", "٣a", "١", "３")
 TYPES = {  # what each takes, and refuses beside what is no number
     positive: ({"1": 1, "2147483647": 2 ** 31 - 1}, ("0", "1.5", "2147483648", "²")),
     not_negative: ({"0": 0, "7": 7}, ("-0", "1e3", "2147483648")),
@@ -41,3 +43,25 @@ def test_values(kind, values):
         with pytest.raises(ArgumentTypeError) as error:
             kind(text)
         assert str(error.value).startswith(f"{text!r}: give ")
+
+
+def test_image_shapes():
+    assert image_shape("3,224,160") == (3, 224, 160)
+    for text in ("", "3,224", "３,224,224", "3,x,1", "1,224,224", "3,0,224"):
+        with pytest.raises(ArgumentTypeError, match="give 3,height,width as in 3,224,224"):
+            image_shape(text)
+
+
+def test_empty_values_are_not_taken_for_flags_that_are_left_out(capsys):
+    """But where the flag says what an empty one means, and in a command that is passed on."""
+    parser = ArgumentParser(prog="x.py")
+    parser.add_argument("file")
+    parser.add_argument("-o", "--out")
+    parser.add_argument("--gpus", default="")
+    parser.add_argument("command", nargs="...")
+    for arguments in (["--out", "", "a"], [""], ["--out=", "a"]):
+        with pytest.raises(SystemExit, match="2"):
+            parser.parse_args(arguments)
+        assert capsys.readouterr().err.endswith(": is empty (see --help)\n")
+    assert parser.parse_args(["--gpus", "", "a"]).gpus == ""
+    assert parser.parse_args(["a", "b", ""]).command[-1] == ""

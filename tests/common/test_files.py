@@ -7,7 +7,7 @@ import time
 import pytest
 
 from common.errors import InputError
-from common.files import written_atomically
+from common.files import check_not_read, written_atomically
 from tests.conftest import ROOT
 
 
@@ -26,10 +26,41 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_what_is_not_a_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, "", tmp_path / "pipe"):
+    for path in (tmp_path, "", tmp_path / "pipe", f"{tmp_path}/new/"):
         with pytest.raises(InputError, match="cannot be written"), written_atomically(path):
             pytest.fail("opened")
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "x").write_text("old")
+    (tmp_path / "disk" / "x").chmod(0o600)
+    (tmp_path / "link").symlink_to("disk/x")
+    (tmp_path / "other").symlink_to(tmp_path / "link")
+    with written_atomically(tmp_path / "other") as partial:
+        assert os.path.dirname(partial) == str(tmp_path / "disk")
+        with open(partial, "w") as file:
+            file.write("new")
+    assert (tmp_path / "disk" / "x").read_text() == "new" and os.readlink(tmp_path / "link") == "disk/x"
+    assert (tmp_path / "disk" / "x").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("target", ["/proc/self/fd/1", "loop", "/dev/null"])
+def test_links_to_what_is_no_file_stay(target, tmp_path):
+    (tmp_path / "loop").symlink_to(target)
+    with pytest.raises(InputError, match="loop: cannot be written"), written_atomically(tmp_path / "loop"):
+        pytest.fail("opened")
+    assert os.readlink(tmp_path / "loop") == target
+
+
+def test_what_is_read_is_not_written(tmp_path):
+    (tmp_path / "x").touch()
+    (tmp_path / "link").symlink_to("x")
+    check_not_read(tmp_path / "new", tmp_path / "x", None, "", tmp_path / "nowhere")
+    for name in ("x", "link", "./x"):
+        with pytest.raises(InputError, match=f"{name}: is read here, and would be overwritten"):
+            check_not_read(f"{tmp_path}/{name}", tmp_path / "x")
 
 
 FULL_DISK = """

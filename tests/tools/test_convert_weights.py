@@ -81,7 +81,7 @@ def test_a_checkpoint_that_cannot_be_written_whole_is_not_written(checkpoint, tm
     (tmp_path / "other-0003.params").touch()
     message = tool("convert", tmp_path / "x.npz", tmp_path / "other", "--from", "npz", status=1)
     assert "other-0003.params: is there already" in message
-    for prefix in ("", f"{tmp_path}/", "/proc/x", f"{tmp_path}/y-0000.params", f"{tmp_path}/y-symbol.json"):
+    for prefix in (f"{tmp_path}/", "/proc/x", f"{tmp_path}/y-0000.params", f"{tmp_path}/y-symbol.json"):
         assert "OUT_PREFIX" in tool("convert", tmp_path / "x.npz", prefix, "--from", "npz", status=1)
 
 

@@ -167,6 +167,15 @@ def test_one_label_as_a_list(tmp_path):
     assert summary.labels == {3: 1} and summary.unreadable == 0 and list(problems(tmp_path / "x.rec")) == []
 
 
+@pytest.mark.parametrize("label", [-1, 3.5, float("nan"), float("inf")])
+def test_labels_that_are_no_classes_are_told(label, tmp_path):
+    writer = mx.recordio.MXRecordIO(str(tmp_path / "x.rec"), "w")
+    writer.write(mx.recordio.pack(mx.recordio.IRHeader(0, label, 7, 0), (ROOT / "data" / "cat.jpg").read_bytes()))
+    writer.close()
+    assert list(problems(tmp_path / "x.rec")) == [
+        f"{tmp_path}/x.rec: record 7, at byte 0: its label {label:g} is no class's number"]
+
+
 def test_a_contact_sheet_does_not_overwrite_records(packed, tmp_path):
     summary = summarise(f"{packed}.rec")
     for path, count, message in ((f"{packed}.rec", 1, "is a PNG"), (tmp_path / "x.png", 1001, "1000 at most")):

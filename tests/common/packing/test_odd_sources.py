@@ -219,7 +219,7 @@ def test_folders_that_cannot_be_used(tmp_path, folders, options, message):
 
 def test_only_unreadable_images(tmp_path):
     (tmp_path / "source" / "train" / "a" / "x.jpg").mkdir(parents=True)
-    with pytest.raises(InputError, match="none of its images can be read"):
+    with pytest.raises(InputError, match=r"train: none of its images can be packed \(a/x.jpg: a folder, not an image"):
         run(tmp_path / "source", tmp_path / "out")
 
 
