@@ -84,7 +84,7 @@ def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, l
 
 
 def peak(args: argparse.Namespace, target: str, paths: list[Path]) -> float:
-    """Peak memory in MB of from_mxnet.py for `paths`, whose network is compiled and kept already."""
+    """Peak memory in MiB of from_mxnet.py for `paths`, whose network is compiled and kept already."""
     with tempfile.TemporaryDirectory() as out:
         synset = Path(out) / "synset.txt"
         synset.write_text("".join(f"{label}\n" for label in range(args.num_classes)))
@@ -106,8 +106,8 @@ def rows_of(args: argparse.Namespace, target: str, folder: Path) -> Iterator[dic
                "cpu_ms": f"{statistics.median(cpu for _, cpu in values):.2f}",
                "share_of_slower": f"{medians[way] / slower:.2f}" if both else "",
                "share_of_cores_bound": f"{medians[way] / bound:.2f}" if both else "",
-               "peak_mb": f"{all_of_them:.0f}" if way == "both" else "",
-               f"peak_mb_of_1_in_{CLASSES}": f"{few:.0f}" if way == "both" else "", **machine(),
+               "peak_mib": f"{all_of_them:.0f}" if way == "both" else "",
+               f"peak_mib_of_1_in_{CLASSES}": f"{few:.0f}" if way == "both" else "", **machine(),
                "opencv": version("opencv-python-headless"), "simplejpeg": version("simplejpeg")}
 
 

@@ -26,7 +26,7 @@ COLUMNS = {  # heading: how a row fills it
     "": "{label}",
     "batch 1 (ms)": "{latency_ms}",
     "quartiles": "{latency_q1}-{latency_q3}",
-    "to ONNX Runtime": "{ratio_to_onnxruntime}",
+    "time / ONNX Runtime's": "{ratio_to_onnxruntime}",
     "batch {batch} (images/s)": "{images_per_s}",
     "first result (s)": "{first_result_s}",
     "peak memory (MiB)": "{peak_mib}",

@@ -91,7 +91,7 @@ def prepared(folder: Path, out: Path, *flags: str) -> tuple[float, str]:
 
 
 def costs(folder: Path, out: Path) -> list[float]:
-    """(microseconds of the main thread for an image, peak memory in MB) of the work itself."""
+    """(microseconds of the main thread for an image, peak memory in MiB) of the work itself."""
     return [float(line) for line in run("-c", COSTS, folder, out)[1].split()[-2:]]
 
 

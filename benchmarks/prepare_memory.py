@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
                         peaks.append(costs(source, Path(out) / "out")[1])
                 median = statistics.median(peaks)
                 rows.append({"source": way, "megabytes": megabytes, "images": images, "runs": len(peaks),
-                             "peak_mb": f"{median:.1f}", "min": f"{min(peaks):.1f}", "max": f"{max(peaks):.1f}",
+                             "peak_mib": f"{median:.1f}", "min": f"{min(peaks):.1f}", "max": f"{max(peaks):.1f}",
                              "ratio_to_first": f"{median / first.setdefault(way, median):.3f}", **machine()})
                 print(rows[-1], flush=True)
     write_csv(args.out, rows)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The main job on a small set of real images, with the commands that ImageNet takes: pack, train by a recipe in three
-# stages, as the published weights were (the scale narrows), evaluate, compile for OpenCL.
+# stages (the scale narrows, as in the published runs), evaluate, compile for OpenCL.
 set -e
 : "${PYTHON:=python}"
 
