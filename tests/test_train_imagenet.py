@@ -206,8 +206,6 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--pretrained-model", "\0"], "null byte"),
         (["--model-prefix", "/dev/null/x"], "--model-prefix /dev/null/x"),
         (["--model-prefix", f"{tmp_path}/plain", "--resume"], "plain-0004.params holds weights alone"),
-        (["--model-prefix", "", "--resume"], "--resume needs --model-prefix"),
-        (["--model-prefix", "", "--load-epoch", "1"], "--load-epoch needs --model-prefix"),
         (["--optimizer", "newton"], "--optimizer newton"),
         (["--kv-store", "dist_sync"], "--kv-store dist_sync: start"),
         (["--gc-type", "2bit"], "--gc-type 2bit"),
@@ -218,6 +216,10 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
             train(packed, tmp_path / "x", *arguments)
         assert "\n" not in str(error.value)
     assert {*os.listdir(tmp_path)} - {"x-metrics.jsonl"} == {*before}
+    for arguments, message in ((["--resume"], "--resume needs --model-prefix"),
+                               (["--load-epoch", "1"], "--load-epoch needs --model-prefix")):
+        with pytest.raises(InputError, match=message):
+            train_imagenet.main(["--data-train", f"{packed}.rec", *arguments])
 
 
 def test_what_may_surprise_is_warned_of(packed, tmp_path, capfd):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from common.answers import top_answers
-from common.errors import InputError, printable
+from common.errors import Closed, InputError, printable
 from common.inference.classify import AHEAD, classify_images, images_in
 from common.inference.tables import answers_table
 from common.inference.tabulate import tabulate
@@ -183,7 +183,7 @@ def test_a_table_on_standard_output_holds_every_name_as_it_is(odd_folder, monkey
     rows = csv.DictReader(io.StringIO(os.fsdecode(table), newline=""))
     assert sorted(row["path"] for row in rows) == sorted(str(odd_folder / name) for name in [*NAMES, "broken\n.jpg"])
 
-    monkeypatch.setattr(sys, "stdout", None)  # as it is where a shell closes it
+    monkeypatch.setattr(sys, "stdout", Closed())  # as it is where a shell closes it
     with pytest.raises(InputError, match="standard output is closed"):
         tabulated(odd_folder, None)
 
