@@ -20,6 +20,8 @@ MIN_STD = 1e-6  # what is smaller may be 0 in float32
 
 
 class Preprocessing(NamedTuple):
+    """What is done to a photograph: its shorter side becomes `resize` pixels, a square of `crop` is cut out of its
+    middle, and x = (pixel - mean) / std, RGB on 0..255."""
     resize: int = 256
     crop: int = 224
     mean: tuple[float, float, float] = (123.68, 116.78, 103.94)
@@ -38,6 +40,7 @@ class Preprocessing(NamedTuple):
 
 
 def preprocessing_file(prefix: str | Path) -> str:
+    """PREFIX-preprocess.json."""
     return f"{prefix}-preprocess.json"
 
 
@@ -94,5 +97,6 @@ def preprocessing_json(preprocessing: Preprocessing) -> str:
 
 
 def save_preprocessing(prefix: str | Path, preprocessing: Preprocessing) -> None:
+    """Write PREFIX-preprocess.json, atomically."""
     with written_atomically(preprocessing_file(prefix)) as partial:
         Path(partial).write_text(preprocessing_json(preprocessing), encoding="utf-8")

@@ -64,6 +64,7 @@ class Block(NamedTuple):
 
 
 class Architecture(NamedTuple):
+    """The whole network, layer by layer, from the first convolution to the last before the pooling."""
     first: Unit
     blocks: tuple[Block, ...]
     last: Unit

@@ -63,6 +63,8 @@ def measure(network: Network, images: Iterable[np.ndarray]) -> tuple:
 
 
 def save_calibration(prefix: str | Path, epoch: int, statistics: dict, images: int) -> None:
+    """Write what `load_calibration` reads. `statistics`: {name of a layer's weight: Statistics}; `images`: how many
+    they are of."""
     layers = {name: {"low": _short(entry.low), "high": _short(entry.high), "mean": list(map(_short, entry.mean))}
               for name, entry in statistics.items()}
     content = {"params": digest(checkpoint_files(prefix, epoch)[1], "sha256"), "images": images, "layers": layers}

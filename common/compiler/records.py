@@ -27,6 +27,7 @@ ABOUT: dict[str, type | tuple] = {"device": (str, type(None)), "kind": str, "lay
 
 
 class Records(NamedTuple):
+    """The tuning records of a file, and for what they were measured."""
     path: Path
     about: dict    # all but the records
     records: list  # (autotvm.MeasureInput, autotvm.MeasureResult)
@@ -80,6 +81,7 @@ def _record(row):
 
 
 def save(records: Records) -> None:
+    """Write them to their path, atomically."""
     rows = [json.loads(autotvm.record.encode(*record)) for record in records.records]
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     head = json.dumps(records.about, indent=1).removesuffix("\n}")

@@ -38,6 +38,7 @@ def eight(channels: float) -> int:
 
 
 class Kind(NamedTuple):
+    """What is particular to the weights of a framework."""
     params: Callable[[str | Path], tuple[Params, dict]]  # of common.conversion.sources
     rounding: Callable[[float], int] = eight             # of the widths of a multiplier
     eps: float = EPS                                     # of BatchNorm

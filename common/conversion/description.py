@@ -12,6 +12,7 @@ NETWORK = ("repeats", "strides", "padding", "image_shape")
 
 
 def description_of(checkpoint: Checkpoint) -> str:
+    """JSON of what the arrays do not tell of a checkpoint, which `parse_description` reads."""
     network = {key: checkpoint.network[key] for key in NETWORK if checkpoint.network.get(key) is not None}
     return json.dumps({**network, "preprocessing": checkpoint.preprocessing._asdict()})
 

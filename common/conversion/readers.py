@@ -63,5 +63,6 @@ def read_gluon(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def check_size(size: int, path: str | Path) -> None:
+    """Raise InputError for more than MAX_BYTES of arrays in the file `path`."""
     if size > MAX_BYTES:
         raise InputError(f"{path}: holds {size / 2 ** 30:.1f} GB, which no MobileNetV2 has; a damaged file?")

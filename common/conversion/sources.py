@@ -29,6 +29,7 @@ def torchvision_params(path: str | Path) -> tuple[Params, dict]:
 
 
 def timm_params(path: str | Path) -> tuple[Params, dict]:
+    """Of a state_dict of timm's, whose number of blocks in each stage may be another."""
     from common.conversion.state_dict import read_state_dict
     arrays, description = read_state_dict(path)
     blocks = [int(match[1]) for match in (re.fullmatch(r"blocks\.([0-6])\.\d{1,3}\.conv_dw\.weight", name)
@@ -38,6 +39,7 @@ def timm_params(path: str | Path) -> tuple[Params, dict]:
 
 
 def gluon_params(path: str | Path) -> tuple[Params, dict]:
+    """Of Gluon's model zoo, by either of its ways of naming."""
     arrays = read_gluon(path)
     names = GLUON if any("." in name for name in arrays) else GLUON_FLAT
     params = _renamed(arrays, names, REPEATS, "Gluon", path)
@@ -47,6 +49,7 @@ def gluon_params(path: str | Path) -> tuple[Params, dict]:
 
 
 def keras_params(path: str | Path) -> tuple[Params, dict]:
+    """Of Keras's .h5 or .keras, read in a process of its own; axes in Keras's order are brought into MXNet's."""
     found = confined("common.conversion.keras_file", "read_keras", path, seconds=KERAS_SECONDS)
     by_name = any("/" in name for name, _ in found)
     params = _renamed(dict(found) if by_name else _keras_named(found, path), KERAS, REPEATS, "Keras", path)

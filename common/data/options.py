@@ -43,6 +43,7 @@ def add_image_args(group: argparse._ActionsContainer, owner: str) -> None:
 
 
 def add_data_args(parser: argparse.ArgumentParser) -> None:
+    """Which images training reads, and how many there are."""
     data = parser.add_argument_group("data")
     data.add_argument("--data-train", help="RecordIO file of the training images")
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
@@ -58,6 +59,7 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
+    """How they are augmented: the flags of AUGMENTATION."""
     group = parser.add_argument_group("augmentation of the training images")
     for flag, _, kind, default, text in AUGMENTATION:
         group.add_argument(f"--{flag}", type=kind, default=default, help=text)

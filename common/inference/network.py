@@ -44,6 +44,7 @@ class CompiledNetwork:
         self._executor.load_params((self.folder / "network.params").read_bytes())
 
     def predict(self, data: np.ndarray) -> np.ndarray:
+        """Probabilities (N, classes), float32. Raises ValueError unless `data` is float32 of `data_shape`."""
         if data.shape != self.data_shape or data.dtype != np.float32:
             raise ValueError(f"expected float32 {self.data_shape}, not {data.dtype} {data.shape}")
         self._executor.set_input(INPUT, data)

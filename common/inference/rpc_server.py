@@ -31,6 +31,7 @@ def serve(parent: int, opencl: bool, host: str, tracker: tuple, key: str) -> Non
 
 
 def start(opencl: bool, host: str, tracker: tuple[str, int], key: str) -> threading.Thread:
+    """Serve in a thread: on a free port of the address `host`, known to the tracker (host, port) as `key`."""
     if opencl and not tvm.runtime.enabled("opencl"):
         load_plugin()
     thread = threading.Thread(target=_serve_on, args=(host, tracker, key))

@@ -97,6 +97,7 @@ def list_devices() -> Iterator[str]:
 
 
 def device_name(device: Any) -> str:
+    """The name of TVM's `device`, as its driver gives it, or of this processor."""
     if device.device_type == tvm.cpu().device_type:
         return f"this processor ({processor_name()})"
     return device.device_name

@@ -23,17 +23,17 @@ class Done(NamedTuple):
                 + (f"; {self.broken} could not be read" if self.broken else ""))
 
 
-def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str], bar: Any = None,
+def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str], bar: bool = True,
              **network: Any) -> Done:
     """Classify `images`, of which there are `total`, and `write(path, top, error)` each, as `answers_table` has it.
 
-    `names`: of the classes. `network`: the further arguments of `classify_images`. `bar`: False for none even on a
-    terminal, which the table is written to.
+    `names`: of the classes. `network`: the further arguments of `classify_images`. `bar`: whether there is one where
+    standard error is a terminal; not beside a table that is written to it.
     """
     counts = {"classified": 0, "broken": 0}
     start = time.perf_counter()
     with closing(classify_images(images, **network)) as answers, \
-            tqdm(total=total, unit=" images", dynamic_ncols=True, disable=True if bar is False else None) as shown:
+            tqdm(total=total, unit=" images", dynamic_ncols=True, disable=None if bar else True) as shown:
         for path, probabilities, error in answers:
             counts["classified" if error is None else "broken"] += 1
             if error is None:

@@ -20,4 +20,5 @@ def is_other_machine(triple: str) -> bool:
 
 
 def architecture(triple: str) -> str:
+    """The first part of a target triple, such as aarch64."""
     return triple.split("-")[0]

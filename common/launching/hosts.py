@@ -24,6 +24,7 @@ done"""
 
 
 def read_hosts(path: str | os.PathLike) -> list[str]:
+    """Names of the hosts of a file, one a line, # before comments. Raises InputError for another file."""
     try:
         lines = [line.partition("#")[0].strip() for line in read_text(path).splitlines()]
     except UnicodeDecodeError:
@@ -38,6 +39,7 @@ def read_hosts(path: str | os.PathLike) -> list[str]:
 
 
 def ssh_command(text: str) -> list[str]:
+    """The words of --ssh, and options for programs without a terminal. Raises InputError where it is not installed."""
     try:
         program, *options = shlex.split(text)
     except ValueError:
@@ -78,6 +80,7 @@ def check_hosts(ssh: list[str], hosts: list[str], env: dict[str, str], command: 
 
 
 def local_line(command: list[str]) -> list[str]:
+    """The command under watched.py on this machine."""
     return [sys.executable, "-IS", str(WATCHED), "0", *command]
 
 

@@ -78,6 +78,7 @@ def _others(recipe, usual):
 
 
 def stages_table(args: argparse.Namespace, plan: Plan) -> list:
+    """Lines of the table: what each stage does, with columns of equal widths."""
     rows = [("epochs", "batch", "batches", "learning rate", "scale", "augmentation")]
     for i, stage in enumerate(plan.recipe.stages):
         first = plan.recipe.first_epoch(i)

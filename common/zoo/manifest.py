@@ -25,6 +25,7 @@ SIGNATURES = {"timm": (8, b'{"'), "keras": (0, b"\x89HDF\r\n\x1a\n")}
 
 
 class Accuracy(NamedTuple):
+    """Published percentages, and who counted them: one of KINDS."""
     top1: float  # %
     top5: float
     kind: str  # of KINDS
@@ -74,6 +75,7 @@ def entries(manifest: str | Path = MANIFEST) -> dict[str, Entry]:
 
 
 def entry_of(name: str, manifest: str | Path = MANIFEST) -> Entry:
+    """The Entry of that name. Raises InputError, which names those there are, where there is none."""
     found = entries(manifest)
     if name not in found:
         raise InputError(f"no weights {name!r} in {manifest}; there are {', '.join(found)}")
