@@ -12,7 +12,7 @@ TORCH = {"gamma": ".weight", "beta": ".bias", "moving_mean": ".running_mean", "m
 
 
 class Names(NamedTuple):
-    """What a framework calls the parameters; {i} is the number of a stage, {j} of a block in it, {b} of one among all."""
+    """What a framework calls the parameters; {i} is the number of a stage, {j} of a block in it, {b} of all blocks."""
     first: tuple[str, str]                # convolution and BatchNorm of the first unit
     expanded: dict[str, tuple[str, str]]  # of the units of a block with an expansion
     plain: dict[str, tuple[str, str]]     # of those of the first block, where it has none
