@@ -63,7 +63,7 @@ def _with_streams():
     """Standard streams that were closed lead nowhere: the next files to be opened would be taken for them. Names that
     a stream cannot encode are escaped."""
     while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(nowhere, True)
     os.close(nowhere)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open to the end)

@@ -46,13 +46,14 @@ def test_a_slip_of_the_program_itself_is_not_hidden():
 
 
 WRITES = """
-import sys
+import subprocess, sys
 from common.errors import reported
 with reported("x.py"):
     print("result")
     print("note", file=sys.stderr)
     with open("file", "w") as file:  # of no number that libraries write to
         assert file.fileno() > 2
+    subprocess.run(["sh", "-c", "echo >&2 || exit 1"], check=True) if sys.stderr.name == "/dev/null" else None
 """
 
 
