@@ -125,7 +125,7 @@ def save_keras_files(checkpoint, folder):
 
 
 SAVERS = {"npz": save_npz_files, "keras": save_keras_files}
-FEW = {"keras": (30, 1000)}  # each is read by a process of its own
+FEW = {"keras": (15, 1000)}  # each is read by a process of its own
 MANY = dict.fromkeys(("params", "safetensors", "symbol", "network", "preprocess"), (200, 10_000))
 COUNTS = dict.fromkeys(SUFFIXES, (100, 2000)) | MANY | FEW
 
