@@ -124,9 +124,6 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
                          "one by one")
     if args.data_nthreads and not many:
         raise InputError("--data-nthreads is for a folder or --output: photographs are printed one by one")
-    if args.output:
-        check_not_read(args.output, args.synset, records_of(args), *args.images, *(
-            f"{args.model_prefix}-{file}.json" for file in ("symbol", "preprocess", f"{args.epoch:04d}-int8")))
     if args.verify and only_export:
         raise InputError("--verify: with what photographs? give FILE or DIR beside --export")
 
@@ -177,6 +174,9 @@ def table(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> None:
     total = sum(1 for _ in images_in(paths))
     if not total:
         raise InputError(f"{', '.join(args.images)}: no images there")
+    if args.output:
+        check_not_read(args.output, args.synset, records_of(args), *paths, *(
+            f"{args.model_prefix}-{file}.json" for file in ("symbol", "preprocess", f"{args.epoch:04d}-int8")))
     with answers_table(args.output) as write:  # opened before anything is compiled: a slip shows at once
         compiled = open_compiled(args, args.batch_size or BATCH_SIZE)
         synset = read_synset(args.synset, compiled.num_classes)

@@ -84,9 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     with ExitStack() as stack:
         if "DMLC_ROLE" in os.environ:
-            from common.training.distributed import (
-                no_waiting_at_exit,  # a scheduler or server serves here until the run ends
-            )
+            # a scheduler or server serves here until the run ends
+            from common.training.distributed import no_waiting_at_exit
             stack.enter_context(no_waiting_at_exit())
         stack.enter_context(reported("train_imagenet.py"))
         main()

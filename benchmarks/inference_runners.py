@@ -9,22 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.serving import serve
+from benchmarks.serving import Runner, serve
 
+# (float32 (N, 3, H, W) to probabilities (N, classes), NumPy arrays; a line on how it was set up)
 Opened = tuple[Callable[[np.ndarray], np.ndarray], str]
-
-
-class Runner(NamedTuple):
-    """`open(request)` gives (predict, setting): a function from float32 (N, 3, H, W) to probabilities (N, classes),
-    both NumPy arrays, and a line on how it was set up. `elsewhere`: its framework is not installed beside MXNet."""
-    label: str
-    packages: tuple
-    open: Callable
-    elsewhere: bool = False
 
 
 def open_mxnet(request: dict) -> Opened:

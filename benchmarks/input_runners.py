@@ -11,25 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.serving import serve
+from benchmarks.serving import Runner, serve
 
 SIDE, SCALES = 224, (0.533, 1.0)
 CHANGES = {"random_h": 36, "random_s": 50, "random_l": 50}  # the published 1.0 weights' first stage
 MEAN = (123.68, 116.78, 103.94)
 
 Opened = tuple[Callable[[], object], str]
-
-
-class Runner(NamedTuple):
-    """`open(request)` gives (a pass, setting)."""
-    label: str
-    packages: tuple
-    open: Callable
-    elsewhere: bool = False
 
 
 def open_decoding(request: dict, decode: Callable[[bytes], np.ndarray]) -> Opened:

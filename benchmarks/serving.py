@@ -10,6 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from typing import NamedTuple
+
+
+class Runner(NamedTuple):
+    """A contender. `open(request)` gives what `serve` wants of it, or what its module makes that of. `elsewhere`: its
+    framework is not installed beside MXNet."""
+    label: str
+    packages: tuple
+    open: Callable
+    elsewhere: bool = False
 
 
 def serve(open_it: Callable[[dict], tuple[Callable[[], object], str, Callable[[dict], object]]],

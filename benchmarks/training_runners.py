@@ -10,24 +10,15 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.serving import serve
+from benchmarks.serving import Runner, serve
 
 CLASSES, LEARNING_RATE, MOMENTUM, DECAY = 1000, 0.01, 0.9, 4e-5
 PROFILED = 5  # steps
 
 Opened = tuple[Callable[[], None], str, Callable[[dict], dict[str, float] | None]]
-
-
-class Runner(NamedTuple):
-    """`open(request)` gives (step, setting, answer) for benchmarks.serving."""
-    label: str
-    packages: tuple
-    open: Callable
-    elsewhere: bool = False
 
 
 def batch(request: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -109,6 +109,13 @@ def grey(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """The number of a TCP port."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 65535")
+    return int(text)
+
+
 def amount(text: str) -> float:
     """A number of 0 or more, and less than 1e30."""
     try:
@@ -171,11 +178,4 @@ def whole_numbers(count: int) -> Callable[[str], tuple]:
 def _whole(text, least):
     if not (text.isascii() and text.isdecimal() and least <= int(text) < 2 ** 31):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of {least} or more")
-    return int(text)
-
-
-def port(text: str) -> int:
-    """An argument: the number of a TCP port."""
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 65535")
     return int(text)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.errors import InputError
+from common.errors import InputError, last_line
 
 MOST_LINKS = 40  # that lead to each other
 MOST_TEXT = 64 << 20  # bytes; the longest that is read here, a metrics file of many epochs, has a few
@@ -36,6 +36,15 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
 def read_text(path: str | os.PathLike, most: int = MOST_TEXT) -> str:
     """A file of UTF-8, with the ends of lines as they are. Raises UnicodeDecodeError too; the rest as `read_bytes`."""
     return read_bytes(path, most).decode("utf-8")
+
+
+def listed(folder: str | Path) -> list[os.DirEntry]:
+    """Entries of a folder, sorted by name, without the hidden ones. Raises InputError where it cannot be read."""
+    try:
+        with os.scandir(str(folder)) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or last_line(error)}") from None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 
 from common.answers import check_finite
 from common.errors import InputError, last_line
-from common.files import read_bytes
+from common.files import listed, read_bytes
 from common.preprocess import MAX_BYTES, USUAL, one_opencv_thread, preprocess, without_pillow_warnings
 from common.preprocessing_file import Preprocessing
 from common.processor import usable_processors
@@ -47,12 +47,7 @@ def images_in(paths: Iterable[str]) -> Iterator[str]:
 
 
 def _images_below(folder):
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}") from None
-    for entry in found:
+    for entry in listed(folder):
         if entry.is_dir(follow_symlinks=False):
             yield from _images_below(entry.path)
         elif Path(entry.name).suffix.lower() in SUFFIXES and (entry.is_file() or not os.path.exists(entry.path)):

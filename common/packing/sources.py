@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import InputError, last_line
+from common.errors import InputError
+from common.files import listed
 from common.packing.imagenet import DEVKIT, VAL_NAME, Devkit
 from common.packing.names import check_listable, check_names
 from common.packing.tar_members import MAX_BYTES, content, members
@@ -36,7 +37,7 @@ class FolderSource:
 
     def __init__(self, folder: Path, classes: tuple[str, ...] | None = None) -> None:
         self.path = Path(folder)
-        entries = _listed(self.path)
+        entries = listed(self.path)
         folders = [entry.name for entry in entries if entry.is_dir()]
         self.classes = classes or tuple(folders)
         check_names(self.path, self.classes)
@@ -70,7 +71,7 @@ class FolderSource:
     def _entries(self):
         for label, name in enumerate(self.classes):
             if (self.path / name).is_dir():
-                for entry in _listed(self.path / name):
+                for entry in listed(self.path / name):
                     yield entry, f"{name}/{entry.name}", label
 
     def images(self, start: list[int] | None = None) -> Iterator[Image]:
@@ -183,12 +184,3 @@ def _archive_identity(path, *labels):
 
 def _labels_sha256(*labels):
     return hashlib.sha256(repr(labels).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _listed(folder):
-    """Entries of a folder, sorted by name, without the hidden ones."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: {last_line(error) if not error.strerror else error.strerror}") from None
