@@ -1,5 +1,5 @@
 """Random crops of training images, as ImageRecordIter makes them (MXNet 1.9.1, src/io/image_aug_default.cc), of which
-only the pixels that the crop shows are computed.
+only the pixels that the crop shows are computed, from those that are stored.
 
 What is drawn has the distribution of ImageRecordIter's, with the names of its options; the numbers drawn are others.
 """
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from common.errors import InputError
+from common.preprocess import size_for_shorter_side
 
 DRAWS = 64  # random numbers that one image needs at most
 ATTEMPTS = 10  # to place a crop of random area
@@ -29,6 +30,7 @@ class Augmentation:
     width: int
     pad: int = 0
     fill_value: int = 255
+    resize: int = -1
     rand_crop: int = 0
     rand_mirror: int = 0
     min_random_scale: float = 1.0
@@ -74,13 +76,19 @@ class Augmentation:
         call of `draw` gives another random number from 0 to 1, below 1. None where the image cannot be decoded; raises
         InputError, without its name, for one that is too small for the options.
         """
-        height, width, box = image
+        stored = height, width = image[:2]
+        if self.resize != -1:
+            width, height = size_for_shorter_side(height, width, self.resize)
         matrix, rows, columns = self._affine(height, width, draw)
+        resized = (height, width) != stored
+        if resized:
+            matrix = _from_stored(matrix, width / stored[1], height / stored[0])
         if not rows or not columns:
             raise InputError(f"of {width}x{height} pixels has none left when it is scaled; give a larger "
                              "--min-random-scale")
         top, left, cut_rows, cut_columns = self._cut(rows + 2 * self.pad, columns + 2 * self.pad, draw)
-        crop = self._pixels(image, matrix, (rows, columns), (top - self.pad, left - self.pad, cut_rows, cut_columns))
+        crop = self._pixels(image, matrix, (rows, columns), (top - self.pad, left - self.pad, cut_rows, cut_columns),
+                            resized)
         if crop is None:
             return None
         if self._resizes() and crop.shape[:2] != (self.height, self.width):
@@ -143,7 +151,7 @@ class Augmentation:
         """(top, left) of a crop that can be moved so far."""
         return (_whole(0, down, draw), _whole(0, right, draw)) if self.rand_crop else (down // 2, right // 2)
 
-    def _pixels(self, image, matrix, size, cut):
+    def _pixels(self, image, matrix, size, cut, resized):
         """The part `cut` of the image that `matrix` makes of `image`, which has `size`; what is outside is filled."""
         (height, width, box), (top, left, rows, columns) = image, cut
         (xx, xy, x0), (yx, yy, y0) = matrix
@@ -155,6 +163,8 @@ class Augmentation:
         pixels = box(y, x, bottom - y, right - x)
         if pixels is None:
             return None
+        if resized:  # what lies between the centre of a pixel at the edge and the edge has its colour
+            pixels, x, y = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE), x - 1, y - 1
         moved = np.array([[xx, xy, x0 + xx * x + xy * y], [yx, yy, y0 + yx * x + yy * y]])
         crop = cv2.warpAffine(pixels, moved, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
                               borderValue=(self.fill_value,) * 3)
@@ -192,6 +202,12 @@ class Augmentation:
             most, change = changes.pop(_whole(0, len(changes) - 1, draw))
             crop = change(crop, 1 + _between(-most, most, draw))
         return crop
+
+
+def _from_stored(matrix, across, down):
+    """`matrix`, of an image that was resized by these factors, for the stored one; OpenCV's resize keeps the edges of
+    an image where they are, not the centres of the pixels there."""
+    return [[x * across, y * down, offset + x * (across - 1) / 2 + y * (down - 1) / 2] for x, y, offset in matrix]
 
 
 def _seen(least, most, size):

@@ -77,6 +77,16 @@ def test_without_chance_the_pixels_are_those_of_image_record_iter(images, option
     assert (difference > 0).mean() < 0.01 and difference.max() <= 8, options
 
 
+@pytest.mark.parametrize("options", [
+    {"resize": 64}, {"resize": 100}, {"resize": 200}, {"resize": 30}, {"resize": 90, "pad": 5},
+    {"resize": 100, "min_crop_size": 60, "max_crop_size": 60}])
+def test_images_are_resized_before_as_image_record_iter_does_it(images, options):
+    """By one interpolation where it has one of its own for each."""
+    rec, contents = images
+    difference = np.abs(of_mxnet(rec, len(contents), **options) - of_ours(contents, **options))
+    assert difference.mean() < 0.6 and difference.max() <= 12, (difference.mean(), difference.max())
+
+
 @pytest.mark.parametrize(("option", "most", "arguments"), [
     ("random_h", 36, lambda change: (change, 0, 0)), ("random_l", 50, lambda change: (0, change, 0)),
     ("random_s", 50, lambda change: (0, 0, change))])
@@ -141,6 +151,7 @@ def places(crops):
     {"max_aspect_ratio": 0.25}, {"min_aspect_ratio": 0.7, "max_aspect_ratio": 1.4, "rand_crop": 1},
     {"max_rotate_angle": 20}, {"max_shear_ratio": 0.3}, {"rand_crop": 1, "pad": 10},
     {"max_rotate_angle": 10, "max_shear_ratio": 0.1, "min_random_scale": 0.7, "rand_crop": 1, "pad": 4},
+    {"resize": 160, "min_random_scale": 0.6, "rand_crop": 1, "max_aspect_ratio": 0.2},
     {"min_crop_size": 50, "max_crop_size": 90, "rand_crop": 1},
     {"random_resized_crop": 1, "min_random_area": 0.2, "max_random_area": 0.9},
     {"random_resized_crop": 1, "min_random_area": 0.3, "min_aspect_ratio": 0.75, "max_aspect_ratio": 1.33},
