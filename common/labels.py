@@ -1,8 +1,12 @@
 """Names of the classes: one line each, in the order of the network's outputs."""
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import read_text
+from common.files import read_text, written_atomically
+from common.recordio import folder_of
+
+NAME = "synset.txt"  # beside records
 
 
 def read_names(path: str | Path) -> list[str]:
@@ -21,3 +25,22 @@ def read_synset(path: str | Path, num_classes: int) -> list[str]:
     if len(names) != num_classes:
         raise InputError(f"{path}: names {len(names)} classes, the network has {num_classes}: give its own --synset")
     return names
+
+
+def names_beside(records: str, num_classes: int) -> list[str] | None:
+    """The names in synset.txt beside record files, as `common.recordio.record_files` takes them; None if there is no
+    such file, or if it names another number of classes."""
+    path = folder_of(records) / NAME
+    names = read_names(path) if path.is_file() else None
+    return names if names and len(names) == num_classes else None
+
+
+def synset_file(prefix: str | Path) -> Path:
+    """PREFIX-synset.txt: the names of a checkpoint's classes, which training writes beside it."""
+    return Path(f"{prefix}-{NAME}")
+
+
+def save_synset(prefix: str | Path, names: Sequence[str]) -> None:
+    """Write PREFIX-synset.txt, atomically."""
+    with written_atomically(synset_file(prefix)) as partial:
+        Path(partial).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

@@ -8,6 +8,7 @@ from common.files import make_folder
 
 MAX_NAME = 190  # bytes; what is put before and behind it is less than the 65 that most file systems then leave
 PARAMS = r"-\d{4,}(-b\d{5,})?\.params"  # what follows the prefix: of whole epochs, and inside one
+OTHERS = r"-symbol\.json|-preprocess\.json|-synset\.txt"
 
 
 def check_prefix(prefix: str, what: str) -> None:
@@ -26,11 +27,11 @@ def check_prefix(prefix: str, what: str) -> None:
 
 def check_no_file_name(prefix: str, what: str) -> None:
     """Raise InputError for the name of one of a checkpoint's files in place of their prefix."""
-    if match := re.search(rf"({PARAMS}|-symbol\.json|-preprocess\.json)$", prefix):
+    if match := re.search(rf"({PARAMS}|{OTHERS})$", prefix):
         raise InputError(f"{what} {prefix}: give the prefix alone, without {match[0]}")
 
 
 def files_under(prefix: str) -> list:
     """The files of checkpoints with that prefix, of whatever epochs, and those of their moving averages."""
-    pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({PARAMS}|-symbol\.json|-preprocess\.json)")
+    pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({PARAMS}|{OTHERS})")
     return sorted(path for path in Path(prefix).parent.iterdir() if pattern.fullmatch(path.name))
