@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     given, args = parser.given(arguments), parser.parse_args(arguments)
     from common.data.iterators import TrainingSet, training_set
     from common.data.options import BENCHMARK_BATCHES
+    from common.dataset import classes_beside
     from common.devices import contexts
     from common.preprocess import one_opencv_thread
     from common.training.distributed import Workers
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
                         force=True)
     state = newest_state(args.model_prefix) if args.resume and args.model_prefix and not args.benchmark else None
-    recipe = resolve(parser, given, state.info["recipe"] if state else None)
+    num_classes = None if args.benchmark or not args.data_train else classes_beside(args.data_train)
+    recipe = resolve(parser, given, state.info["recipe"] if state else None, num_classes)
     if state and state.epoch >= recipe.epochs and (not args.data_val or "validation" in state.info):
         logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
                      state.epoch, recipe.epochs)
@@ -64,13 +66,19 @@ def main(arguments: list[str] | None = None) -> None:
     devices = contexts(args.gpus)
     if args.benchmark:
         recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1, "warmup_epochs": 0.0, "mixup": 0.0},))
-        images = TrainingSet("synthetic images", "", BENCHMARK_BATCHES * settings.batch_size)
+        images = TrainingSet((("synthetic images", ""),), BENCHMARK_BATCHES * settings.batch_size)
     else:
         images = training_set(args)
+        if num_classes not in (None, settings.num_classes):
+            logging.warning("dataset.json beside %s lists %d classes, the network has %d", images, num_classes,
+                            settings.num_classes)
+        if args.num_examples not in (None, images.examples):
+            logging.info("The learning rate's schedule takes %d images for an epoch (--num-examples), which trains on "
+                         "all %d there are", args.num_examples, images.examples)
     workers = Workers(args.kv_store, args.gc_type, args.gc_threshold)
     if workers.rank:
         logging.getLogger().setLevel(logging.WARNING)
-    plan = Plan(recipe, images, workers.count)
+    plan = Plan(recipe, images, workers.count, args.num_examples)
     run = Run(args, plan, network, devices, workers, state)
     for line in run_summary(args, plan, network, resolve(parser, {})):
         logging.info(line)

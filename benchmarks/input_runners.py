@@ -59,7 +59,7 @@ def open_training_iter(request: dict, backend: str, change: Callable[[], None] |
         **flags, "min_random_scale": SCALES[0], "data_backend": backend, "batch_size": request["batch_size"],
         "image_shape": (3, SIDE, SIDE), "data_nthreads": request["cores"], "pad_size": 0, "fill_value": 127, "seed": 0,
         "num_classes": request["classes"], "rgb_mean": MEAN, "rgb_std": (1, 1, 1)})
-    images = data.TrainingSet(request["rec"], request["idx"], request["images"])
+    images = data.TrainingSet(((request["rec"], request["idx"]),), request["images"])
 
     def run():
         for batch in data.training_iter(args, images):

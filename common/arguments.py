@@ -95,6 +95,11 @@ def not_negative(text: str) -> int:
     return _whole(text, 0)
 
 
+def side_or_stored(text: str) -> int:
+    """The length of a side in pixels, or -1: as it is stored."""
+    return -1 if text == "-1" else positive(text)
+
+
 def switch(text: str) -> int:
     """0 or 1."""
     if text not in ("0", "1"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import read_text
+from common.recordio import folder_of
 
 NAME = "dataset.json"
 FORMAT = 1
@@ -36,6 +37,13 @@ def read_dataset(folder: str | Path) -> dict | None:
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: not a description of packed images; remove or rename it") from None
     return content
+
+
+def classes_beside(records: str) -> int | None:
+    """The number of classes in dataset.json beside record files, as `common.recordio.record_files` takes them; None if
+    there is no such file. Raises InputError for one that is not usable."""
+    dataset = read_dataset(folder_of(records))
+    return len(dataset["classes"]) if dataset else None
 
 
 def _whole(number):

@@ -4,6 +4,7 @@ MXNet's own reader ends the whole process on a truncated file, so `check_records
 """
 import mmap
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
-from common.files import check_regular
+from common.files import check_regular, listed
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts of a record (dmlc-core, include/dmlc/recordio.h)
@@ -107,6 +108,35 @@ def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:
     if not idx:
         return np.fromiter((at for at, _ in read_records(rec, head=1)), np.int64)
     return np.sort(_read_index(idx))
+
+
+def record_files(given: str, given_idx: str = "") -> list[tuple[str, str]]:
+    """[(record file, its index or "")] of what a flag names: a file, several with commas between, or a folder of the
+    parts of one set, which are taken in the order of their names.
+
+    Raises InputError for a folder without record files or with those of several sets, such as train and val, and for
+    another number of indices than files.
+    """
+    if os.path.isdir(given):
+        files = [entry.path for entry in listed(given) if entry.name.endswith(".rec")]
+        sets = sorted({re.sub(r"[-_.]*\d.*", "", Path(file).stem) for file in files})
+        if not files:
+            raise InputError(f"{given}: no .rec files in it")
+        if len(sets) > 1:
+            raise InputError(f"{given}: holds the records of several sets ({', '.join(sets)}); name files, with commas "
+                             "between")
+    else:
+        files = [given] if os.path.exists(given) else given.split(",")
+    indices = given_idx.split(",") if given_idx and len(files) > 1 else [given_idx] * len(files)
+    if len(indices) != len(files):
+        raise InputError(f"{given_idx}: {len(indices)} indices for {len(files)} record files; give one for each, with "
+                         "commas between")
+    return list(zip(files, indices))
+
+
+def folder_of(given: str) -> Path:
+    """The folder of the (first of the) record files that `record_files` takes."""
+    return Path(given) if os.path.isdir(given) else Path(record_files(given)[0][0]).parent
 
 
 def check_records(rec: str | Path, idx: str | Path = "") -> tuple:

@@ -97,14 +97,14 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path):
 
 
 def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, capfd):
-    """It can only begin an epoch at its first batch; more images are asked for than there are, so it begins twice."""
-    command = [*command, "--data-backend", "mxnet", "--num-examples", "150", "--data-nthreads", "2"]
+    """It can only begin an epoch at its first batch."""
+    command = [*command, "--data-backend", "mxnet", "--data-nthreads", "2"]
     train_imagenet.main([*command, "--model-prefix", str(tmp_path / "whole")])
     process = start([*command, "--save-every", "1e-9"], tmp_path / "x",
-                    KILL.format(function="save_state", moment="after", number=6))
+                    KILL.format(function="save_state", moment="after", number=4))
     assert process.communicate() and process.returncode == -signal.SIGKILL
     train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
-    assert "Reading over 6 batches of epoch 0, which are done" in capfd.readouterr().err
+    assert "Reading over 4 batches of epoch 0, which are done" in capfd.readouterr().err
     assert final(tmp_path / "x") == final(tmp_path / "whole")
 
 
@@ -137,7 +137,7 @@ trainer.Trainer.step = asked
 
 def test_stopped_at_the_last_batch_of_an_epoch(command, expected, tmp_path):
     """The epoch is ended and saved; its validation follows when the run is resumed. So is that of the last epoch."""
-    for updates, epoch in ((5, 1), (18, 4)):
+    for updates, epoch in ((6, 1), (22, 4)):
         process = start([*command, "--resume"], tmp_path / "x", ASK.format(updates=updates))
         log = process.communicate()[1]
         assert process.returncode == 143 and f"x-{epoch:04d} is the last checkpoint" in log, log
@@ -180,6 +180,23 @@ def test_what_cannot_be_resumed(command, tmp_path):
         with pytest.raises(InputError, match=words):
             train_imagenet.main([*command, "--model-prefix", prefix, "--resume", *arguments])
         assert newest_state(prefix).position == (0, 2)
+
+
+def test_a_run_of_an_earlier_version_is_not_resumed(command, tmp_path):
+    """It saw images at other scales, and left some out of each epoch: what it recorded had no such entries."""
+    prefix = f"{tmp_path}/x"
+    train_imagenet.main([*command, "--model-prefix", prefix, "--num-epochs", "1"])
+    description = json.loads(Path(f"{prefix}-0001.json").read_text())
+    for stage in description["recipe"]["stages"]:
+        del stage["resize"]
+    for name in ("resize", "batches", "num_examples"):
+        del description["pipeline"][name]
+    Path(f"{prefix}-0001.json").write_text(json.dumps(description))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match="x-0001 is of an earlier version, .*; --load-epoch 1 starts from its weights"):
+        train_imagenet.main([*command, "--model-prefix", prefix, "--resume"])
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    train_imagenet.main([*command, "--model-prefix", prefix, "--load-epoch", "1", "--num-epochs", "2"])
 
 
 @pytest.mark.long

@@ -33,7 +33,8 @@ def test_training_logs_and_saves(network, packed, tmp_path, capfd):
     train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--network", network, "--top-k", "5")
     assert sorted(os.listdir(tmp_path)) == [
         "x-0001.json", "x-0001.optimizer", "x-0001.params", "x-0002.json", "x-0002.optimizer", "x-0002.params",
-        "x-metrics.jsonl", "x-preprocess.json", "x-symbol.json"]
+        "x-metrics.jsonl", "x-preprocess.json", "x-symbol.json", "x-synset.txt"]
+    assert (tmp_path / "x-synset.txt").read_text() == "n0001\nn0002\n"  # that of the records
     names = set(load_params(tmp_path / "x-0002.params"))
     assert {"arg:fc_weight", "arg:seq-6-block0-linear-conv2d_weight",
             "aux:last-1x1-conv-batchnorm_moving_var"} <= names and len(names) == 267
@@ -42,14 +43,15 @@ def test_training_logs_and_saves(network, packed, tmp_path, capfd):
                     r"Epoch\[1\] Train-accuracy=[01]\.\d{6}", r"Epoch\[1\] Time cost=\d+\.\d{3}",
                     r"Epoch\[1\] Validation-accuracy=[01]\.\d{6}", r"Epoch\[1\] Validation-images=103",
                     r"Network: \w+ 0\.1, 2 classes, [\d,]+ parameters, 0\.\d M multiply-adds an image of 48x48",
-                    r"epochs +batch +batches +learning rate +scale +augmentation\n.*0-1 +20 +5 +0\.01 x 0\.98 each",
+                    r"epochs +batch +batches +learning rate +images +augmentation\n.*0-1 +20 +6 +0\.01 x 0\.98 "
+                    "each epoch +shorter side 55-103, crop 48 ",
                     r"Estimated: 00:0\d to train, at the \d+ images/s of the first 2 batches"):
         assert re.search(pattern, log), pattern
     first, second = events(tmp_path / "x", "epoch")
     assert first["epoch"] == 0 and first["lr"] == 0.01 and first["lr_end"] == pytest.approx(0.0098)
     assert second["lr"] == pytest.approx(0.0098) and 0 < second["loss"] < 10 and 0 <= second["data_wait"] <= 1
     assert [event["images"] for event in events(tmp_path / "x", "validation")] == [103, 103]
-    assert len(events(tmp_path / "x", "batches")) == 4 and len(events(tmp_path / "x", "start")) == 1
+    assert len(events(tmp_path / "x", "batches")) == 6 and len(events(tmp_path / "x", "start")) == 1
 
 
 def test_both_definitions_train_to_the_same_weights(packed, tmp_path):
@@ -110,6 +112,38 @@ def test_folded_weights_are_trained_in_the_last_layer_only(packed, checkpoint, t
     train(packed, tmp_path / "y", *command, "--pretrained-model", f"{tmp_path}/new-0000.params")
 
 
+def test_weights_of_this_prefix_are_gone_on_from_as_they_are(packed, checkpoint, tmp_path):
+    """--load-epoch: those of another network than the flags' stay what they are, folded ones are refused."""
+    command = ["--num-classes", "2", "--multiplier", "0.1", "--strides", "first", "--num-epochs"]
+    train(packed, tmp_path / "x", *command, "1")
+    before = (tmp_path / "x-symbol.json").read_bytes()
+    with pytest.raises(InputError, match="--strides published: .*x-0001.params is of a network with --strides first"):
+        train(packed, tmp_path / "x", "--load-epoch", "1", "--strides", "published")
+    train_imagenet.main(["--data-train", f"{packed}.rec", "--batch-size", "20", "--model-prefix", f"{tmp_path}/x",
+                         "--load-epoch", "1", "--num-epochs", "2", "--top-k", "0"])
+    assert (tmp_path / "x-symbol.json").read_bytes() == before
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(f"{tmp_path}/x", 2)
+    mx.model.save_checkpoint(f"{tmp_path}/folded", 2, symbol, arg_params, {
+        name: array.zeros_like() if name.endswith("mean") else array.ones_like() for name, array in aux_params.items()})
+    with pytest.raises(InputError, match="folded-0002.params: the statistics of .* --train-from fc"):
+        train(packed, tmp_path / "folded", "--load-epoch", "2", "--num-epochs", "3")
+    assert sorted(path.name for path in tmp_path.glob("folded*")) == ["folded-0002.params", "folded-symbol.json"]
+
+
+def test_what_the_description_of_the_records_says_is_taken(packed, tmp_path, capfd):
+    """The number of classes; a number of examples that was copied from another command only counts for the rates."""
+    train_imagenet.main(["--data-train", f"{packed}.rec", "--multiplier", "0.1", "--batch-size", "20", "--num-epochs",
+                         "1", "--model-prefix", f"{tmp_path}/x", "--image-shape", "3,32,32", "--num-examples",
+                         "1281167"])
+    log = capfd.readouterr().err
+    assert load_params(tmp_path / "x-0001.params")["arg:fc_weight"].shape[0] == 2
+    assert "takes 1281167 images for an epoch (--num-examples), which trains on all 103" in log
+    assert events(tmp_path / "x", "epoch")[0]["batches"] == 6 and "Learning-rate=0.045\n" in log
+    train(packed, tmp_path / "y", "--num-classes", "3", "--num-epochs", "1")
+    assert "lists 2 classes, the network has 3" in capfd.readouterr().err
+    assert not (tmp_path / "y-synset.txt").exists()
+
+
 def test_the_average_is_evaluated_and_saved_beside_the_weights(packed, tmp_path, capfd):
     train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--ema", "0.9", "--keep", "1")
     assert {"x-ema-0002.params", "x-ema-symbol.json", "x-0002.params"} <= set(os.listdir(tmp_path))
@@ -148,7 +182,7 @@ def test_tensorboard_gets_events(packed, tmp_path):
         event = Event.FromString(content[12:12 + length])
         tags |= {(value.tag, event.step) for value in event.summary.value}
         content = content[16 + length:]
-    assert {("train/loss", 5), ("train/top-1", 10), ("validation/top-1", 10), ("batch/lr", 4)} <= tags
+    assert {("train/loss", 6), ("train/top-1", 12), ("validation/top-1", 12), ("batch/lr", 4)} <= tags
 
 
 def test_a_loss_that_is_not_finite_ends_training(packed, tmp_path):
@@ -195,8 +229,11 @@ def test_training_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--gpus", "a"], "--gpus a"),
         (["--multiplier", "3"], "from 0.1 to 2.0"),
         (["--load-epoch", "5", "--num-epochs", "9"], "x-0005.params: No such file"),
-        (["--load-epoch", "2"], "2 epochs are completed already"),
-        (["--model-prefix", str(checkpoint), "--load-epoch", "0"], "has shape"),
+        (["--model-prefix", f"{tmp_path}/plain", "--load-epoch", "4", "--multiplier", "0.35"],
+         "--num-epochs 2: 4 epochs are completed already"),
+        (["--batch-size", "104"], "--batch-size 104 is more than the 103 training images; give 103 at most"),
+        (["--model-prefix", str(checkpoint), "--load-epoch", "0"], "--multiplier 0.1: "),
+        (["--model-prefix", str(checkpoint), "--load-epoch", "0", "--multiplier", "0.35"], "has shape"),
         (["--pretrained-model", f"{checkpoint}-0000.params"], "--multiplier 0.1: "),
         (["--pretrained-model", f"{tmp_path}/nothing"], "nothing: No such file"),
         (["--train-from", "fd"], "--train-from fd: the network has no such layer"),
@@ -280,7 +317,7 @@ def test_benchmark_needs_no_images(capfd):
 
 def test_the_input_can_be_measured_alone(packed, tmp_path, capfd):
     train(packed, tmp_path / "x", "--test-io", "1")
-    assert re.search(r"Batch \[5\]\tSpeed: \d+\.\d\d samples/sec", capfd.readouterr().err)
+    assert re.search(r"Batch \[6\]\tSpeed: \d+\.\d\d samples/sec", capfd.readouterr().err)
     assert os.listdir(tmp_path) == []
 
 

@@ -38,16 +38,14 @@ class CutBatches(mx.io.DataIter):
     """`batches` batches of `batch_size`, cut from the larger ones of `images`, which reads `source`, from its beginning
     again where it ends; what is wrong with one of them is an InputError. A batch holds until the next one is asked for.
     The `to_read_over` first ones are not wanted, but can only be read.
-
-    `to_its_end`: read on after the last batch. ImageRecordIter never frees the batch it gave last, but at its end.
     """
 
     def __init__(self, images: mx.io.DataIter, batches: int, batch_size: int, num_classes: int, source: str | Path,
-                 to_its_end: bool, to_read_over: int = 0) -> None:
+                 to_read_over: int = 0) -> None:
         super().__init__(batch_size)
         self.to_read_over = to_read_over
         self._images, self._left, self._num_classes, self._source = images, batches, num_classes, source
-        self._to_its_end = to_its_end
+        self._begun_again = False
         self._read: mx.io.DataBatch = None
         self._next = images.batch_size
         self.provide_data, self.provide_label = ([mx.io.DataDesc(desc.name, (batch_size, *desc.shape[1:]))
@@ -56,8 +54,9 @@ class CutBatches(mx.io.DataIter):
 
     def next(self) -> mx.io.DataBatch:
         if not self._left:
+            # ImageRecordIter frees the batch it gave last at its end alone, which is near but for who began again
             with suppress(mx.base.MXNetError):
-                while self._to_its_end:
+                while not self._begun_again:
                     self._images.next()
             raise StopIteration
         self._left -= 1
@@ -66,6 +65,7 @@ class CutBatches(mx.io.DataIter):
                 try:
                     self._read = self._images.next()
                 except StopIteration:
+                    self._begun_again = True
                     self._images.reset()
                     self._read = self._images.next()
             self._next = 0

@@ -14,15 +14,16 @@ from common.data.training_images import TrainingImages, epoch_order, offsets_of
 from common.dataset import packed_as
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.preprocessing_file import Preprocessing
 from common.preprocessing_options import preprocessing_of
-from common.recordio import check_records
+from common.recordio import check_records, record_files
 
-MOST_PASSES = 100  # over all images in an epoch
-SHORT_SIDE = 480  # of packed images where nothing tells, for crops of 224
+SHORT_SIDE, CROP = 480, 224  # of the published training: the shorter side of its records, and what it cropped
 
-# MXNet refuses them together with random_resized_crop, which takes their place
-REPLACED_BY_RESIZED_CROP = ("rand_crop", "min_random_scale", "max_random_scale", "min_crop_size", "max_crop_size")
+# random_resized_crop takes the place of these (MXNet refuses most of them together with it): it draws parts of the
+# stored image
+REPLACED_BY_RESIZED_CROP = ("resize", "rand_crop", "min_random_scale", "max_random_scale", "min_crop_size",
+                            "max_crop_size")
+
 
 class SyntheticIter(mx.io.DataIter):
     """The same random batch, `batches` times: what a training step costs without its input."""
@@ -49,36 +50,37 @@ class SyntheticIter(mx.io.DataIter):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images to train on: `examples` of them in an epoch of all workers. `short_side` as they were packed, and
-    `records`, how many there are: None where nothing tells."""
-    rec: str
-    idx: str
+    """Images to train on: `examples` of them, in `files`, [(record file, its index or "")]; `short_side` as they were
+    packed, None if nothing tells."""
+    files: tuple[tuple[str, str], ...]
     examples: int
     short_side: int | None = None
-    records: int | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(rec for rec, _ in self.files)
 
 
 def training_set(args: argparse.Namespace) -> TrainingSet:
     """The images of --data-train. Raises InputError for files that are not whole or not of each other."""
     if not args.data_train:
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
-    idx, records = check_records(args.data_train, args.data_train_idx)
-    short_side, packed = packed_as(args.data_train)
-    if packed and records and packed != records:
-        raise InputError(f"{args.data_train}: {records} images by its index, {packed} by dataset.json; one of them "
-                         "belongs to other records")
-    examples = args.num_examples or packed or records
-    if not examples:
-        raise InputError(f"{args.data_train}: has no .idx beside it, so give --num-examples (or --data-train-idx)")
-    return TrainingSet(args.data_train, idx, examples, short_side, packed or records)
+    files, examples, short_sides = [], 0, set()
+    for rec, given_idx in record_files(args.data_train, args.data_train_idx):
+        idx, records = check_records(rec, given_idx)
+        short_side, packed = packed_as(rec)
+        records = records or len(offsets_of(((rec, ""),))[0])
+        if packed not in (None, records):
+            raise InputError(f"{rec}: {records} images by its {'index' if idx else 'records'}, {packed} by "
+                             "dataset.json; one of them belongs to other records")
+        files.append((rec, idx))
+        short_sides.add(short_side)
+        examples += records
+    return TrainingSet(tuple(files), examples, short_sides.pop() if len(short_sides) == 1 else None)
 
 
-def batches_in_epoch(images: TrainingSet, batch_size: int, workers: int = 1) -> int:
-    """The same number for every epoch and worker."""
-    if images.examples < batch_size * workers:
-        raise InputError(f"--batch-size {batch_size} is more than the {images.examples} training images"
-                         + (f" of {workers} workers" if workers > 1 else ""))
-    return images.examples // (batch_size * workers)
+def batches_in_epoch(examples: int, batch_size: int, workers: int = 1) -> int:
+    """The same number for every epoch and worker: as many as it takes for every image to be met."""
+    return -(-examples // (batch_size * workers))
 
 
 def training_iter(args: argparse.Namespace, images: TrainingSet, epoch: int = 0, rank: int = 0, workers: int = 1,
@@ -90,35 +92,33 @@ def training_iter(args: argparse.Namespace, images: TrainingSet, epoch: int = 0,
 
 def _opencv_iter(args, images, epoch, rank, workers, first):
     jpeg_box.library()  # warns here, once, where it is not there
-    offsets = offsets_of(images.rec, images.idx)
-    if images.records not in (None, len(offsets)):
-        raise InputError(f"{images.rec}: {len(offsets)} records, {images.records} by dataset.json; one of them belongs "
-                         "to other images")
-    if images.examples > MOST_PASSES * len(offsets):
-        raise InputError(f"--num-examples {images.examples}: {images.rec} has {len(offsets)} images; give "
-                         f"{MOST_PASSES} times as many at most, and more epochs")
-    augmentation = augmentation_of(args, images)
-    wanted = batches_in_epoch(images, args.batch_size, workers) * args.batch_size * workers
-    numbers = epoch_order(len(offsets), wanted, args.seed, epoch)[rank::workers]
-    return TrainingImages(images.rec, offsets, numbers, args.batch_size, augmentation, args.rgb_mean, args.rgb_std,
-                          args.num_classes, args.data_nthreads, (args.seed, epoch, rank), first)
+    wanted = batches_in_epoch(images.examples, args.batch_size, workers) * args.batch_size * workers
+    numbers = epoch_order(images.examples, wanted, args.seed, epoch)[rank::workers]
+    return TrainingImages(images.files, numbers, args.batch_size, augmentation_of(args, images), args.rgb_mean,
+                          args.rgb_std, args.num_classes, args.data_nthreads, (args.seed, epoch, rank), first)
 
 
 def _mxnet_iter(args, images, epoch, rank, workers, first):
+    if len(images.files) > 1:
+        raise InputError(f"{images}: --data-backend mxnet reads one record file; --data-backend opencv reads several")
+    (rec, idx), = images.files
     seed = int(np.random.SeedSequence([args.seed, epoch, rank]).generate_state(1)[0] >> 1)
-    batches = batches_in_epoch(images, args.batch_size, workers)
-    at_a_time = images_at_a_time(args.batch_size, batches, (images.records or images.examples) // workers)
-    # an epoch leaves out less than a batch of each worker, unless it is to have fewer images than there are
-    near_its_end = (images.records or images.examples) <= 1.5 * images.examples
-    with reading(images.rec):
+    batches = batches_in_epoch(images.examples, args.batch_size, workers)
+    # the last worker's part, which is what the others leave of an index; without one, parts are of as many bytes
+    fewest = images.examples - (workers - 1) * -(-images.examples // workers) if idx else images.examples // workers
+    if fewest < args.batch_size:
+        raise InputError(f"--batch-size {args.batch_size}: --data-backend mxnet gives one of {workers} workers "
+                         f"{max(fewest, 0)} of the {images.examples} images; give less, or --data-backend opencv")
+    at_a_time = images_at_a_time(args.batch_size, batches, fewest)
+    with reading(rec):
         records = image_record_iter(
-            path_imgrec=images.rec, path_imgidx=images.idx, shuffle=True, seed=seed, seed_aug=seed,
+            path_imgrec=rec, path_imgidx=idx, shuffle=True, seed=seed, seed_aug=seed,
             data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=at_a_time,
             preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
             prefetch_buffer=1,  # more of them would not be freed
             num_parts=workers, part_index=rank, **augmentation_options(args, images.short_side),
             **dict(zip(("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b"), (*args.rgb_mean, *args.rgb_std))))
-    return CutBatches(records, batches, args.batch_size, args.num_classes, images.rec, near_its_end, first)
+    return CutBatches(records, batches, args.batch_size, args.num_classes, rec, first)
 
 
 READERS = dict(zip(DATA_BACKENDS, (_opencv_iter, _mxnet_iter)))
@@ -137,12 +137,19 @@ def augmentation_of(args: argparse.Namespace, images: TrainingSet) -> Augmentati
     return augmentation
 
 
+def resize_of(args: argparse.Namespace) -> int:
+    """The shorter side that images are given before they are augmented, -1: as they are stored. The published training
+    had records of 480 pixels, to which smaller images were enlarged, for crops of 224."""
+    return round(SHORT_SIDE * min(args.image_shape[1:]) / CROP) if args.resize is None else args.resize
+
+
 def augmentation_options(args: argparse.Namespace, short_side: int | None = None) -> dict:
     """ImageRecordIter's options for the augmentation that `args` ask for, of images packed with that shorter side."""
     options = {option: getattr(args, flag.replace("-", "_")) for flag, option, *_ in AUGMENTATION}
+    options["resize"] = resize_of(args)
     if options["min_random_scale"] is None:  # a crop then sees at least what it sees in evaluation
-        resize = preprocessing_of(args).resize if short_side else round(Preprocessing().crop / args.crop_ratio)
-        options["min_random_scale"] = min(1.0, round(resize / (short_side or SHORT_SIDE), 3))
+        before = short_side or SHORT_SIDE if options["resize"] == -1 else options["resize"]
+        options["min_random_scale"] = min(1.0, round(preprocessing_of(args).resize / before, 3))
     return {option: value for option, value in options.items()
             if value is not None and not (args.random_resized_crop and option in REPLACED_BY_RESIZED_CROP)}
 

@@ -1,7 +1,7 @@
 """The flags that say which images there are, and how those for training are augmented."""
 import argparse
 
-from common.arguments import amount, grey, not_negative, positive, switch
+from common.arguments import amount, grey, not_negative, positive, side_or_stored, switch
 from common.preprocessing_options import add_preprocessing_args
 
 BENCHMARK_BATCHES = 50
@@ -12,9 +12,12 @@ DATA_BACKENDS = ("opencv", "mxnet")
 AUGMENTATION = (
     ("random-crop", "rand_crop", switch, 1, "1: crop at a random place, 0: at the centre"),
     ("random-mirror", "rand_mirror", switch, 1, "1: mirror half of the images, at random"),
-    ("min-random-scale", "min_random_scale", amount, None, "smallest factor the packed image is scaled by (default: "
-     "0.533 = 256 / 480, or from --crop-ratio and the shorter side that dataset.json beside the records says)"),
-    ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor the packed image is scaled by"),
+    ("resize", "resize", side_or_stored, None, "shorter side, in pixels, that each image is given first, enlarged if "
+     "need be, and that the scales are relative to; -1: as it is stored (default: 480 for a crop of 224, and in that "
+     "proportion for others)"),
+    ("min-random-scale", "min_random_scale", amount, None, "smallest factor an image is scaled by (default: that which "
+     "leaves what evaluation sees, by --crop-ratio: 0.533 = 256 / 480)"),
+    ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor an image is scaled by"),
     ("max-random-h", "random_h", not_negative, 36, "largest change of hue (0 to 180)"),
     ("max-random-s", "random_s", not_negative, 50, "largest change of saturation (0 to 255)"),
     ("max-random-l", "random_l", not_negative, 50, "largest change of lightness (0 to 255)"),
@@ -45,15 +48,17 @@ def add_image_args(group: argparse._ActionsContainer, owner: str) -> None:
 def add_data_args(parser: argparse.ArgumentParser) -> None:
     """Which images training reads, and how many there are."""
     data = parser.add_argument_group("data")
-    data.add_argument("--data-train", help="RecordIO file of the training images")
-    data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, where there is one")
-    data.add_argument("--data-val", help="RecordIO file of the validation images; none: no validation")
+    data.add_argument("--data-train", metavar="REC", help="RecordIO file of the training images, several with commas "
+                      "between, or a folder of the parts of one set")
+    data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, if there is one")
+    data.add_argument("--data-val", metavar="REC", help="the same of the validation images; none: no validation")
     add_image_args(data, "--pretrained-model")
     data.add_argument("--data-backend", choices=DATA_BACKENDS, default="opencv", help="what reads and augments the "
                       "training images: OpenCV in threads, or MXNet's ImageRecordIter, which is slower")
-    data.add_argument("--num-classes", type=positive, default=1000, help="number of classes")
-    data.add_argument("--num-examples", type=positive, default=None, help="training images in an epoch (default: all "
-                      "that dataset.json or the index lists)")
+    data.add_argument("--num-classes", type=positive, default=None, help="number of classes (default: that of "
+                      "dataset.json beside the records, else 1000)")
+    data.add_argument("--num-examples", type=positive, default=None, help="images that the learning rate's schedule "
+                      "takes for an epoch (default: those there are); an epoch trains on every image all the same")
     data.add_argument("--pad-size", type=not_negative, default=0, help="pixels added on every side before the crop")
     data.add_argument("--fill-value", type=grey, default=127, help="grey level, 0 to 255, of what is added")
 

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,13 @@ from common.preprocess import normalise
 from common.recordio import check_label, read_record, record_offsets, unpack_image
 
 IMAGES_OF_A_TASK = 8
-offsets_of = lru_cache(maxsize=2)(record_offsets)
+
+
+@lru_cache(maxsize=2)
+def offsets_of(files: tuple[tuple[str, str], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(where each record begins, the number of its file) of [(record file, its index or "")], in their order."""
+    offsets = [record_offsets(*file) for file in files]
+    return np.concatenate(offsets), np.repeat(np.arange(len(files)), [len(found) for found in offsets])
 
 
 def epoch_order(records: int, wanted: int, seed: int, epoch: int) -> np.ndarray:
@@ -29,7 +34,7 @@ def epoch_order(records: int, wanted: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class TrainingImages(mx.io.DataIter):
-    """Batches of the records `numbers` of `rec`, of which `offsets` says where each begins: random crops, float32
+    """Batches of the records `numbers`, counted over `files`, [(record file, its index or "")]: random crops, float32
     (batch_size, 3, height, width), RGB, less `mean`, over `std`.
 
     Batch b, counted from 0 in the epoch, draws from np.random.default_rng((*key, b)): neither the number of threads nor
@@ -39,18 +44,19 @@ class TrainingImages(mx.io.DataIter):
 
     to_read_over = 0
 
-    def __init__(self, rec: str | Path, offsets: np.ndarray, numbers: np.ndarray, batch_size: int,
+    def __init__(self, files: tuple[tuple[str, str], ...], numbers: np.ndarray, batch_size: int,
                  augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], num_classes: int,
                  threads: int | None, key: Sequence[int], first: int = 0) -> None:
         super().__init__(batch_size)
-        self._rec, self._offsets, self._numbers = rec, offsets, numbers.reshape(-1, batch_size)
+        self._offsets, self._file_of = offsets_of(files)
+        self._numbers = numbers.reshape(-1, batch_size)
         self._augmentation, self._mean, self._std = augmentation, mean, std
         self._num_classes, self._key = num_classes, key
         shape = (batch_size, 3, augmentation.height, augmentation.width)
         self.provide_data = [mx.io.DataDesc("data", shape)]
         self.provide_label = [mx.io.DataDesc("softmax_label", (batch_size,))]
-        self._file = open(rec, "rb", buffering=0)  # noqa: SIM115 - it is read as long as this lives
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._files = [open(rec, "rb", buffering=0) for rec, _ in files]  # noqa: SIM115 - read as long as this lives
+        self._sizes = [os.fstat(file.fileno()).st_size for file in self._files]
         self._pool = ThreadPoolExecutor(threads)
         self.ahead = 1 + -(-2 * threads * IMAGES_OF_A_TASK // batch_size)  # two tasks for each thread wait
         self._batches, self._begun = iter(range(first, len(self._numbers))), deque()
@@ -81,8 +87,9 @@ class TrainingImages(mx.io.DataIter):
 
     def _prepare(self, numbers, draws, data, labels):
         for i, number in enumerate(numbers.tolist()):
+            file = self._file_of[number]
             try:
-                record, _ = read_record(self._file.fileno(), self._size, int(self._offsets[number]))
+                record, _ = read_record(self._files[file].fileno(), self._sizes[file], int(self._offsets[number]))
                 _, labels[i], content = unpack_image(record)
                 check_label(float(labels[i]), self._num_classes)
                 image = open_image(content)
@@ -90,7 +97,8 @@ class TrainingImages(mx.io.DataIter):
                 if crop is None:
                     raise InputError("is not an image, or a damaged one")
             except ValueError as error:  # InputError among them
-                raise InputError(f"{self._rec}: record {number} {error}") from None
+                number -= int(np.searchsorted(self._file_of, file))
+                raise InputError(f"{self._files[file].name}: record {number} {error}") from None
             normalise(crop, self._mean, self._std, data[i])
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common.data.iterators import augmentation_of, evaluation_iter, synthetic_iter, training_iter
+from common.data.iterators import augmentation_of, evaluation_iter, resize_of, synthetic_iter, training_iter
 from common.errors import InputError, Stopped
 from common.evaluate import score
 from common.find_mxnet import mx
+from common.labels import names_beside, save_synset
 from common.preprocessing_file import save_preprocessing
 from common.preprocessing_options import preprocessing_of
 from common.stop import StopRequest
@@ -52,6 +53,8 @@ class Run:
         check_optimizer(plan.recipe.settings(args, 0))
         # what else the images of an epoch depend on
         self.pipeline = {"examples": plan.images.examples, "workers": workers.count, "data_backend": args.data_backend,
+                         "resize": resize_of(plan.recipe.settings(args, 0)), "batches": plan.batches,
+                         "num_examples": args.num_examples,
                          **({"data_nthreads": args.data_nthreads} if args.data_backend == "mxnet" else {})}
         self.state = resume(args, plan, network, state, self.pipeline) if state else begin(args, plan, network)
         if len({tuple(position) for position in workers.gather(self.state.position).tolist()}) > 1:
@@ -69,6 +72,7 @@ class Run:
             check_batch_size(settings.batch_size, devices)
             if not args.benchmark:
                 augmentation_of(settings, plan.images)  # the slips of a stage that is days away too
+        self.synset = names_beside(args.data_train, self.settings.num_classes) if self.writes else None
         self.validation = None
         if args.data_val and not args.benchmark:
             self.validation = evaluation_iter(self.settings, self.settings.num_classes, workers.rank, workers.count)
@@ -231,6 +235,8 @@ class Run:
                              **({"progress": self.report.progress} if batch else {}))
             for name in ("", "-ema") if average else ("",):
                 save_preprocessing(f"{self.args.model_prefix}{name}", preprocessing_of(self.settings))
+                if self.synset:
+                    save_synset(f"{self.args.model_prefix}{name}", self.synset)
             path = save_state(self.args.model_prefix, replace(
                 position, arg_params=arg_params, aux_params=aux_params, average=average,
                 optimizer=self.trainer.optimizer_state()), self.network)

@@ -28,12 +28,13 @@ class StageScheduler(mx.lr_scheduler.LRScheduler):
         return self._stages[stage][1](updates + 1)
 
 
-def make_scheduler(recipe: Recipe, batches: Sequence[int], workers: int = 1) -> StageScheduler:
-    """`batches`: those of an epoch, for each stage of the recipe. Raises InputError for values that do not fit."""
+def make_scheduler(recipe: Recipe, scheduled: Sequence[int], workers: int, batches: Sequence[int]) -> StageScheduler:
+    """For each stage of the recipe the batches that the rate takes for an epoch, and those that an epoch has. Raises
+    InputError for values that do not fit."""
     stages, first = [], 1
-    for stage, in_epoch in zip(recipe.stages, batches):
+    for stage, in_epoch, trained in zip(recipe.stages, scheduled, batches):
         stages.append((first, _stage_scheduler({**stage, **scaled_rates(recipe, stage, workers)}, in_epoch)))
-        first += stage["epochs"] * in_epoch
+        first += stage["epochs"] * trained
     return StageScheduler(stages)
 
 

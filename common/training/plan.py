@@ -1,19 +1,27 @@
 """A recipe laid out over the images there are: batches, updates and learning rates of every epoch."""
 from common.data.iterators import TrainingSet, batches_in_epoch
+from common.errors import InputError
 from common.training.learning_rate import make_scheduler
 from common.training.recipe import Recipe
 
 
 class Plan:
-    """`batches`: those of an epoch for one worker, for each stage. `scheduler`: the learning rate of each update.
+    """`batches`: those of an epoch for one worker, for each stage. `scheduler`: the learning rate of each update, for
+    which an epoch has `num_examples` images (default: those there are), as in MXNet's image-classification examples.
 
     Raises InputError where recipe and images do not fit.
     """
 
-    def __init__(self, recipe: Recipe, images: TrainingSet, workers: int = 1) -> None:
+    def __init__(self, recipe: Recipe, images: TrainingSet, workers: int = 1, num_examples: int | None = None) -> None:
         self.recipe, self.images, self.workers = recipe, images, workers
-        self.batches = [batches_in_epoch(images, stage["batch_size"], workers) for stage in recipe.stages]
-        self.scheduler = make_scheduler(recipe, self.batches, workers)
+        sizes = [stage["batch_size"] for stage in recipe.stages]
+        if images.examples < max(sizes) * workers:
+            raise InputError(f"--batch-size {max(sizes)} is more than the {images.examples} training images"
+                             + (f" over {workers} workers" if workers > 1 else "")
+                             + f"; give {images.examples // workers} at most")
+        self.batches, scheduled = ([batches_in_epoch(count, size, workers) for size in sizes]
+                                   for count in (images.examples, num_examples or images.examples))
+        self.scheduler = make_scheduler(recipe, scheduled, workers, self.batches)
 
     def global_batch(self, stage: int) -> int:
         """Images in a batch of all workers."""

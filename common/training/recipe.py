@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import read_text
+from common.params_file import checkpoint_files
 from common.preprocessing_options import USUAL
 from common.toml import read_toml
 from common.training.options import COMMON, STAGE
@@ -17,18 +18,20 @@ from common.training.pretrained import NETWORK, inherited
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 MAX_EPOCHS = 100_000
-INHERITED = ("multiplier", *NETWORK, *USUAL)  # what --pretrained-model may decide
+INHERITED = ("multiplier", *NETWORK, *USUAL)  # what the checkpoint that a run starts from may decide
+NUM_CLASSES = 1000  # where nothing tells
 
 
 @dataclass(frozen=True)
 class Recipe:
     """`common`: {destination: value}; `stages`: such a dict for each stage, with its "epochs"; `inherited`: those of
-    `common` that were read from the checkpoint of --pretrained-model."""
+    `common` that were read from the checkpoint that the run starts from, `source`."""
     name: str
     description: str
     common: dict
     stages: tuple
     inherited: dict = field(default_factory=dict)
+    source: str | None = None
 
     @property
     def epochs(self) -> int:
@@ -61,11 +64,12 @@ class Recipe:
         return lines
 
 
-def resolve(parser: argparse.ArgumentParser, given: dict, saved: dict | None = None) -> Recipe:
-    """The recipe of a run: defaults, then what the checkpoint of --pretrained-model says, then the file that --recipe
-    names, else `saved` (of a checkpoint), then `given`, the flags of the command line. Where a run is resumed `saved`
-    has what --pretrained-model said. Raises InputError."""
-    defaults = {**vars(parser.parse_args([])), **USUAL}
+def resolve(parser: argparse.ArgumentParser, given: dict, saved: dict | None = None,
+            num_classes: int | None = None) -> Recipe:
+    """The recipe of a run: defaults, then `num_classes` of the records and what the checkpoint that it starts from says
+    (--load-epoch, --pretrained-model), then the file that --recipe names, else `saved` (of a checkpoint), then `given`,
+    the flags of the command line. If a run is resumed `saved` has what its start said. Raises InputError."""
+    defaults = {**vars(parser.parse_args([])), **USUAL, "num_classes": num_classes or NUM_CLASSES}
     if given.get("recipe"):
         name, description, common, stages = _read_recipe(parser, given["recipe"])
     elif saved:
@@ -75,19 +79,26 @@ def resolve(parser: argparse.ArgumentParser, given: dict, saved: dict | None = N
     scale = given.get("epoch_scale", 1.0)
     if scale != 1 and not given.get("recipe"):
         raise InputError("--epoch-scale: scales the epochs of a --recipe; without one give --num-epochs")
-    read, kept = {}, {}
+    read, kept, source = {}, {}, None
     if saved:
         kept = _from_json(parser, saved, "the checkpoint")[2]
-        kept = {name: kept[name] for name in INHERITED if name in kept and "pretrained_model" in kept}
-    elif path := {**common, **given}.get("pretrained_model"):
-        read = inherited(path, {**common, **given})
+        kept = {name: kept[name] for name in (*INHERITED, "num_classes") if name in kept}
+    elif source := _start_of({**common, **given}):
+        read = inherited(source, {**common, **given})
     common = _pick(COMMON, _merged(defaults, kept, read, common, given))
     stages = [{"epochs": stage["epochs"], **_pick(STAGE, {**defaults, **stage, **given})} for stage in stages]
     stages = [_scaled(stage, scale) for stage in stages]
-    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))), read)
+    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))), read, source)
     if recipe.epochs > MAX_EPOCHS:
         raise InputError(f"{recipe.epochs:.6g} epochs: give {MAX_EPOCHS} at most")
     return recipe
+
+
+def _start_of(values):
+    """The .params file that a new run starts from; None for none."""
+    if values.get("load_epoch") is not None and values.get("model_prefix"):
+        return checkpoint_files(values["model_prefix"], values["load_epoch"])[1]
+    return values.get("pretrained_model")
 
 
 def _merged(*layers):

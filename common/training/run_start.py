@@ -1,7 +1,6 @@
 """Where a run begins: from nothing, from weights, or from the checkpoint that it was interrupted after."""
 import argparse
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from common.checkpoint import fitting, load_params_for, load_start_params
 from common.errors import InputError
 from common.find_mxnet import mx
+from common.params_file import checkpoint_files
 from common.prefix import check_prefix, files_under
 from common.preprocessing_file import load_preprocessing, preprocessing_file
 from common.preprocessing_options import preprocessing_of
@@ -57,13 +57,13 @@ def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol) -> Train
             logging.info("Starting from epoch %d of %s, not from --pretrained-model", args.load_epoch, prefix)
         state.arg_params, state.aux_params = load_params_for(network, prefix, args.load_epoch, data_shape)
         compare_preprocessing(prefix, settings)
+        check_statistics(state, settings, checkpoint_files(prefix, args.load_epoch)[1], network)
     elif settings.pretrained_model:
         if prefix and Path(settings.pretrained_model).resolve() in [path.resolve() for path in files_under(prefix)]:
             raise InputError(f"--model-prefix {prefix}: --pretrained-model is a checkpoint of that prefix, whose "
                              "symbol would be written over; give another prefix")
         state.arg_params, state.aux_params = load_start_params(network, settings.pretrained_model, data_shape)
-        frozen = params_before(network, settings.train_from) if settings.train_from else ()
-        check_statistics(state.arg_params, state.aux_params, frozen, settings.pretrained_model)
+        check_statistics(state, settings, settings.pretrained_model, network)
     return state
 
 
@@ -79,14 +79,17 @@ def compare_preprocessing(prefix: str | Path, settings: argparse.Namespace) -> N
                         "%s", file, ours.resize, ours.crop, listed(ours.mean), listed(ours.std))
 
 
-def check_statistics(arg_params: dict, aux_params: dict, frozen: Sequence[str], path: str | Path) -> None:
-    """Raise InputError where BatchNorms that are to be trained have been folded into the convolutions: mean 0, variance
-    1 and a beta that did the rest. Normalised by a batch, the features of such a network are gone."""
-    for name, beta in arg_params.items():
+def check_statistics(state: TrainingState, settings: argparse.Namespace, path: str | Path,
+                     network: mx.sym.Symbol) -> None:
+    """Raise InputError if BatchNorms that are to be trained, of weights from `path`, have been folded into the
+    convolutions: mean 0, variance 1 and a beta that did the rest. Normalised by a batch, the features of such a network
+    are gone."""
+    frozen = params_before(network, settings.train_from) if settings.train_from else ()
+    for name, beta in state.arg_params.items():
         layer = name.removesuffix("_beta")
         if layer == name or name in frozen:
             continue
-        mean, var = (aux_params[f"{layer}_moving_{kind}"].asnumpy() for kind in ("mean", "var"))
+        mean, var = (state.aux_params[f"{layer}_moving_{kind}"].asnumpy() for kind in ("mean", "var"))
         if not mean.any() and np.ptp(var) == 0 and np.ptp(beta.asnumpy()) > 0.1:
             raise InputError(f"{path}: the statistics of {layer} are folded into its convolution, so that it cannot be "
                              "trained; --train-from fc trains the last layer alone, on the features as they are")
@@ -111,6 +114,9 @@ def resume(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, state: 
     """
     at = f"{args.model_prefix}-{stem(*state.position)}"
     before, settings = state.info["recipe"], plan.recipe.settings(args, 0)
+    if "resize" not in state.info["pipeline"]:
+        raise InputError(f"--resume: {at} is of an earlier version, which scaled images as they are stored and left "
+                         f"out the last ones of an epoch; --load-epoch {state.epoch} starts from its weights")
     if before["common"].get("optimizer") != settings.optimizer:
         raise InputError(f"--optimizer {settings.optimizer}: the run to resume has "
                          f"{before['common'].get('optimizer')}; --load-epoch {state.epoch} starts from its weights")

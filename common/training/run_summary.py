@@ -43,8 +43,8 @@ def run_summary(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, us
     momentum = f", momentum {settings.mom:g}" if settings.optimizer in MOMENTUM_OPTIMIZERS else ""
     return [f"Network: {settings.network} {size}, {settings.num_classes} classes, {parameters:,} "
             f"parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
-            f"Images: {plan.images.rec}, {plan.images.examples:,} in an epoch{workers}"
-            + (f", shorter side {plan.images.short_side}" if plan.images.short_side else "")
+            f"Images: {plan.images}, {plan.images.examples:,} in an epoch{workers}"
+            + (f", stored with a shorter side of {plan.images.short_side}" if plan.images.short_side else "")
             + (f"; validation: {args.data_val}" if args.data_val else "; no validation"),
             f"Recipe {recipe.name}: {recipe.description}; {settings.optimizer}{momentum}, weight decay {settings.wd:g}"
             + "".join(_options(settings)) + f"; seed {settings.seed}",
@@ -53,7 +53,7 @@ def run_summary(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, us
 
 def _inherited(recipe):
     if recipe.inherited:
-        yield f"As in {recipe.common['pretrained_model']}: " + _named(recipe.inherited)
+        yield f"As in {recipe.source}: " + _named(recipe.inherited)
 
 
 def _named(values):
@@ -69,8 +69,8 @@ def _options(settings):
 def _others(recipe, usual):
     shown = {"network", "multiplier", "channels", "num_classes", "image_shape", "optimizer", "mom", "wd", "seed",
              "lr_for_batch", "epochs", "batch_size", "lr", "lr_mode", "lr_factor", "lr_step_epochs", "lr_final",
-             "warmup_epochs", "min_random_scale", "max_random_scale", *(destination for destination, *_ in OPTIONS),
-             *(destination for destination, _ in AUGMENTATION_WORDS), *recipe.inherited}
+             "warmup_epochs", "resize", "min_random_scale", "max_random_scale", *recipe.inherited,
+             *(destination for destination, *_ in (*OPTIONS, *AUGMENTATION_WORDS))}
     others = [where + _named({key: value}) for where, values, defaults in [("", recipe.common, usual.common), *(
                   (f"stage {i} ", stage, usual.stages[0]) for i, stage in enumerate(recipe.stages, 1))]
               for key, value in values.items() if key not in shown and value != defaults[key]]
@@ -79,17 +79,28 @@ def _others(recipe, usual):
 
 def stages_table(args: argparse.Namespace, plan: Plan) -> list:
     """Lines of the table: what each stage does, with columns of equal widths."""
-    rows = [("epochs", "batch", "batches", "learning rate", "scale", "augmentation")]
+    rows = [("epochs", "batch", "batches", "learning rate", "images", "augmentation")]
     for i, stage in enumerate(plan.recipe.stages):
         first = plan.recipe.first_epoch(i)
         batch = str(stage["batch_size"]) + (f" x {plan.workers}" if plan.workers > 1 else "")
-        options = augmentation_options(plan.recipe.settings(args, i), plan.images.short_side)
-        scale = f"{options['min_random_scale']:g}-{options['max_random_scale']:g}" if "min_random_scale" in options \
-            else f"area {options['min_random_area']:g}-{options['max_random_area']:g}"
-        rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{plan.batches[i]:,}",
-                     _rate(plan, stage), scale, ", ".join(_augmentation(stage)) or "none"))
+        settings = plan.recipe.settings(args, i)
+        rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{plan.batches[i]:,}", _rate(plan, stage),
+                     _images(settings, augmentation_options(settings, plan.images.short_side)),
+                     ", ".join(_augmentation(stage)) or "none"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _images(settings, options):
+    """What a crop is cut from."""
+    least, most, resize = (options.get(name) for name in ("min_random_scale", "max_random_scale", "resize"))
+    height, width = settings.image_shape[1:]
+    crop = f"crop {height}" if height == width else f"crop {width}x{height}"
+    if least is None:
+        return f"area {options['min_random_area']:g}-{options['max_random_area']:g}, {crop}"
+    if resize == -1:
+        return f"as stored x {least:g}-{most:g}, {crop}"
+    return f"shorter side {resize * least:.0f}-{resize * most:.0f}, {crop}"
 
 
 def _rate(plan, stage):

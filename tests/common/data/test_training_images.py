@@ -6,7 +6,7 @@ from common.data.iterators import training_iter, training_set
 from common.data.training_images import epoch_order
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.recordio import record_offsets
+from common.recordio import record_files, record_offsets
 from tests.common.data.test_iterators import options
 
 PLAIN = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0)
@@ -25,16 +25,20 @@ def test_neither_threads_nor_where_an_epoch_is_entered_change_an_image(packed):
 
 
 def test_every_image_of_a_batch_is_augmented_for_itself(packed):
-    """Those of one image, many times in an epoch, all differ."""
-    one = options(packed, batch_size=5, num_examples=103 * 20)
-    seen = [image.tobytes() for batch in batches(one) for image in batch]
-    assert len(set(seen)) == len(seen) == 103 * 20
+    """Those of one image, in many epochs and twice in one, all differ."""
+    one = options(packed, batch_size=5)
+    seen = [image.tobytes() for epoch in range(20) for batch in batches(one, epoch) for image in batch]
+    assert len(set(seen)) == len(seen) == 105 * 20
 
 
-def test_each_image_is_met_once_before_any_is_met_again(packed):
-    args = options(packed, num_examples=230, **PLAIN)
-    images = [image.tobytes() for batch in batches(args) for image in batch]
-    assert len(set(images[:103])) == 103 == len(set(images[103:206])) and images[:103] != images[103:206]
+@pytest.mark.parametrize("batch_size", [10, 52, 103])
+def test_an_epoch_meets_every_image_and_fills_its_last_batch_with_others_each_time(packed, batch_size):
+    args, filled = options(packed, batch_size=batch_size, **PLAIN), []
+    for epoch in range(3):
+        images = [image.tobytes() for batch in batches(args, epoch) for image in batch]
+        assert len(images) == -(-103 // batch_size) * batch_size and len(set(images[:103])) == 103
+        filled.append(images[103:])
+    assert batch_size == 103 or filled[0] != filled[1] != filled[2]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -47,11 +51,49 @@ def test_the_workers_share_an_epoch(workers):
     assert (order[:500] == epoch_order(1000, 500, 3, 7)).all()
 
 
+@pytest.mark.parametrize("named", ["folder", "files"])
+def test_several_record_files_are_one_set(packed, tmp_path, named):
+    """The parts of one, in the order of their names: the images of its epochs, in their order."""
+    offsets = [*record_offsets(f"{packed}.rec").tolist(), (packed.parent / "val.rec").stat().st_size]
+    content = (packed.parent / "val.rec").read_bytes()
+    names = [tmp_path / f"val_{part}.rec" for part in range(3)]
+    for name, begin, end in zip(names, (0, 40, 41), (40, 41, 103)):
+        name.write_bytes(content[offsets[begin]:offsets[end]])
+    given = str(tmp_path) if named == "folder" else ",".join(map(str, names))
+    args = options(packed, data_train=given, **PLAIN)
+    assert (batches(args) == batches(options(packed, **PLAIN))).all()
+    with pytest.raises(InputError, match="--data-backend mxnet reads one record file"):
+        batches(options(packed, data_train=given, data_backend="mxnet"))
+    names[2].write_bytes(content[offsets[41]:offsets[42]] + content[offsets[0]:offsets[1]][:24] + bytes(
+        offsets[1] - offsets[0] - 24))
+    with pytest.raises(InputError, match=f"{names[2]}: record 1 "):
+        batches(args)
+
+
+@pytest.mark.parametrize(("files", "message"), [
+    ([], "no .rec files in it"), (["train.rec", "val.rec"], r"the records of several sets \(train, val\)"),
+    (["train-00000-of-00002.rec", "train-00001-of-00002.rec", "val-00000-of-00001.rec"], r"\(train, val\)"),
+])
+def test_folders_that_are_not_the_parts_of_a_set(tmp_path, files, message):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=message):
+        record_files(str(tmp_path))
+
+
+def test_an_index_for_each_of_several_files(tmp_path):
+    assert record_files("a.rec,b.rec", "a.idx,b.idx") == [("a.rec", "a.idx"), ("b.rec", "b.idx")]
+    with pytest.raises(InputError, match="1 indices for 2 record files"):
+        record_files("a.rec,b.rec", "a.idx")
+    (tmp_path / "a,b.rec").touch()
+    assert record_files(f"{tmp_path}/a,b.rec") == [(f"{tmp_path}/a,b.rec", "")]
+
+
 def test_without_an_index_the_records_are_found(packed, tmp_path):
     alone = tmp_path / "alone.rec"
     alone.write_bytes((packed.parent / "val.rec").read_bytes())
     assert (record_offsets(alone) == record_offsets(f"{packed}.rec", f"{packed}.idx")).all()
-    args = options(tmp_path / "alone", num_examples=103, **PLAIN)
+    args = options(tmp_path / "alone", **PLAIN)
     assert (batches(args) == batches(options(packed, **PLAIN))).all()
 
 
@@ -64,7 +106,7 @@ def test_a_record_whose_payload_holds_the_magic_number(tmp_path):
     for number in range(3):
         writer.write_idx(number, whole)
     writer.close()
-    args = options(tmp_path / "x", batch_size=3, rgb_mean=(0, 0, 0), **PLAIN)
+    args = options(tmp_path / "x", batch_size=3, rgb_mean=(0, 0, 0), resize=-1, **PLAIN)
     centre = image[6:54, 6:54, ::-1].transpose(2, 0, 1)
     assert (batches(args)[0] == centre).all()
 
@@ -79,11 +121,11 @@ def test_labels_are_those_of_the_images(packed):
 
 
 def test_no_more_batches_are_in_memory_than_threads_need(packed):
-    args = options(packed, batch_size=50, num_examples=5000)
+    args = options(packed, batch_size=30)
     images = training_iter(args, training_set(args))
-    assert images.ahead == 2 and next(images).data[0].shape == (50, 3, 48, 48)
-    assert len(images._begun) <= 2
-    images = training_iter(options(packed, batch_size=1, num_examples=5000), training_set(args))
+    assert images.ahead == 3 and next(images).data[0].shape == (30, 3, 48, 48)
+    assert len(images._begun) <= 3
+    images = training_iter(options(packed, batch_size=1), training_set(args))
     assert images.ahead == 33
 
 
