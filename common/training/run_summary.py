@@ -44,7 +44,7 @@ def run_summary(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, us
     return [f"Network: {settings.network} {size}, {settings.num_classes} classes, {parameters:,} "
             f"parameters, {multiply_adds / 1e6:.1f} M multiply-adds an image of {width}x{height}",
             f"Images: {plan.images}, {plan.images.examples:,} in an epoch{workers}"
-            + (f", stored with a shorter side of {plan.images.short_side}" if plan.images.short_side else "")
+            + (f", packed by --short-side {plan.images.short_side}" if plan.images.short_side else "")
             + (f"; validation: {args.data_val}" if args.data_val else "; no validation"),
             f"Recipe {recipe.name}: {recipe.description}; {settings.optimizer}{momentum}, weight decay {settings.wd:g}"
             + "".join(_options(settings)) + f"; seed {settings.seed}",
