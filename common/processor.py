@@ -1,10 +1,14 @@
 """This machine's processor: its name, its instructions, and what of it this process may use."""
+import itertools
 import os
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 
-PROC = Path("/proc")
+ROOT = Path("/")
+PROC = ROOT / "proc"
+QUOTA = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # of control groups, version 2 and 1; in microseconds
 FLAGS = ("flags", "Features")  # of x86 and of ARM
 IDENTIFYING = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU architecture",
                "CPU variant", "CPU part", *FLAGS)
@@ -44,13 +48,35 @@ def _fields(proc):
     return fields
 
 
-def usable_processors() -> int:
+def usable_processors(root: Path = ROOT) -> int:
     """Processors as the kernel counts them: threads of cores, of which decoders of images use all."""
-    return len(os.sched_getaffinity(0))
+    return min(len(os.sched_getaffinity(0)), granted_processors(root))
 
 
-def usable_cores() -> int:
+def usable_cores(root: Path = ROOT) -> int:
     """Cores: two threads of one core count once, for arithmetic that fills a core leaves nothing to a second."""
-    siblings = {(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), cpu)
+    siblings = {(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", cpu)
                 for cpu in os.sched_getaffinity(0)}
-    return len({path.read_text() if path.exists() else cpu for path, cpu in siblings})
+    return min(len({path.read_text() if path.exists() else cpu for path, cpu in siblings}), granted_processors(root))
+
+
+def granted_processors(root: Path = ROOT) -> int:
+    """Processors whose time the control groups of this process, of version 2 or 1, grant it, rounded up: what
+    `docker run --cpus` and the limits of Kubernetes say. sys.maxsize where nothing limits it."""
+    granted = [sys.maxsize]
+    for folder, files in itertools.product(_control_groups(root), QUOTA):
+        with suppress(OSError, ValueError):  # there is none, or it is "max"
+            quota, period = map(int, " ".join((folder / name).read_text() for name in files).split())
+            if quota > 0:
+                granted.append(-(-quota // period))
+    return min(granted)
+
+
+def _control_groups(root):
+    """Folders of those that this process is in, and of those around them."""
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines():
+            _, controllers, path = line.split(":", 2)
+            for mount in {controllers, *(controllers or "unified").split(",")}:
+                folder = root / "sys/fs/cgroup" / mount / path.strip("/")
+                yield from (folder, *folder.parents)

@@ -11,6 +11,7 @@ import pytest
 
 import train_imagenet
 from common.errors import InputError
+from common.processor import usable_processors
 from common.training.state import newest_state
 from tests.conftest import ROOT
 
@@ -98,7 +99,7 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path):
 
 def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, capfd):
     """It can only begin an epoch at its first batch."""
-    command = [*command, "--data-backend", "mxnet", "--data-nthreads", "2"]
+    command = [*command, "--data-backend", "mxnet"]
     train_imagenet.main([*command, "--model-prefix", str(tmp_path / "whole")])
     process = start([*command, "--save-every", "1e-9"], tmp_path / "x",
                     KILL.format(function="save_state", moment="after", number=4))
@@ -106,6 +107,7 @@ def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, ca
     train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
     assert "Reading over 4 batches of epoch 0, which are done" in capfd.readouterr().err
     assert final(tmp_path / "x") == final(tmp_path / "whole")
+    assert newest_state(tmp_path / "x").info["pipeline"]["data_nthreads"] == usable_processors()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -9,7 +9,7 @@ from common.data import jpeg_box
 from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
 from common.data.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
-from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS
+from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS, decoding_threads
 from common.data.training_images import TrainingImages, epoch_order, offsets_of
 from common.dataset import packed_as
 from common.errors import InputError
@@ -95,7 +95,7 @@ def _opencv_iter(args, images, epoch, rank, workers, first):
     wanted = batches_in_epoch(images.examples, args.batch_size, workers) * args.batch_size * workers
     numbers = epoch_order(images.examples, wanted, args.seed, epoch)[rank::workers]
     return TrainingImages(images.files, numbers, args.batch_size, augmentation_of(args, images), args.rgb_mean,
-                          args.rgb_std, args.num_classes, args.data_nthreads, (args.seed, epoch, rank), first)
+                          args.rgb_std, args.num_classes, decoding_threads(args), (args.seed, epoch, rank), first)
 
 
 def _mxnet_iter(args, images, epoch, rank, workers, first):
@@ -114,7 +114,7 @@ def _mxnet_iter(args, images, epoch, rank, workers, first):
         records = image_record_iter(
             path_imgrec=rec, path_imgidx=idx, shuffle=True, seed=seed, seed_aug=seed,
             data_name="data", label_name="softmax_label", data_shape=args.image_shape, batch_size=at_a_time,
-            preprocess_threads=args.data_nthreads, verbose=False, pad=args.pad_size, fill_value=args.fill_value,
+            preprocess_threads=decoding_threads(args), verbose=False, pad=args.pad_size, fill_value=args.fill_value,
             prefetch_buffer=1,  # more of them would not be freed
             num_parts=workers, part_index=rank, **augmentation_options(args, images.short_side),
             **dict(zip(("mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b"), (*args.rgb_mean, *args.rgb_std))))
@@ -158,4 +158,4 @@ def evaluation_iter(args: argparse.Namespace, num_classes: int, part: int = 0, p
     """Iterator over the images of --data-val, or one part of them, prepared as `args` say."""
     packed_as(args.data_val)  # a file that was not copied whole is an error
     return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, preprocessing_of(args),
-                          num_classes, args.data_nthreads, part, parts)
+                          num_classes, decoding_threads(args), part, parts)

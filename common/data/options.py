@@ -3,6 +3,7 @@ import argparse
 
 from common.arguments import amount, grey, not_negative, positive, side_or_stored, switch
 from common.preprocessing_options import add_preprocessing_args
+from common.processor import usable_processors
 
 BENCHMARK_BATCHES = 50
 DATA_BACKENDS = ("opencv", "mxnet")
@@ -42,7 +43,13 @@ def add_image_args(group: argparse._ActionsContainer, owner: str) -> None:
     """What evaluation and training both need to know of the images; `owner` as for `add_preprocessing_args`."""
     group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, where there is one")
     add_preprocessing_args(group, owner)
-    group.add_argument("--data-nthreads", type=positive, default=4, help="threads to decode with")
+    group.add_argument("--data-nthreads", type=positive, help="threads to decode with (default: one for each core that "
+                       "may be used)")
+
+
+def decoding_threads(args: argparse.Namespace) -> int:
+    """--data-nthreads, or what it is by default here."""
+    return args.data_nthreads or usable_processors()
 
 
 def add_data_args(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.data.iterators import augmentation_of, evaluation_iter, resize_of, synthetic_iter, training_iter
+from common.data.options import decoding_threads
 from common.errors import InputError, Stopped
 from common.evaluate import score
 from common.find_mxnet import mx
@@ -55,7 +56,7 @@ class Run:
         self.pipeline = {"examples": plan.images.examples, "workers": workers.count, "data_backend": args.data_backend,
                          "resize": resize_of(plan.recipe.settings(args, 0)), "batches": plan.batches,
                          "num_examples": args.num_examples,
-                         **({"data_nthreads": args.data_nthreads} if args.data_backend == "mxnet" else {})}
+                         **({"data_nthreads": decoding_threads(args)} if args.data_backend == "mxnet" else {})}
         self.state = resume(args, plan, network, state, self.pipeline) if state else begin(args, plan, network)
         if len({tuple(position) for position in workers.gather(self.state.position).tolist()}) > 1:
             raise InputError("--model-prefix: the workers see different checkpoints; put it on storage that all share")

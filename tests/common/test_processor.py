@@ -1,15 +1,18 @@
 """How this machine's processor is named, told from others, and counted."""
 import os
+import sys
 
 import pytest
 
 from common.processor import (
+    granted_processors,
     processor_flags,
     processor_identity,
     processor_name,
     usable_cores,
     usable_processors,
 )
+from tests.control_groups import CONTROL_GROUPS, put
 
 
 @pytest.mark.parametrize(("cpuinfo", "model", "name"), [
@@ -36,6 +39,14 @@ def test_only_what_this_process_may_use_is_counted():
     finally:
         os.sched_setaffinity(0, allowed)
     assert 1 <= usable_cores() <= usable_processors() == len(allowed)
+
+
+@pytest.mark.parametrize(("files", "granted"), CONTROL_GROUPS)
+def test_the_quota_of_control_groups_bounds_both(tmp_path, files, granted):
+    put(tmp_path, files)
+    assert granted_processors(tmp_path) == (granted or sys.maxsize)
+    assert usable_processors(tmp_path) == min(len(os.sched_getaffinity(0)), granted or sys.maxsize)
+    assert usable_cores(tmp_path) <= usable_processors(tmp_path)
 
 
 def test_the_processor_is_told_by_its_name_and_instructions():

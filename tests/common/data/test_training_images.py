@@ -20,7 +20,7 @@ def batches(args, epoch=0, first=0, **worker):
 def test_neither_threads_nor_where_an_epoch_is_entered_change_an_image(packed):
     """A run that is resumed inside an epoch goes on at once."""
     whole = batches(options(packed, data_nthreads=1), epoch=2)
-    for threads, first in ((1, 0), (3, 0), (2, 4), (7, 9)):
+    for threads, first in ((1, 0), (3, 0), (2, 4), (7, 9), (None, 0)):
         assert (batches(options(packed, data_nthreads=threads), epoch=2, first=first) == whole[first:]).all()
 
 
