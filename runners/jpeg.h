@@ -6,6 +6,7 @@
 #include <csetjmp>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -25,8 +26,8 @@ struct Image {
 
 namespace jpeg {
 
-constexpr int64_t kMaxPixels = int64_t(1) << 30;  // as OpenCV's
-constexpr size_t kMaxBytes = size_t(256) << 20;   // of a photograph's file
+constexpr int64_t kMaxPixels = 89478485;         // of an image, as Pillow has it
+constexpr size_t kMaxBytes = size_t(256) << 20;  // of a photograph's file
 
 struct ErrorManager {
   jpeg_error_mgr base;  // the first member: libjpeg knows no more than its address
@@ -40,9 +41,22 @@ inline void Fail(j_common_ptr common) {
   std::longjmp(errors->escape, 1);
 }
 
-// libjpeg fills what a truncated file lacks with grey and warns.
-inline void FailIfTruncated(j_common_ptr common, int level) {
-  if (level < 0 && common->err->msg_code == JWRN_JPEG_EOF) Fail(common);
+// libjpeg fills what a damaged file lacks with grey and warns.
+inline void FailIfWarning(j_common_ptr common, int level) {
+  if (level < 0) Fail(common);
+}
+
+// Of an image: kMaxPixels, or what the environment says.
+inline int64_t MaxPixels() {
+  const char* given = std::getenv("MOBILENETV2_MAX_PIXELS");
+  if (!given) return kMaxPixels;
+  const std::string text = given;
+  const int64_t most = std::strtoll(given, nullptr, 10);  // or the largest there is
+  if (text.find_first_not_of("0123456789") != text.npos || most < 1) {
+    throw std::runtime_error("the environment's MOBILENETV2_MAX_PIXELS is '" + text +
+                             "': give a whole number of 1 or more, or unset it");
+  }
+  return most;
 }
 
 // Throws std::runtime_error for a pipe or a device, which would be waited for or read without end, and for what is not
@@ -131,19 +145,20 @@ struct Decoder {
 
   ~Decoder() { jpeg_destroy_decompress(&info); }
 
-  // False where `errors.message` says why not.
-  bool Run(const std::vector<uint8_t>& content) {
+  // False where `errors.message` says why not. Throws std::runtime_error for more than `most` pixels.
+  bool Run(const std::vector<uint8_t>& content, int64_t most) {
     info.err = jpeg_std_error(&errors.base);
     errors.base.error_exit = Fail;
-    errors.base.emit_message = FailIfTruncated;
+    errors.base.emit_message = FailIfWarning;
     if (setjmp(errors.escape)) return false;
     jpeg_create_decompress(&info);
     jpeg_mem_src(&info, const_cast<uint8_t*>(content.data()), content.size());
     jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(&info, TRUE);
-    if (int64_t(info.image_width) * info.image_height > kMaxPixels) {
-      std::snprintf(errors.message, sizeof errors.message, "more than %lld pixels", (long long)kMaxPixels);
-      return false;
+    if (int64_t(info.image_width) * info.image_height > most) {
+      throw std::runtime_error("has " + std::to_string(info.image_width) + "x" + std::to_string(info.image_height) +
+                               " pixels, more than " + std::to_string(most) +
+                               " (the environment's MOBILENETV2_MAX_PIXELS may allow more)");
     }
     if (const auto* exif = info.marker_list; exif && exif->data_length > 6) {
       orientation = Orientation(exif->data + 6, exif->data_length - 6);
@@ -161,19 +176,37 @@ struct Decoder {
       jpeg_read_scanlines(&info, &row, 1);
       if (cmyk) RgbOfCmyk(row, rgb, image.width);
     }
+    if (ScansAreMissing()) {
+      std::snprintf(errors.message, sizeof errors.message, "scans are missing");
+      return false;
+    }
     jpeg_finish_decompress(&info);
     return true;
   }
+
+  // Of these libjpeg says nothing.
+  bool ScansAreMissing() const {
+    for (int c = 0; c < info.num_components; ++c) {
+      if (!info.comp_info[c].quant_table) return true;  // which a component's first scan brings
+      for (int k = 0; info.coef_bits && k < DCTSIZE2; ++k) {
+        if (info.coef_bits[c][k]) return true;  // bits that are still to come
+      }
+    }
+    return false;
+  }
 };
 
-// Throws std::runtime_error, whose text names the file, for one that is missing, truncated or no JPEG.
+// Throws std::runtime_error, whose text names the file, for one that is missing, not whole, too large or no JPEG.
 inline Image Read(const std::string& path) {
+  const int64_t most = MaxPixels();
   try {
-    const std::vector<uint8_t> content = FileContent(path, kMaxBytes);
+    std::vector<uint8_t> content = FileContent(path, kMaxBytes);
     if (content.empty()) throw std::runtime_error("empty file");
+    content.insert(content.end(), {0xff, JPEG_EOI});  // a whole image may lack its end, and a truncated one ends there
     Decoder decoder;
-    if (!decoder.Run(content)) throw std::runtime_error(std::string("no JPEG or a broken one (") +
-                                                        decoder.errors.message + ")");
+    if (!decoder.Run(content, most)) {
+      throw std::runtime_error(std::string("is not a JPEG, or a damaged one (") + decoder.errors.message + ")");
+    }
     return Upright(std::move(decoder.image), decoder.orientation);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(path + ": " + error.what());

@@ -6,7 +6,6 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -16,7 +15,6 @@
 #include <fstream>
 #include <iostream>
 #include <numeric>
-#include <set>
 #include <sstream>
 
 #include <dmlc/json.h>
@@ -25,6 +23,7 @@
 #include <tvm/runtime/ndarray.h>
 #include <tvm/runtime/registry.h>
 
+#include "cores.h"
 #include "jpeg.h"
 #include "resize.h"
 
@@ -239,19 +238,10 @@ std::string OpenCLKind() {
   return "processor";
 }
 
-// Cores that this process may use, for TVM, which would take half of the processors; two threads of one core count once.
+// For TVM, which would take half of the processors.
 void SetThreads() {
-  cpu_set_t allowed;
-  if (getenv("TVM_NUM_THREADS") || getenv("OMP_NUM_THREADS") || sched_getaffinity(0, sizeof allowed, &allowed)) return;
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    const std::string name = "cpu" + std::to_string(cpu);
-    std::ifstream file("/sys/devices/system/cpu/" + name + "/topology/thread_siblings_list");
-    std::string siblings;
-    cores.insert(std::getline(file, siblings) ? siblings : name);
-  }
-  setenv("TVM_NUM_THREADS", std::to_string(cores.size()).c_str(), 1);
+  if (getenv("TVM_NUM_THREADS") || getenv("OMP_NUM_THREADS")) return;
+  if (const int usable = cores::Usable()) setenv("TVM_NUM_THREADS", std::to_string(usable).c_str(), 1);
 }
 
 class Network {

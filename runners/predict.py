@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import ctypes
 import io
+import itertools
 import json
 import math
 import os
@@ -18,13 +19,15 @@ import re
 import signal
 import stat
 import statistics
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+os.environ.update(OPENCV_LOG_LEVEL="SILENT", OPENCV_IO_MAX_IMAGE_PIXELS=str(1 << 40))  # the limit is here
 try:
     import cv2
     import numpy as np
@@ -38,8 +41,12 @@ DEVICES = ("cpu", "opencl")
 MAX_SIDE, MAX_INPUT = 4096, 1 << 30  # pixels of an image's shorter side; numbers of a batch: 4 GiB
 MIN_STD, MAX_MEAN = 1e-6, 1e30       # what is smaller may be 0 in float32
 MAX_BYTES = 256 << 20                # of a photograph's file
-MAX_PIXELS = 89478485                # of a resized image, as Pillow has it: a strip would need gigabytes
+MAX_PIXELS = 89478485                # of an image, as Pillow has it, and of a resized one: a strip would need gigabytes
+OTHER = "is not a JPEG, PNG, WebP or BMP"
+MARKER = re.compile(rb"\xff([^\0\1\xd0-\xd7\xff])")  # of JPEG; the others stand alone, or within a scan
+SOF, SOS, EOI = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, 0xDA, b"\xff\xd9"
 CL_DEVICE_TYPE_GPU = 4
+QUOTA = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # of control groups, in microseconds
 ELF_64, ELF_MACHINE = 2, slice(18, 20)  # of an ELF file's header
 
 
@@ -62,6 +69,8 @@ def count(text: str) -> int:
 
 
 def main(args: argparse.Namespace) -> None:
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders say there what is damaged, and may say more
     if sys.stdout is None:
         raise InputError("standard output is closed")
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]  # names as they are
@@ -70,6 +79,7 @@ def main(args: argparse.Namespace) -> None:
     check_library(network["target"])
     for path in args.images:
         check_file(path)  # what is wrong in the last name is told before hours of work
+    check_decoder()
     predict, batch = load_network(network, preprocessing["input"]), preprocessing["shape"][0]
     for first in range(0, len(args.images), batch):
         data = np.zeros(preprocessing["shape"], np.float32)
@@ -171,7 +181,11 @@ def check_library(target: str) -> None:
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """An image file as uint8 (height, width, 3), BGR, upright as its EXIF data say."""
+    """An image file as uint8 (height, width, 3), BGR, upright as its EXIF data say.
+
+    Raises InputError for one that is not whole and, before anything is decoded, for one of too many pixels.
+    """
+    most = max_pixels()
     try:
         check_file(path)
         with open(path, "rb") as file:
@@ -180,25 +194,125 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise InputError(f"{path}: {error.strerror}") from None
     if len(content) > MAX_BYTES:
         raise InputError(f"{path}: has more than {MAX_BYTES >> 20} MiB; another file, or a damaged one?")
-    if content.startswith(b"\xff\xd8") and not ends(content):
-        raise InputError(f"{path}: truncated JPEG")
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # of an empty file
-        image = None
-    if image is None:
-        raise InputError(f"{path}: not an image, or a broken one")
+        return whole_image(content, most)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def whole_image(content: bytes, most: int) -> np.ndarray:
+    """As `read_image`; `most`: pixels that it may have."""
+    size_of = next((size_of for start, size_of in FORMATS if content.startswith(start)), None)
+    if not size_of:
+        raise InputError(OTHER)
+    try:
+        width, height = size_of(content)
+    except (LookupError, struct.error):
+        raise InputError("is damaged (its headers)") from None
+    if width * height > most:
+        raise InputError(f"has {width}x{height} pixels, more than {most} (the environment's MOBILENETV2_MAX_PIXELS may "
+                         "allow more)")
+    jpeg = size_of is jpeg_size
+    image, said = decode(content + EOI if jpeg else content)  # a whole one may lack its end
+    if image is None or (jpeg and said):
+        raise InputError(f"is damaged ({said or 'OpenCV cannot decode it'})")
     return image
 
 
-def ends(jpeg: bytes) -> bool:
-    """Whether the end's marker comes after the start of a scan. OpenCV decodes what there is of a truncated file."""
+def max_pixels() -> int:
+    """Of an image: MAX_PIXELS, or what the environment says."""
+    text = os.environ.get("MOBILENETV2_MAX_PIXELS", str(MAX_PIXELS))
+    if not re.fullmatch(r"\d{1,99}", text, re.ASCII) or not int(text):
+        raise InputError(f"the environment's MOBILENETV2_MAX_PIXELS is {text!r}: give a whole number of 1 or more, or "
+                         "unset it")
+    return int(text)
+
+
+def decode(content: bytes) -> tuple[np.ndarray | None, str]:
+    """(image or None, what the decoder says of it). OpenCV hands out the upper half of a JPEG that is truncated; that
+    it is, libjpeg says on standard error, without the file's name."""
+    with open(os.memfd_create("said"), "r+b") as said:
+        kept = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:  # of a header that OpenCV does not like
+            image = None
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        said.seek(0)
+        return image, " ".join(said.read().decode(errors="replace").split())
+
+
+def check_decoder() -> None:
+    """Raises InputError where OpenCV was built with a libjpeg that says nothing of damage."""
+    whole = cv2.imencode(".jpg", np.arange(0, 256, 4, np.uint8).reshape(8, 8))[1].tobytes()
+    if not decode(whole[:-4] + EOI)[1]:
+        raise InputError("this OpenCV does not say what JPEG is damaged: install that of README.md")
+
+
+def jpeg_size(content: bytes) -> tuple[int, int]:
+    """(width, height). Raises InputError where scans are missing, of which libjpeg says nothing: after the last one
+    every coefficient of every component has to be known to its last bit."""
+    width = height = 0
+    missing: dict[int, list[int]] = {}  # bits of each coefficient of a component
+    for marker, segment in jpeg_segments(content):
+        if marker in SOF and not missing:
+            height, width = struct.unpack_from(">HH", segment, 1)
+            missing = {component: [16] * 64 for component in segment[6::3]}
+        elif marker == SOS:
+            first, last, low = struct.unpack_from("BBB", segment, -3)
+            for component in segment[1:-3:2]:
+                missing[component][first:last + 1] = [low & 15] * (last + 1 - first)
+    if not missing or any(map(any, missing.values())):
+        raise InputError("is damaged (scans are missing)")
+    return width, height
+
+
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, content) of each segment, up to the end's marker. Raises InputError for what is none, of which OpenCV
+    says nothing after the last scan."""
     at = 2
-    while (segment := jpeg[at:at + 4]) and len(segment) == 4 and segment[0] == 0xFF:
-        at += 2 + int.from_bytes(segment[2:], "big") if segment[1] != 0xFF else 1
-        if segment[1] == 0xDA:
-            return b"\xff\xd9" in jpeg[at:]
-    return False
+    while (found := MARKER.search(content, at)) and found[0] != EOI:
+        at = found.end() + int.from_bytes(content[found.end():found.end() + 2], "big")
+        if found[1] < b"\xc0" or at > len(content):
+            raise InputError(f"is damaged (no segment of JPEG at byte {found.start()})")
+        yield found[1][0], content[found.end() + 2:at]
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    """(width, height). Raises InputError where a chunk has a length for which OpenCV would take gigabytes."""
+    at, kind = 8, b""
+    while at < len(content) and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, at)
+        at += 12 + length
+    if at > len(content):
+        raise InputError("is damaged (a chunk is longer than the file)")
+    return struct.unpack_from(">II", content, 16)
+
+
+def webp_size(content: bytes) -> tuple[int, int]:
+    """(width, height): of an image, VP8 or VP8L, or of what several are drawn on, VP8X."""
+    kind = content[12:16]
+    if kind == b"VP8X":
+        return tuple(1 + int.from_bytes(content[at:at + 3], "little") for at in (24, 27))  # type: ignore[return-value]
+    if kind == b"VP8L":
+        bits = int.from_bytes(content[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind != b"VP8 ":
+        raise InputError(OTHER)
+    width, height = struct.unpack_from("<HH", content, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def bmp_size(content: bytes) -> tuple[int, int]:
+    """(width, height); of OS/2, or of Windows, where it is negative from the top down."""
+    width, height = struct.unpack_from("<HH" if content[14] == 12 else "<ii", content, 18)
+    return abs(width), abs(height)
+
+
+FORMATS = ((b"\xff\xd8\xff", jpeg_size), (b"\x89PNG\r\n\x1a\n", png_size), (b"RIFF", webp_size), (b"BM", bmp_size))
 
 
 def prepared(path: str, preprocessing: dict) -> np.ndarray:
@@ -285,11 +399,32 @@ def import_tvm() -> tuple[ModuleType, ModuleType]:
     return tvm, graph_executor
 
 
-def usable_cores() -> int:
+def usable_cores(root: Path = Path("/")) -> int:
     """Cores that this process may use; two threads of one core count once. TVM would take half of the processors."""
-    siblings = {(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), cpu)
+    siblings = {(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", cpu)
                 for cpu in os.sched_getaffinity(0)}
-    return len({path.read_text() if path.exists() else cpu for path, cpu in siblings})
+    return min(len({path.read_text() if path.exists() else cpu for path, cpu in siblings}), granted_processors(root))
+
+
+def granted_processors(root: Path) -> int:
+    """Processors whose time the control groups of this process, of version 2 or 1, grant it; rounded up."""
+    granted = [sys.maxsize]
+    for folder, files in itertools.product(control_groups(root), QUOTA):
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+            quota, period = map(int, " ".join((folder / name).read_text() for name in files).split())
+            if quota > 0:
+                granted.append(-(-quota // period))
+    return min(granted)
+
+
+def control_groups(root: Path) -> Iterator[Path]:
+    """Folders of those that this process is in, and of those around them."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines():
+            _, controllers, path = line.split(":", 2)
+            for mount in {controllers, *(controllers or "unified").split(",")}:
+                folder = root / "sys/fs/cgroup" / mount / path.strip("/")
+                yield from (folder, *folder.parents)
 
 
 def opencl_kind() -> str:

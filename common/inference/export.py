@@ -35,8 +35,8 @@ from common.symbol_json import INPUT
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNERS = ROOT / "runners"
 NATIVE = ROOT / "native"
-PROGRAMS = ("predict.py", "predict.cc", "jpeg.h", "resize.h", "Makefile")  # of runners/
-OPENCL = ("Makefile", "kernels.cc", "include/tvm/support/span.h")          # of native/
+PROGRAMS = ("predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefile")  # of runners/
+OPENCL = ("Makefile", "kernels.cc", "include/tvm/support/span.h")                     # of native/
 NETWORK = ("network.so", "objects", "graph.json", "network.params")
 WRITTEN = ("network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
 BUILT = ("predict", "__pycache__")  # beside them, by those who run it

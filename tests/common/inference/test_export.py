@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
+import sys
 import venv
-from contextlib import nullcontext, suppress
+import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +29,7 @@ from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
 from common.processor import usable_cores
 from tests.conftest import ROOT
+from tests.control_groups import CONTROL_GROUPS, put
 from tests.fuzzing import changed_bytes, changed_json
 
 CAT = ROOT / "data" / "cat.jpg"
@@ -195,6 +199,144 @@ def test_an_image_that_cannot_be_used(runner, tmp_path):
     fails_in_one_line(runner(CAT, tmp_path / "missing\nas well.jpg"), "as well.jpg", "No such file")
 
 
+def encoded(kind, mode="RGB", **options):
+    content = io.BytesIO()
+    Image.open(CAT).resize((90, 80)).convert(mode).save(content, kind, **options)
+    return content.getvalue()
+
+
+def of_three_scans(count):
+    """A JPEG of three components, of each of which a scan is there, or of the first `count`."""
+    grey = encoded("JPEG", "L")
+    frame, scan = grey.index(b"\xff\xc0"), grey.index(b"\xff\xda")
+    components = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    scans = b"".join(grey[scan:scan + 5] + bytes([number]) + grey[scan + 6:-2] for number in range(1, count + 1))
+    header = grey[:frame + 2] + b"\0\x11" + grey[frame + 4:frame + 9] + b"\3" + components + grey[frame + 13:scan]
+    return header + scans + b"\xff\xd9"
+
+
+def png(pixels):
+    """Of 90x80 RGB, from what its chunk inflates to."""
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 90, 80, 8, 2, 0, 0, 0)), (b"iCCP", b"a warning of libpng"),
+              (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(data)) + kind + data
+                                           + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+
+
+def with_bytes(content, at, *values):
+    return content[:at] + bytes(values) + content[at + len(values):]
+
+
+JPEG, PROGRESSIVE, LINES = encoded("JPEG"), encoded("JPEG", progressive=True), bytes(80 * (1 + 3 * 90))
+ANIMATION = encoded("WEBP", save_all=True, append_images=[Image.new("RGB", (90, 80))])
+SIZE = PROGRESSIVE.index(b"\xff\xc2") + 5
+# what is refused, and by which word; None: read. The C++ program reads no more than JPEG
+DECISIONS = {
+    "whole": (JPEG, None),
+    "without its end": (JPEG[:-2], None),
+    "without the half of its end": (JPEG[:-1], None),
+    "with more after its end": (JPEG + b"a video, say", None),
+    "truncated": (JPEG[:-40], "premature end"),
+    "truncated, and ended": (JPEG[:-40] + JPEG[-2:], "premature end"),
+    "with a half of zeros": (JPEG[:len(JPEG) // 2] + bytes(len(JPEG) // 2) + JPEG[-2:], "premature end"),
+    "with bytes before its end": (JPEG[:-2] + b"bytes" + JPEG[-2:], "extraneous bytes"),
+    "progressive without its end": (PROGRESSIVE[:-2], None),
+    "with another marker for its end": (JPEG[:-1] + b"\x5b" + JPEG[-1:], "damaged"),
+    "with a segment for its end": (JPEG[:-1] + b"\xc4" + JPEG[-1:], "damaged"),
+    "progressive without its last scan": (PROGRESSIVE[:PROGRESSIVE.rindex(b"\xff\xda")], "scans are missing"),
+    "three scans": (of_three_scans(3), None),
+    "two scans of three": (of_three_scans(2), "scans are missing"),
+    "progressive of 13300x13300": (with_bytes(PROGRESSIVE, SIZE, *2 * divmod(13300, 256)), "has 13300x13300 pixels"),
+    "PNG": (encoded("PNG"), None),
+    "PNG with a warning": (png(LINES), None),
+    "PNG, truncated": (encoded("PNG")[:-40], "is damaged"),
+    "PNG with half of its lines": (png(LINES[:len(LINES) // 2]), "is damaged"),
+    "PNG with a chunk of 2 GiB": (with_bytes(encoded("PNG"), 33, 127), "is damaged (a chunk is longer than the file)"),
+    "WebP": (encoded("WEBP"), None),
+    "WebP, lossless": (encoded("WEBP", lossless=True), None),
+    "WebP, animated": (ANIMATION, None),
+    "WebP, truncated": (encoded("WEBP")[:-40], "is damaged"),
+    "WebP of 60x2097192": (with_bytes(ANIMATION, 24, 59, 0, 0, 39, 0, 32), "has 60x2097192 pixels"),
+    "BMP": (encoded("BMP"), None),
+    "BMP, truncated": (encoded("BMP")[:-1], "is damaged"),
+    "TIFF": (encoded("TIFF"), "is not a JPEG, PNG, WebP or BMP"),
+    "AVI": (b"RIFF1234AVI LIST", "is not a JPEG, PNG, WebP or BMP"),
+}
+
+
+@pytest.fixture(params=["predict.py", "predict"])
+def said(request, device, tmp_path, monkeypatch, capfd):
+    """What one of the two says of the content of an image: "" where it reads it."""
+    module, path = loaded(device), tmp_path / "image"
+
+    def of_python(content, **environment):
+        path.write_bytes(content)
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                module.read_image(path)
+                return ""
+            except module.InputError as error:
+                return str(error)
+            finally:
+                assert capfd.readouterr() == ("", "")
+
+    def of_cc(content, **environment):
+        path.write_bytes(content)
+        process = run(device.bundle / "predict", path, "--dump-input", tmp_path / "input",
+                      env={**clean_environment(), **environment})
+        assert (process.returncode, process.stderr.count("\n")) in ((0, 0), (1, 1))
+        return process.stderr
+    of_cc.only_jpeg, of_python.only_jpeg = True, False
+    return of_cc if request.param == "predict" else of_python
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_what_is_whole_is_read_and_nothing_else(said, name):
+    content, refusal = DECISIONS[name]
+    if said.only_jpeg and not content.startswith(b"\xff\xd8"):
+        refusal = "Not a JPEG file"
+    assert refusal in said(content) if refusal else not said(content)
+
+
+def test_the_environment_says_how_many_pixels(said):
+    names = ("whole", "progressive without its end", "PNG", "WebP", "WebP, lossless", "WebP, animated", "BMP")
+    for name in names[:2] if said.only_jpeg else names:
+        content, _ = DECISIONS[name]
+        assert not said(content, MOBILENETV2_MAX_PIXELS="7200"), name
+        refusal = said(content, MOBILENETV2_MAX_PIXELS="7199")
+        assert "image: has 90x80 pixels, more than 7199 " in refusal and "MOBILENETV2_MAX_PIXELS" in refusal, name
+
+
+def test_a_number_of_pixels_that_is_none(said):
+    for value in ("0", "-1", "1e9", "", " 1", "x"):
+        refusal = said(JPEG, MOBILENETV2_MAX_PIXELS=value)
+        assert f"the environment's MOBILENETV2_MAX_PIXELS is '{value}': give" in refusal
+    assert not said(JPEG, MOBILENETV2_MAX_PIXELS="9" * 30)
+
+
+def test_what_claims_to_be_large_takes_no_memory(device, tmp_path):
+    measured = ("import resource, subprocess, sys; process = subprocess.run(sys.argv[1:], capture_output=True); "
+                "print(process.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    for program in ([device.python, device.bundle / "predict.py"], [device.bundle / "predict"]):
+        usual = None
+        for name in ("whole", "progressive of 13300x13300", "PNG with a chunk of 2 GiB", "WebP of 60x2097192"):
+            (tmp_path / "image").write_bytes(DECISIONS[name][0])
+            status, kilobytes = map(int, run(device.python, "-c", measured, *program, tmp_path / "image",
+                                             env=clean_environment()).stdout.split())
+            usual = usual or kilobytes
+            assert status == (name != "whole") and kilobytes < usual + (64 << 10), name
+
+
+def test_an_opencv_that_says_nothing_of_damage_is_not_used(device, tmp_path):
+    (tmp_path / "cv2.py").write_text("import numpy as np\nIMREAD_COLOR, error = 1, ValueError\n"
+                                     "imencode = lambda *_: (True, np.zeros(9, np.uint8))\n"
+                                     "imdecode = lambda *_: np.zeros((8, 8, 3), np.uint8)\n")
+    fails_in_one_line(run(device.python, device.bundle / "predict.py", CAT,
+                          env={**clean_environment(), "PYTHONPATH": str(tmp_path)}), "this OpenCV", "README.md")
+
+
 def test_a_strip_that_would_need_gigabytes(runner, tmp_path):
     Image.new("L", (1, 65500)).save(tmp_path / "strip.jpg")
     fails_in_one_line(runner(tmp_path / "strip.jpg"),
@@ -274,6 +416,24 @@ def test_tvm_is_given_a_thread_for_each_core(runner, altered, tmp_path, given, t
     assert runner(CAT, **given).stdout == f"threads {threads}\n"
 
 
+def test_the_quota_of_control_groups_bounds_threads(device, tmp_path):
+    for number, (files, _) in enumerate(CONTROL_GROUPS):
+        put(tmp_path / str(number), files)
+    roots = [tmp_path / str(number) for number in range(len(CONTROL_GROUPS))]
+    (tmp_path / "print.cc").write_text("""
+        #include <cstdio>
+        #include "cores.h"
+        int main(int count, char** roots) {
+          for (int i = 1; i < count; ++i) std::printf("%d %d\\n", cores::Granted(roots[i]), cores::Usable(roots[i]));
+        }""")
+    assert not run("g++", "-I", device.bundle, "-o", tmp_path / "print", tmp_path / "print.cc").returncode
+    printed = [tuple(map(int, line.split())) for line in run(tmp_path / "print", *roots).stdout.splitlines()]
+    module = loaded(device)
+    for root, (_, granted), (of_cc, usable_of_cc) in zip(roots, CONTROL_GROUPS, printed, strict=True):
+        assert module.granted_processors(root) == (granted or sys.maxsize) and of_cc == (granted or 2 ** 31 - 1)
+        assert module.usable_cores(root) == usable_of_cc == usable_cores(root)
+
+
 def test_a_bundle_that_is_not_whole(device, runner, altered):
     for name in ("network.so", "network.json", "preprocess.json", "graph.json", "labels.txt", "network.params"):
         whole = (device.bundle / name).read_bytes()
@@ -349,20 +509,26 @@ def test_what_a_bundle_cannot_want_of_an_image(device, sanitized, runner, altere
 
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.long)])
 def test_bytes_changed_at_random(device, sanitized, tmp_path, monkeypatch, count):
-    """Of what is done to an image, and of images: an answer or one line, and no memory of others."""
+    """Of what is done to an image, and of images: an answer or one line, of a JPEG of both alike, and no memory of
+    others."""
     module, description = loaded(device), (device.bundle / "preprocess.json").read_bytes()
-    small = io.BytesIO()
-    Image.open(CAT).resize((90, 80)).save(small, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"
+    images = [encoded("JPEG", exif=exif), PROGRESSIVE, of_three_scans(3), encoded("PNG"), encoded("WEBP"), ANIMATION,
+              encoded("BMP")]
     monkeypatch.setattr(module, "HERE", sanitized)
-    image = small.getvalue()
     for number in range(count):
         rng, of_image = np.random.RandomState(number), number % 2
+        image = images[number // 2 % len(images)]
         (sanitized / "preprocess.json").write_bytes(
             description if of_image else changed_json(rng, description, [description]))
         (tmp_path / "image.jpg").write_bytes(changed_bytes(rng, image, [image]) if of_image else image)
-        run_sanitized(sanitized, tmp_path / "image.jpg", tmp_path)
-        with suppress(module.InputError):
+        read = run_sanitized(sanitized, tmp_path / "image.jpg", tmp_path).returncode == 0
+        try:
             module.prepared(tmp_path / "image.jpg", module.read_json("preprocess.json", module.is_preprocessing))
+            read_too = True
+        except module.InputError:
+            read_too = False
+        assert read == read_too or not of_image or not image.startswith(b"\xff\xd8"), number
 
 
 def test_an_output_that_is_not_finite(runner, altered, device):
@@ -478,7 +644,7 @@ def test_a_bundle_has_what_it_uses_and_no_more(compiled, synset, tmp_path, monke
     files = {str(path.relative_to(tmp_path / "bundle")) for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
     assert files - {"libtvm_opencl.so"} == {
         "network.so", "graph.json", "network.params", "network.json", "preprocess.json", "labels.txt", "README.md",
-        "predict.py", "predict.cc", "jpeg.h", "resize.h", "Makefile",
+        "predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefile",
         "opencl/Makefile", "opencl/kernels.cc", "opencl/include/tvm/support/span.h"}
 
 
