@@ -18,6 +18,7 @@ import sys
 import traceback
 import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +306,15 @@ SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symb
             "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml"}
 
 
+def cases(count: int, answers):
+    """The numbers of `count` cases, and of up to nine times as many more until `answers`, which who asks fills, are of
+    both kinds."""
+    for number in range(10 * count):
+        if number >= count and len(set(answers)) > 1:
+            break
+        yield number
+
+
 def main(kind: str, count: int, folder: Path) -> int:
     seeds = [path.read_bytes() for path in sorted((folder / "seeds" / kind).iterdir())]
     read = getattr(Readers(folder / "seeds", kind), kind)
@@ -313,14 +323,14 @@ def main(kind: str, count: int, folder: Path) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error", RuntimeWarning)  # of NumPy's, which a user would see
-    answers, failures = {"read": 0, "refused": 0}, 0
-    for number in range(count):
+    answers, failures = [], 0
+    for number in cases(count, answers):
         rng = np.random.RandomState(number)
         path = folder / f"{kind}-{number}{SUFFIXES[kind]}"
         path.write_bytes(CHANGES[kind](rng, seeds[rng.randint(len(seeds))], seeds))
         signal.alarm(SECONDS_CONFINED if kind == "keras" else SECONDS)
         try:
-            answers["refused" if _refused(read, path) else "read"] += 1
+            answers.append("refused" if _refused(read, path) else "read")
         except Exception:
             print(f"{path}: {traceback.format_exc(limit=-8)}", file=sys.stderr)
             failures += 1
@@ -330,7 +340,7 @@ def main(kind: str, count: int, folder: Path) -> int:
         finally:
             signal.alarm(0)
         path.unlink()
-    print(json.dumps(answers))
+    print(json.dumps(Counter(answers)))
     return bool(failures)
 
 

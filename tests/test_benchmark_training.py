@@ -2,9 +2,12 @@
 import csv
 import sys
 
+import pytest
+
 from benchmarks import training
 
 
+@pytest.mark.long
 def test_a_run(tmp_path, capsys):
     out, profile = tmp_path / "training.csv", tmp_path / "profile.csv"
     args = training.get_args_parser().parse_args([

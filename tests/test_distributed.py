@@ -132,7 +132,7 @@ runpy.run_path("train_imagenet.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("error", ["InputError", "RuntimeError"])
+@pytest.mark.parametrize("error", [pytest.param("InputError", marks=pytest.mark.long), "RuntimeError"])
 def test_a_worker_that_fails_ends_all(packed, tmp_path, error):
     """MXNet's store would have it wait for the others, which wait for it."""
     process = launch(2, 1, *arguments(packed, tmp_path, "--batch-size", "10"), code=FAIL.format(error=error))

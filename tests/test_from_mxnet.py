@@ -14,7 +14,9 @@ import pytest
 from common.find_mxnet import mx
 from common.mxnet_predict import predict
 from common.preprocess import preprocess, read_image
+from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
+from tests.networks import random_params
 
 
 def run(*command, env=None, code=None):
@@ -70,11 +72,17 @@ def ten_classes(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def small(checkpoint, tmp_path_factory):
-    """Arguments for a small network on this processor."""
-    synset = tmp_path_factory.mktemp("small") / "synset.txt"
+def small(tmp_path_factory):
+    """Arguments for a small network on this processor, the prefix second; TVM compiles it in seconds."""
+    prefix = tmp_path_factory.mktemp("small") / "small"
+    net = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), stride=(2, 2), num_filter=8, name="conv")
+    net = mx.sym.flatten(mx.sym.Pooling(mx.sym.clip(net, 0, 6), kernel=(8, 8), stride=(8, 8), pool_type="avg"))
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=10, name="fc"), name="softmax")
+    save_checkpoint(prefix, 0, net, *({name: mx.nd.array(array) for name, array in part.items()}
+                                      for part in random_params(net, (1, 3, 64, 64))))
+    synset = prefix.with_name("synset.txt")
     synset.write_text("".join(f"n{i:08d} class {i}\n" for i in range(10)))
-    return ["--model-prefix", checkpoint, "--synset", synset, "--target", "llvm", "--image-shape", "3,64,64"]
+    return ["--model-prefix", prefix, "--synset", synset, "--target", "llvm", "--image-shape", "3,64,64"]
 
 
 def test_from_mxnet_refuses_in_one_line(checkpoint, ten_classes, tmp_path):
@@ -182,7 +190,7 @@ def test_without_opencl_it_says_what_to_install(checkpoint, ten_classes, tmp_pat
                           "pocl-binary-distribution", "--target llvm works")
 
 
-def test_a_folder_is_answered_as_mxnet_answers_it(small, checkpoint, photographs, tmp_path):
+def test_a_folder_is_answered_as_mxnet_answers_it(small, photographs, tmp_path):
     """103 images in batches of 16, and one that is broken."""
     shutil.copytree(photographs, tmp_path / "val")
     (tmp_path / "val" / "n0001" / "half.jpg").write_bytes((ROOT / "data" / "cat.jpg").read_bytes()[:20000])
@@ -199,7 +207,7 @@ def test_a_folder_is_answered_as_mxnet_answers_it(small, checkpoint, photographs
     assert half["path"].endswith("half.jpg") and half["label_1"] == ""
     rows.remove(half)
     data = np.concatenate([preprocess(read_image(row["path"]), (3, 64, 64)) for row in rows])
-    for row, expected in zip(rows, predict(checkpoint, 0, data)):
+    for row, expected in zip(rows, predict(small[1], 0, data)):
         labels = [int(row[f"label_{rank}"]) for rank in range(1, 6)]
         probabilities = [float(row[f"probability_{rank}"]) for rank in range(1, 6)]
         np.testing.assert_allclose(probabilities, np.sort(expected)[:-6:-1], atol=1e-4)

@@ -83,11 +83,16 @@ fit.{function} = killed(fit.{function}, "{moment}")
 """
 
 
-def test_killed_in_saves_and_validation(command, expected, tmp_path):
-    """Saved at each batch: killed inside an epoch, before and after it is written; at the end of a stage; in the
-    validation that follows; in the first batches of the next stage."""
-    for function, moment, number in (("save_state", "before", 3), ("save_state", "after", 7), ("prune", "before", 4),
-                                     ("describe_again", "before", 1), ("save_state", "after", 1)):
+# inside an epoch, before and after it is written; at the end of a stage; in the validation that follows; in the first
+# batches of the next stage
+KILLS = (("save_state", "before", 3), ("save_state", "after", 7), ("prune", "before", 4),
+         ("describe_again", "before", 1), ("save_state", "after", 1))
+
+
+@pytest.mark.parametrize("kills", [KILLS[1:2], pytest.param(KILLS, marks=pytest.mark.long)], ids=len)
+def test_killed_in_saves_and_validation(command, expected, tmp_path, kills):
+    """Saved at each batch, killed there, and resumed."""
+    for function, moment, number in kills:
         process = start([*command, "--resume", "--save-every", "1e-9"], tmp_path / "x",
                         KILL.format(function=function, moment=moment, number=number))
         log = process.communicate()[1]

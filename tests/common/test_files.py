@@ -73,7 +73,8 @@ save_checkpoint(sys.argv[1], 0, mx.sym.Variable("data"), {"x": mx.nd.zeros((1000
 """
 
 
-@pytest.mark.parametrize("room", [100, 20_000, 40_000])
+@pytest.mark.parametrize("room", [
+    20_000, *(pytest.param(room, marks=pytest.mark.long) for room in (100, 40_000))])
 def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path, room):
     (tmp_path / "x-0000.params").write_text("old")
     process = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "x"), str(room)], cwd=ROOT,

@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from common.errors import reported
 from common.find_mxnet import mx
 from common.preprocess import preprocess, read_image
 from tests.conftest import ROOT
+from tools import calibrate
 
 SHAPE = (3, 40, 40)
 
@@ -69,7 +71,8 @@ def test_what_is_no_image_is_left_out(prefix, photographs, tmp_path):
     assert f"{folder}/broken.jpg: " in warning and warning.endswith("; left out")
 
 
-def test_slips_are_one_line(prefix, photographs, tmp_path):
+def test_slips_are_one_line(prefix, photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["calibrate.py"])
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.jpg").write_text("no image")
@@ -81,8 +84,10 @@ def test_slips_are_one_line(prefix, photographs, tmp_path):
             ((prefix, "--images", photographs, "--epoch", "7"), "one-0007.params: No such file"),
             ((f"{prefix}-0000.params", "--images", photographs), "give the prefix alone"),
             ((prefix, "--images", photographs, "--count", "0"), "a whole number of 1 or more")):
-        process = run(*arguments)
-        assert process.returncode in (1, 2) and "Traceback" not in process.stderr, process.stderr
-        assert process.stderr.strip().splitlines()[-1].startswith("calibrate.py: error: "), process.stderr
-        assert words in process.stderr.strip().splitlines()[-1]
+        with pytest.raises(SystemExit) as ended, reported("calibrate.py"):
+            calibrate.main(calibrate.get_args_parser().parse_args(list(map(str, arguments))))
+        error = capsys.readouterr().err
+        assert ended.value.code in (1, 2) and "Traceback" not in error, error
+        assert error.strip().splitlines()[-1].startswith("calibrate.py: error: "), error
+        assert words in error.strip().splitlines()[-1]
     assert not prefix.with_name(f"{prefix.name}-0000-int8.json").exists()

@@ -6,10 +6,12 @@ from common.find_mxnet import mx
 from common.inference.network import open_network
 from common.mxnet_predict import predict
 from symbols import mobilenetv2_gluon
+from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_checkpoint
 from tests.networks import random_params
 
 TOLERANCE = 1e-4
+REPEATS = (1, 2, 1, 1, 1, 1, 1)  # a block of each stride, and one with a residual connection
 
 
 def check_agreement(prefix, shape, target, epoch=0, records="auto"):
@@ -36,15 +38,19 @@ def export(prefix, image_shape, **options):
     net.export(str(prefix), epoch=3)
 
 
-def test_opencl_agrees_with_mxnet(checkpoint):
-    network = check_agreement(checkpoint, (2, 3, 64, 64), "opencl")
+def test_opencl_agrees_with_mxnet(tmp_path):
+    symbol = get_symbol(10, multiplier=0.35, repeats=REPEATS)
+    params = ({name: mx.nd.array(array) for name, array in part.items()}
+              for part in random_params(symbol, (2, 3, 64, 64)))
+    save_checkpoint(tmp_path / "short", 0, symbol, *params)
+    network = check_agreement(tmp_path / "short", (2, 3, 64, 64), "opencl")
     assert network.num_classes == 10
     with pytest.raises(ValueError, match="expected float32"):
         network.predict(np.zeros((1, 3, 64, 64), np.float32))
 
 
 def test_llvm_agrees_with_mxnet_on_gluons_export_with_same_padding(tmp_path):
-    export(tmp_path / "exported", (3, 50, 33), multiplier=0.35, strides="first", padding="same")
+    export(tmp_path / "exported", (3, 50, 33), multiplier=0.35, strides="first", padding="same", repeats=REPEATS)
     check_agreement(tmp_path / "exported", (1, 3, 50, 33), "llvm", epoch=3)
 
 

@@ -507,7 +507,7 @@ def test_what_a_bundle_cannot_want_of_an_image(device, sanitized, runner, altere
         fails_in_one_line(runner(CAT), "network.json", "is damaged: export the bundle again")
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [20, pytest.param(2000, marks=pytest.mark.long)])
 def test_bytes_changed_at_random(device, sanitized, tmp_path, monkeypatch, count):
     """Of what is done to an image, and of images: an answer or one line, of a JPEG of both alike, and no memory of
     others."""

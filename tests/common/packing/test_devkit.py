@@ -28,7 +28,7 @@ def test_classes_that_are_no_wordnet_ids_are_refused(tmp_path, wnid):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [5, pytest.param(500, marks=pytest.mark.long)])
 def test_a_damaged_one_is_read_or_refused(tmp_path, monkeypatch, count):
     monkeypatch.setattr(imagenet, "SECONDS", 3)
     write_devkit(tmp_path / "kit", [1, 2, 3])

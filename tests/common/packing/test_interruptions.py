@@ -20,10 +20,10 @@ from tests.conftest import ROOT
 from tests.packing import SHORT_SIDE, Killed, command, contents, killed_at, run, without_description
 
 
-@pytest.mark.parametrize("finely", [2, pytest.param(16, marks=pytest.mark.long)])
+@pytest.mark.parametrize("growth", [20, pytest.param(1 + 1 / 16, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("source", "name"), [("archives", "replace"), ("archives", "fsync"), ("archives", "preadv"),
                                              ("tree", "replace"), ("tree", "fsync")])
-def test_a_run_that_ends_anywhere_is_gone_on_with(request, reference, tmp_path, monkeypatch, source, name, finely):
+def test_a_run_that_ends_anywhere_is_gone_on_with(request, reference, tmp_path, monkeypatch, source, name, growth):
     """At renames, commits and in the middle of writing: no file looks finished, and the bytes are the same."""
     monkeypatch.setattr("common.packing.part.BUCKET_BYTES", 100_000)
     source = request.getfixturevalue(source)
@@ -43,7 +43,7 @@ def test_a_run_that_ends_anywhere_is_gone_on_with(request, reference, tmp_path, 
                 assert not (out / "dataset.json").exists()
         run(source, out)
         assert contents(out) == expected, f"after {count} calls of {name}"
-        count += max(1, count // finely)
+        count = max(count + 1, int(count * growth))
     assert count > 3
 
 

@@ -17,7 +17,7 @@ from common.packing.find import find_sources
 from common.packing.imagenet import ARCHIVES, DEVKIT, Archive
 from tests.archives import odd_files, tar, write_devkit, write_folders
 from tests.conftest import ROOT
-from tests.fuzzing import changed_bytes
+from tests.fuzzing import cases, changed_bytes
 from tests.packing import contents, records, run, without_description
 
 
@@ -97,7 +97,7 @@ def test_headers_about_a_member(tmp_path, headers):
         find_sources(source, any_count=True)
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [20, pytest.param(5000, marks=pytest.mark.long)])
 def test_damaged_archives_are_read_or_refused(tmp_path, count):
     """Of each form that tars have, with names that need more than the field of a header."""
     names = ["n1_0.JPEG", "caf\u00e9" * 40 + ".JPEG", "n1_2.JPEG"]
@@ -105,8 +105,8 @@ def test_damaged_archives_are_read_or_refused(tmp_path, count):
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         inner = tar(dict.fromkeys(names if form != tarfile.USTAR_FORMAT else names[::2], b"content" * 100), form)
         seeds.append(tar({"n1.tar": inner, "n2.tar": inner[:-8192]}, form))
-    path, answers = tmp_path / "ILSVRC2012_img_train.tar", {"read": 0, "refused": 0}
-    for number in range(count):
+    path, answers = tmp_path / "ILSVRC2012_img_train.tar", []
+    for number in cases(count, answers):
         rng = np.random.RandomState(number)
         path.write_bytes(changed_bytes(rng, seeds[number % 3], seeds))
         try:
@@ -115,11 +115,11 @@ def test_damaged_archives_are_read_or_refused(tmp_path, count):
                 with suppress(InputError):
                     assert len(image.load()) <= path.stat().st_size
                 assert 0 <= image.label < len(source.classes) and "\n" not in source.classes[image.label]
-            answers["read"] += 1
+            answers.append("read")
         except InputError as error:
             assert "\n" not in str(error) and str(error).startswith(str(path))
-            answers["refused"] += 1
-    assert all(answers.values()), answers
+            answers.append("refused")
+    assert set(answers) == {"read", "refused"}
 
 
 @pytest.mark.parametrize("name", ["ILSVRC2012_img_train.tar", "ILSVRC2012_devkit_t12.tar.gz"])
