@@ -17,14 +17,14 @@ SSH_OPTIONS = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAl
 CHECK_SECONDS = 30  # for a host to answer before the run starts
 SILENCE = 120       # seconds without a sign of life of launch.py, after which a host ends its part
 PASSED = re.compile(r"(DMLC|MXNET|PS|OMP|KMP)_\w+|PATH|PYTHONPATH|LD_LIBRARY_PATH|VIRTUAL_ENV")
-HOST = re.compile(r"[A-Za-z0-9_.@][A-Za-z0-9_.@-]*")
+HOST = re.compile(r"[A-Za-z0-9_.@][A-Za-z0-9_.@-]*(:[0-9]{1,5})?")
 TEST = """for name in python3 "$1"; do
   command -v "$name" >/dev/null || { echo "$name: no such command" >&2; exit 1; }
 done"""
 
 
 def read_hosts(path: str | os.PathLike) -> list[str]:
-    """Names of the hosts of a file, one a line, # before comments. Raises InputError for another file."""
+    """The hosts of a file, NAME or NAME:PORT, one a line, # before comments. Raises InputError for another file."""
     try:
         lines = [line.partition("#")[0].strip() for line in read_text(path).splitlines()]
     except UnicodeDecodeError:
@@ -49,6 +49,12 @@ def ssh_command(text: str) -> list[str]:
     return [program, *options, *SSH_OPTIONS]
 
 
+def destination(host: str) -> list[str]:
+    """What tells ssh of one of the hosts."""
+    name, _, port = host.partition(":")
+    return ["-p", port, name] if port else [name]
+
+
 def passed_on(names: list[str]) -> dict[str, str]:
     """The variables of this environment that a host gets. DMLC_NODE_HOST is each machine's own."""
     missing = [name for name in names if name not in os.environ]
@@ -61,8 +67,8 @@ def passed_on(names: list[str]) -> dict[str, str]:
 def check_hosts(ssh: list[str], hosts: list[str], env: dict[str, str], command: list[str]) -> None:
     """Raises InputError unless every host lets us in and has the folder, python3 and the command."""
     line = f"{at_home(env)} sh -c {shlex.join([TEST, 'sh', command[0]])}"
-    tests = {host: subprocess.Popen([*ssh, host, line], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                    stderr=subprocess.PIPE, text=True, errors="replace")
+    tests = {host: subprocess.Popen([*ssh, *destination(host), line], stdin=subprocess.DEVNULL,
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
              for host in dict.fromkeys(hosts)}
     give_up = time.monotonic() + CHECK_SECONDS
     try:
@@ -101,7 +107,7 @@ def address_for(hosts: list[str]) -> str:
     for host in hosts:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
             try:
-                way.connect((host.rpartition("@")[2], 22))  # sends nothing
+                way.connect((destination(host)[-1].rpartition("@")[2], 22))  # sends nothing
             except OSError as error:
                 raise InputError(f"{host}: {error.strerror}; give this machine's address with --address") from None
             found = way.getsockname()[0]

@@ -59,10 +59,8 @@ def daemon():  # in a session of its own, its parent gone
 """
 SSH = """
 import contextlib, os, subprocess, sys, threading
-arguments = sys.argv[1:]
-while arguments[0] == "-o":
-    arguments = arguments[2:]
-host, line = arguments
+options, (host, line) = sys.argv[1:-2], sys.argv[-2:]
+port = options[options.index("-p") + 1] if "-p" in options else "22"
 if host == "unreachable":
     sys.exit("ssh: connect to host unreachable port 22: Connection refused")
 process = subprocess.Popen(["sh", "-c", line], stdin=subprocess.PIPE, start_new_session=True, bufsize=0)
@@ -279,8 +277,9 @@ def test_hosts_get_the_folder_and_the_environment_and_are_dealt_out_in_turn(run,
     folder.mkdir()
     for name in ("hosts", "ssh.py"):
         (tmp_path / name).rename(folder / name)
+    (folder / "hosts").write_text("127.0.0.1\n127.0.0.2:2222\n")
     (folder / "ssh.py").write_text((folder / "ssh.py").read_text().replace(
-        "host, line = arguments", "host, line = arguments; os.environ.clear(); os.environ['SSH_HOST'] = host"))
+        "process =", "os.environ.clear(); os.environ['SSH_HOST'] = f'{host} {port}'; process ="))
     program = """
 import json, os, sys
 role = os.environ["DMLC_ROLE"]
@@ -293,13 +292,49 @@ assert os.environ["DMLC_NODE_HOST"] == "127.0.0.1" and "PORT" not in os.environ
     subprocess.run([*LAUNCH, "-n", "3", "-s", "1", *ssh, "--env", "MINE", sys.executable, "-c", program, *arguments],
                    cwd=folder, env=environment, check=True)
     found = {path.name: json.loads(path.read_text()) for path in folder.glob("*[0-9]")}
-    hosts = {"scheduler0": None, "server0": "127.0.0.1",
-             "worker0": "127.0.0.1", "worker1": "127.0.0.2", "worker2": "127.0.0.1"}
+    hosts = {"scheduler0": None, "server0": "127.0.0.1 22",
+             "worker0": "127.0.0.1 22", "worker1": "127.0.0.2 2222", "worker2": "127.0.0.1 22"}
     assert found == {name: [str(folder), host, "a 'b' $c\nd", "mine", arguments] for name, host in hosts.items()}
+
+
+@pytest.mark.parametrize("where", ["local", "ssh"])
+def test_what_mxnets_launcher_takes(ssh, tmp_path, where):
+    """Its --launcher, variables for one role alone, several of --env in one, and a command in quotes, which is split as
+    a shell would, and which no shell runs."""
+    program = """
+import json, os, sys
+role = os.environ["DMLC_ROLE"]
+with open(role, "w") as file:
+    json.dump([{name: os.environ.get(name) for name in ("A", "B", "C", "MINE")}, sys.argv[1:]], file)
+"""
+    (tmp_path / "program.py").write_text(program)
+    subprocess.run([*LAUNCH, "-n", "1", "--launcher", where, *(ssh if where == "ssh" else ()), "--env-server", "A:s",
+                    "--env-worker", "A:w,B:x:y", "--env-worker", "C:", "--env", "HOME,MINE",
+                    f"{sys.executable} program.py 'two words' $HOME \\\\ ; true"],
+                   cwd=tmp_path, env={**os.environ, "MINE": "m"}, check=True)
+    roles = {"scheduler": {}, "server": {"A": "s"}, "worker": {"A": "w", "B": "x:y", "C": ""}}
+    for role, variables in roles.items():
+        assert json.loads((tmp_path / role).read_text()) == [
+            {**dict.fromkeys("ABC"), "MINE": "m", **variables}, ["two words", "$HOME", "\\", ";", "true"]]
+
+
+def test_a_program_with_a_space_in_its_name(tmp_path):
+    (tmp_path / "my program").write_text("#!/bin/sh\necho $DMLC_ROLE\n")
+    (tmp_path / "my program").chmod(0o755)
+    process = subprocess.run([*LAUNCH, "-n", "1", "./my program"], cwd=tmp_path, capture_output=True, text=True)
+    assert sorted(process.stdout.split()) == ["scheduler", "server", "worker"], process.stderr
 
 
 @pytest.mark.parametrize("options, words", [
     ("-n 1", "no command"),
+    ("-n 1 --", "no command"),
+    ("-n 1 'unclosed", "'unclosed: cannot be split into words (No closing quotation)"),
+    ("-n 1 --launcher mpi true", "invalid choice: 'mpi' (choose from 'local', 'ssh')"),
+    ("-n 1 --launcher ssh true", "--launcher ssh: give the hosts with -H"),
+    ("-n 1 --launcher local -H hosts true", "leave out -H hosts"),
+    ("-n 1 -H hosts --sync-dst-dir /copy true", "--sync-dst-dir /copy: not done here; copy this folder"),
+    ("-n 1 --env-worker A true", "'A': give NAME:VALUE"),
+    ("-n 1 --env-server A:1,2 true", "'A:1,2': give NAME:VALUE"),
     ("-n 0 true", "1 or more"),
     ("-n 1 -s 0 true", "1 or more"),
     ("true", "-n"),
@@ -310,6 +345,7 @@ assert os.environ["DMLC_NODE_HOST"] == "127.0.0.1" and "PORT" not in os.environ
     ("-n 1 -H /dev/zero true", "/dev/zero: is a pipe or a device"),
     ("-n 1 -H slots true", "slots=2"),
     ("-n 1 -H option true", "-oProxyCommand=x"),
+    ("-n 1 -H door true", "node1:ssh"),
     ("-n 1 -H hosts --ssh nosuchssh true", "nosuchssh"),
     ("-n 1 -H unreachable --address 127.0.0.1 --ssh ./ssh true", "unreachable port 22: Connection refused"),
     ("-n 1 -H nowhere.invalid --ssh ./ssh true", "--address"),
@@ -320,6 +356,7 @@ assert os.environ["DMLC_NODE_HOST"] == "127.0.0.1" and "PORT" not in os.environ
 ])
 def test_bad_input_is_one_line(options, words, ssh, tmp_path):
     for name, text in {"empty": "# none\n\n", "slots": "node1 slots=2\n", "option": "-oProxyCommand=x\n",
+                       "door": "node1:ssh\n",
                        "unreachable": "127.0.0.1\nunreachable\n", "nowhere.invalid": "nowhere.invalid\n",
                        "ssh": f'#!/bin/sh\nexec "{sys.executable}" ssh.py "$@"\n'}.items():
         (tmp_path / name).write_text(text)
