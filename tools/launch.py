@@ -4,7 +4,7 @@
     python tools/launch.py -n 2 -s 1 python train_imagenet.py --kv-store dist_sync --data-train train.rec
     python tools/launch.py -n 4 -H hosts.txt python train_imagenet.py --kv-store dist_sync --data-train /nfs/train.rec
 
-The flags of MXNet's own launch.py mean the same here (docs/scaling.md names three exceptions).
+The flags of MXNet's own launch.py mean the same here (exceptions: docs/scaling.md).
 Every process runs the same command; the environment (DMLC_ROLE and others) tells it what it is, and `import mxnet` in
 a server or scheduler serves until the end. The exit status is that of the first process that fails, 128 + signal where
 a signal killed it; all others are then ended. SIGINT and SIGTERM are passed on to the workers. docs/scaling.md tells

@@ -5,8 +5,9 @@
     python tools/plot_training.py models/a-metrics.jsonl old.log --labels new,old --published 1_0 -o compared.png
     python tools/plot_training.py --published 1_4
 
-A RUN is PREFIX-metrics.jsonl, or a log of MXNet's image-classification scripts. A published curve lies behind the runs,
-in grey; alone it has panels for accuracy and learning rate only, which is what the published logs hold.
+A RUN is PREFIX-metrics.jsonl, or a log of MXNet's or GluonCV's image-classification scripts. A published curve lies
+behind the runs, in grey; alone it has panels for accuracy and learning rate only, which is what the published logs
+hold.
 """
 import argparse
 import sys
@@ -88,6 +89,9 @@ def main(args: argparse.Namespace) -> None:
     check_not_read(args.output, *args.runs)
     curves = [Curve(label, color, read_run(path))
               for label, color, path in zip(run_labels(args.runs, args.labels), COLORS, args.runs)]
+    for path, curve in zip(args.runs, curves):
+        if curve.run.note:
+            print(f"warning: {path}: {curve.run.note}", file=sys.stderr)
     note = ""
     if args.published:
         label, path = published(args.published)

@@ -26,18 +26,19 @@ class Curves:
     Epochs are counted from 0; `batch` batches of the epoch's `batches` are completed; accuracies are shares of 1;
     `lr` is the rate of the last update, or the one after the epoch where only that is logged; `train_*` of a group of
     batches is of those since the group before it; `top5` is the top-k accuracy, and `k` 5, or the smallest
-    that the run has where that is none of them.
+    that the run has where that is none of them. `note`: what of the file is left out, or "".
     """
     epochs: dict
     batches: dict
     k: int
+    note: str = ""
 
 
 class Rows:
     """Values by epoch, and by (epoch, batch), while a file is read. One that comes again replaces the earlier one."""
 
     def __init__(self) -> None:
-        self.epochs, self.batches = defaultdict(dict), defaultdict(dict)
+        self.epochs, self.batches, self.note = defaultdict(dict), defaultdict(dict), ""
 
     def restart(self, epoch: int, batch: int = 0) -> None:
         """The run goes on from here: what a killed process did beyond is not part of it."""
@@ -52,7 +53,7 @@ class Rows:
         found = {int(match[1]) for row in epochs + batches for name in row
                  if (match := re.fullmatch(r"(?:train|val)_top(\d+)", name))} - {1}
         k = 5 if 5 in found or not found else min(found)
-        return Curves(_columns(epochs, EPOCH_COLUMNS, k), _columns(batches, BATCH_COLUMNS, k), k)
+        return Curves(_columns(epochs, EPOCH_COLUMNS, k), _columns(batches, BATCH_COLUMNS, k), k, self.note)
 
 
 def _columns(rows, names, k):

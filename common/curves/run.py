@@ -9,7 +9,7 @@ from common.errors import InputError
 
 
 def read_run(path: str | Path) -> Curves:
-    """Read PREFIX-metrics.jsonl, or a log of MXNet's Module.fit; the content tells which.
+    """Read PREFIX-metrics.jsonl, or a log of MXNet's Module.fit or of Gluon's scripts; the content tells which.
 
     Of epochs and batches that come again after a resume the later ones count. Raises InputError for a file that is
     neither, and with the line's number for a line of metrics that cannot be read.
@@ -22,5 +22,5 @@ def read_run(path: str | Path) -> Curves:
     rows = Rows()
     read(chain([first], lines), rows, path)
     if not (rows.epochs or rows.batches):
-        raise InputError(f"{path}: no line of training in it; give PREFIX-metrics.jsonl or a log of MXNet's Module.fit")
+        raise InputError(f"{path}: no line of training in it; give PREFIX-metrics.jsonl or a log of MXNet's scripts")
     return rows.curves()

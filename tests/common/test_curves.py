@@ -234,6 +234,8 @@ def test_a_log_that_starts_again_forgets_what_it_repeats(tmp_path):
     assert run.epochs["train_top1"].tolist() == [0.1, 0.2, 0.9]
     assert log(tmp_path / "x", *first, "Epoch[2] Train-accuracy=0.9").epochs["train_top1"].tolist() == [
         0.1, 0.2, 0.9, 0.4]
+    again = log(tmp_path / "x", *GLUON_CV.splitlines(), *GLUON_CV.splitlines()[:3])
+    assert (again.epochs["epoch"].tolist(), again.batches["batch"].tolist()) == ([], [49, 99])
 
 
 def test_a_rate_that_was_not_logged_is_not_known(tmp_path):
@@ -259,11 +261,70 @@ def test_a_log_with_rates_in_its_lines_and_averaged_weights(tmp_path):
     assert run.epochs["lr"].tolist() == [0.0441]
 
 
+GLUON_CV = """Namespace(batch_size=128, data_dir='~/.mxnet/datasets/imagenet', lr=0.4, num_epochs=2)
+Epoch[0] Batch [49]\tSpeed: 331.600000 samples/sec\taccuracy=0.125000\tlr=0.002600
+Epoch[0] Batch [99]\tSpeed: 995.100000 samples/sec\taccuracy=0.250000\tlr=0.005200
+[Epoch 0] training: accuracy=0.375000
+[Epoch 0] speed: 1226 samples/sec\ttime cost: 1044.890219
+[Epoch 0] validation: err-top1=0.750000 err-top5=0.375000
+Epoch[1] Batch [49]\tSpeed: 331.600000 samples/sec\trmse=0.031250\tlr=0.007800
+[Epoch 1] training: rmse=0.030000
+[Epoch 1] speed: 1230 samples/sec\ttime cost: 1000.000000
+[Epoch 1] validation: err-top1=0.500000 err-top5=nan
+"""
+OLDER_GLUON_CV = """Epoch[0] Batch [49]\tSpeed: 331.600000 samples/sec\ttop1-err=0.875000\ttop5-err=0.750000
+[Epoch 0] training: err-top1=0.625000 err-top5=0.500000 loss=6.500000
+[Epoch 0] time cost: 12.500000
+[Epoch 0] validation: err-top1=0.750000 err-top5=0.375000
+"""
+GLUON = """Starting new image-classification task:, Namespace(batch_norm=False, batch_size=32, lr=0.1)
+Epoch[0] Batch [49]\tSpeed: 331.600000 samples/sec\taccuracy=0.125000, top_k_accuracy_5=0.250000
+[Epoch 0] training: accuracy=0.375000, top_k_accuracy_5=0.500000
+[Epoch 0] time cost: 12.500000
+[Epoch 0] validation: accuracy=0.250000, top_k_accuracy_5=0.625000
+[Epoch 0] Saving checkpoint to resnet50_v1_best.params with Accuracy: 0.2500
+"""
+
+
+@pytest.mark.parametrize("text, epochs, batches", [
+    (GLUON_CV, {"train_top1": [0.375, NAN], "val_top1": [0.25, 0.5], "val_top5": [0.625, NAN], "lr": [0.0052, 0.0078],
+                "images_per_s": [1226, 1230], "seconds": [1044.890219, 1000]},
+     {"batch": [49, 99, 49], "train_top1": [0.125, 0.25, NAN], "lr": [0.0026, 0.0052, 0.0078],
+      "images_per_s": [331.6, 995.1, 331.6]}),
+    (OLDER_GLUON_CV, {"train_top1": [0.375], "train_top5": [0.5], "train_loss": [6.5], "val_top1": [0.25],
+                      "val_top5": [0.625], "images_per_s": [331.6], "seconds": [12.5]},
+     {"batch": [49], "train_top1": [0.125], "train_top5": [0.25], "images_per_s": [331.6]}),
+    (GLUON, {"train_top1": [0.375], "train_top5": [0.5], "val_top1": [0.25], "val_top5": [0.625],
+             "images_per_s": [331.6], "seconds": [12.5]},
+     {"batch": [49], "train_top1": [0.125], "train_top5": [0.25], "images_per_s": [331.6]}),
+], ids=["GluonCV", "older GluonCV", "MXNet"])
+@pytest.mark.parametrize("prefix", ["", "INFO:root:", "2019-02-04 12:00:00,123 INFO "])
+def test_the_logs_of_gluons_scripts(tmp_path, text, epochs, batches, prefix):
+    """As scripts/classification/imagenet/train_imagenet.py of GluonCV writes them, and
+    example/gluon/image_classification.py of MXNet."""
+    run = log(tmp_path / "x", *(prefix + line for line in text.splitlines()))
+    for columns, expected in ((run.epochs, epochs), (run.batches, batches)):
+        expected = {"epoch": columns["epoch"], **expected}
+        np.testing.assert_equal(columns, {name: expected.get(name, [NAN] * len(values))
+                                          for name, values in columns.items()})
+    assert run.epochs["epoch"].tolist() == list(range(len(epochs["train_top1"])))
+
+
+def test_of_several_workers_one_is_drawn(tmp_path):
+    """fit.py says which of them speaks; here the second one begins, and goes further."""
+    lines = [f"Node[{node}] {line}" for line in OLD.format("").splitlines() for node in (1, 0)]
+    run = log(tmp_path / "x", *[line.replace("=0.", "=0.9") if "Node[1]" in line else line for line in lines],
+              "Node[1] Epoch[3] Train-accuracy=0.9", "Node[12] Epoch[3] Train-accuracy=0.9")
+    alone = log(tmp_path / "y", *[line for line in lines if "Node[0]" in line])
+    np.testing.assert_equal((run.epochs, run.batches), (alone.epochs, alone.batches))
+    assert run.note == "the curve is that of Node[0]; Node[1], Node[12] left out" and not alone.note
+
+
 def test_damaged_files_are_read_or_refused(tmp_path):
     entries = write(tmp_path / "x", start(0), batches(0, 20, 2.5), whole_epoch(0, 2.0), validation(0, 0.6)).read_bytes()
     rng = np.random.RandomState(0)
     outcomes = set()
-    for content in (entries, OLD.encode()):
+    for content in (entries, OLD.encode(), GLUON_CV.encode()):
         for _ in range(300):
             damaged = bytearray(content)
             for place in rng.randint(0, len(content), 3):

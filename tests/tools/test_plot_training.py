@@ -53,6 +53,15 @@ def test_every_run_is_in_every_panel_that_it_has_values_for(tmp_path):
     assert seen(tmp_path / "y.png", OTHER) == seen(tmp_path / "y.png", BEHIND) == [0, 0, 0, 0]
 
 
+def test_a_log_of_several_workers_is_told_of(tmp_path, capsys):
+    (tmp_path / "x.log").write_text("".join(f"Node[{node}] Epoch[{epoch}] Train-accuracy=0.{epoch + node}\n"
+                                            for epoch in (1, 2) for node in (0, 1)))
+    plot(tmp_path / "x.log", "--published", "1_0", "-o", tmp_path / "x.png")
+    out, err = capsys.readouterr()
+    assert err == f"warning: {tmp_path}/x.log: the curve is that of Node[0]; Node[1] left out\n"
+    assert out == f"{tmp_path}/x.png\n" and seen(tmp_path / "x.png", NEW)[1]
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     run = metrics(tmp_path / "a-metrics.jsonl", 3)
     for name in ("x.png", "y.png"):
