@@ -67,7 +67,8 @@ def _stage_scheduler(stage, batches):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """MXNet's schedulers log every change of the rate; within this block they do not, as when they catch up."""
+    """Within this block MXNet does not log: its schedulers do every change of the rate, when they catch up too, and
+    lbsgd its settings."""
     logging.disable(logging.INFO)
     try:
         yield

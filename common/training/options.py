@@ -30,7 +30,7 @@ NETWORK = (
                      + OF_PRETRAINED)),
 )
 TRAINING = (
-    ("optimizer", dict(type=str.lower, default="sgd", help="any of MXNet's optimizers")),
+    ("optimizer", dict(type=str.lower, default="sgd", help="one of MXNet's optimizers (a wrong name lists them)")),
     ("mom", dict(type=amount, default=0.9, help="momentum, for the optimizers that have one")),
     ("wd", dict(type=amount, default=4e-5, help="weight decay")),
     ("no-wd", dict(type=switch, default=0, help="1: none on BatchNorm's gamma (on biases and beta there is none "
