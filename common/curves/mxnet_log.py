@@ -80,7 +80,7 @@ def _found(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int | None, str, 
         for what, pattern in LOG_LINES.items():
             if match := pattern.search(line):
                 node = NODE.search(line)
-                yield node and int(node[1]), what, match
+                yield int(node[1]) if node else None, what, match
                 break
 
 
