@@ -4,11 +4,13 @@
     .KEY.XXXX.partial/    one being made, or removed, by a process; what a killed one leaves is removed later
     .KEY.lock             held by the process that makes the entry; others wait for it
 
-Whoever uses an entry holds a shared lock on its manifest, and only what nobody uses is removed.
+Whoever uses an entry holds a shared lock on its manifest, and only what nobody uses is removed. What else is in the
+folder is left alone; what another user may have put there is not loaded.
 """
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -23,10 +25,13 @@ from filelock import FileLock, Timeout
 from common.cache_folder import cache_folder
 from common.digest import digest
 from common.errors import InputError
+from common.inference.owner import check_private, is_own
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 1 << 20  # bytes; it has a few hundred
 MAX_MEGABYTES = 2048
+KEY = "[0-9a-f]{32}"
+ENTRY, LOCK, PARTIAL = (re.compile(name) for name in (KEY, rf"\.({KEY})\.lock", rf"\.({KEY})\.\w{{8}}\.partial"))
 
 
 class Entry(NamedTuple):
@@ -36,22 +41,24 @@ class Entry(NamedTuple):
 
 
 class Cache:
-    """A folder that this user alone can write to, made where it is not there. Raises OSError where it cannot be used.
+    """A folder that this user alone can write to, or put another in the place of; made where it is not there. Raises
+    OSError where it cannot be used.
 
     MOBILENETV2_CACHE names it and MOBILENETV2_CACHE_MB bounds it (2048); else it is `compiled` in the `cache_folder`.
     """
 
     def __init__(self) -> None:
-        self.folder = Path(os.environ.get("MOBILENETV2_CACHE") or cache_folder() / "compiled").resolve()
+        folder = Path(os.environ.get("MOBILENETV2_CACHE") or cache_folder() / "compiled")
         self.max_bytes = _megabytes(os.environ.get("MOBILENETV2_CACHE_MB", str(MAX_MEGABYTES))) * 2**20
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _ours(self.folder):
-            raise PermissionError(None, "belongs to another user, or others can write to it", str(self.folder))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(folder)
+        self.folder = folder.resolve()
 
     def entry(self, key: str, make: Callable[[Path], object]) -> Entry:
         """The entry of `key`; where there is none, `make(folder)` fills an empty folder, in one process at a time.
 
-        Raises what `make` raises, and OSError where the folder cannot be written to.
+        Raises what `make` raises, and OSError where the folder cannot be written to, or a file that is no part of the
+        entry would be lost.
         """
         if found := self._find(key):
             return found
@@ -73,15 +80,16 @@ class Cache:
 
     def _find(self, key):
         folder = self.folder / key
+        _check_all_made_here(folder)
         try:
             lock = (folder / MANIFEST).open("rb")
         except OSError:
             return None
         with suppress(OSError):  # a file system without locks, where nothing is removed either
             fcntl.flock(lock, fcntl.LOCK_SH)
-        if not (_is_still(lock, folder / MANIFEST) and _ours(folder)):
+        if not (_is_still(lock, folder / MANIFEST) and is_own(folder, stat.S_ISDIR)):
             return None
-        if not _is_whole(folder, lock):
+        if not _is_whole(folder):
             print(f"warning: {folder} is damaged: compiling again", file=sys.stderr)
             return None
         with suppress(OSError):  # of a cache that can only be read
@@ -116,12 +124,14 @@ class Cache:
         shutil.rmtree(away, ignore_errors=True)
 
     def _entries(self):
-        """(time of last use, bytes, key) of each entry, the one that was not used for longest first."""
+        """(time of last use, bytes, key) of each entry, the one that was not used for longest first: of folders that
+        hold nothing but what their manifest lists."""
         found = []
-        for manifest in self.folder.glob(f"[!.]*/{MANIFEST}"):
+        for folder in self.folder.iterdir():
             with suppress(OSError):  # removed meanwhile
-                size = sum(path.stat().st_size for path in manifest.parent.iterdir())
-                found.append((manifest.stat().st_mtime, size, manifest.parent.name))
+                if ENTRY.fullmatch(folder.name) and _has_only_parts(folder):
+                    size = sum(path.lstat().st_size for path in folder.iterdir())
+                    found.append(((folder / MANIFEST).lstat().st_mtime, size, folder.name))
         return sorted(found)
 
     def _shrink(self, max_bytes):
@@ -134,12 +144,12 @@ class Cache:
                 if total <= max_bytes:
                     break
                 total -= size * self._removed_unless_in_use(key)
-            for lock in self.folder.glob(".*.lock"):
-                key = lock.name[1:-len(".lock")]
-                with suppress(Timeout), FileLock(lock).acquire(timeout=0):
-                    self._sweep(key)
-                    if not (self.folder / key).exists():
-                        lock.unlink()
+            for lock in list(self.folder.iterdir()):
+                if (name := LOCK.fullmatch(lock.name)) and is_own(lock, stat.S_ISREG):
+                    with suppress(Timeout), FileLock(lock).acquire(timeout=0):
+                        self._sweep(name[1])
+                        if not os.path.lexists(self.folder / name[1]):
+                            lock.unlink()
 
     def _removed_unless_in_use(self, key: str) -> bool:
         manifest = self.folder / key / MANIFEST
@@ -152,8 +162,9 @@ class Cache:
 
     def _sweep(self, key):
         """Remove the folders that a killed process left; this process holds the lock of `key`."""
-        for partial in self.folder.glob(f".{key}.*.partial"):
-            shutil.rmtree(partial, ignore_errors=True)
+        for partial in list(self.folder.iterdir()):
+            if (name := PARTIAL.fullmatch(partial.name)) and name[1] == key and is_own(partial, stat.S_ISDIR):
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def clear_cache() -> int:
@@ -167,11 +178,6 @@ def _megabytes(text):
     return int(text)
 
 
-def _ours(folder: Path) -> bool:
-    status = folder.stat()
-    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
 def _is_still(file: IO, path: Path) -> bool:
     """Whether `path` is the open `file`, and no other that took its place."""
     try:
@@ -180,10 +186,43 @@ def _is_still(file: IO, path: Path) -> bool:
         return False
 
 
-def _is_whole(folder: Path, manifest: IO) -> bool:
+def _listed(folder: Path) -> dict:
+    """{name: [bytes, SHA-256]} of the parts that the manifest of an entry lists; none where it is not of that form."""
+    if not is_own(folder / MANIFEST, stat.S_ISREG):
+        return {}
     try:
-        files = json.loads(manifest.read(MAX_MANIFEST))
-        return bool(files) and all((folder / name).stat().st_size == size and digest(folder / name, "sha256") == digits
-                                   for name, (size, digits) in files.items())
+        with (folder / MANIFEST).open("rb") as file:
+            files = json.loads(file.read(MAX_MANIFEST))
+        good = all("/" not in name and name not in ("", ".", "..", MANIFEST) and type(size) is int
+                   and re.fullmatch("[0-9a-f]{64}", digits) for name, (size, digits) in files.items())
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return files if good else {}
+
+
+def _has_only_parts(folder: Path) -> bool:
+    files = _listed(folder)
+    return bool(files) and is_own(folder, stat.S_ISDIR) and all(
+        path.name in (MANIFEST, *files) and is_own(path, stat.S_ISREG) for path in folder.iterdir())
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return _has_only_parts(folder) and all(
+            (folder / name).lstat().st_size == size and digest(folder / name, "sha256") == digits
+            for name, (size, digits) in _listed(folder).items())
+    except OSError:
         return False
+
+
+def _check_all_made_here(folder: Path) -> None:
+    """Raise FileExistsError where a new entry in the place of `folder` would be the end of what is no part of one."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    files = {MANIFEST, *_listed(folder)}
+    if folder.is_symlink():
+        raise FileExistsError(None, "is a link: move it away", str(folder))
+    if (others := {*names} - files) and (len(files) > 1 or MANIFEST not in names):  # else its manifest is damaged
+        raise FileExistsError(None, f"has {min(others)!r}, which is no part of it: move that away", str(folder))

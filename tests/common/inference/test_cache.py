@@ -1,12 +1,16 @@
 """The cache as several processes see it, and as they leave it. The entries here are no networks but small files."""
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,6 +97,103 @@ def test_nobody_else_can_write_to_the_folder_or_it_is_not_used(folder, monkeypat
         Cache()
 
 
+@pytest.mark.parametrize(("mode", "group", "owner", "usable"), [
+    (0o755, "me", "me", True), (0o775, "me", "me", True), (0o775, "staff", "me", False), (0o1777, "staff", "me", True),
+    (0o777, "me", "me", False), (0o1777, "staff", "root", True), (0o755, "staff", "another", False)])
+def test_nobody_else_can_put_a_folder_in_its_place_or_it_is_not_used(folder, monkeypatch, mode, group, owner, usable):
+    """As the folder that it lies in says: /tmp is one that will do, and so is one of the user's own group."""
+    Cache()
+    user, known, place = os.getuid(), Path.stat, folder.parent
+
+    def stat(path, **options):
+        status = list(known(path, **options))
+        if path == place:
+            status[0] = status[0] & ~0o7777 | mode
+            status[4] = {"me": user, "root": 0, "another": user + 1}[owner]
+        return os.stat_result(status)
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: SimpleNamespace(pw_name="me"))
+    monkeypatch.setattr("grp.getgrgid", lambda number: SimpleNamespace(gr_name=group, gr_mem=["me"]))
+    with nullcontext() if usable else pytest.raises(PermissionError, match=f"they can write to {place}"):
+        Cache()
+
+
+def test_a_link_to_a_folder_is_not_used(folder, tmp_path, monkeypatch):
+    Cache()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.setenv("MOBILENETV2_CACHE", str(tmp_path / "link"))
+    with pytest.raises(PermissionError, match="is a link"):
+        Cache()
+
+
+def everything_in(folder):
+    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+FOREIGN = {  # what has something of the cache's names, and is not of its making
+    "mysite/manifest.json": '{"name": "My site", "icons": []}', "mysite/index.html": "<html>",
+    f"{'f' * 32}/manifest.json": '{"name": "My site", "icons": []}', f"{'e' * 32}/manifest.json": "{}",
+    f"{'d' * 31}/manifest.json": json.dumps({"x": [1, "0" * 64]}), f"{'d' * 31}/x": "1",
+    ".notes.lock": "mine", ".notes.abcdefgh.partial/x": "half", f".{'f' * 32}.partial/x": "half",
+    f".{'F' * 32}.lock": "mine", "report.partial": "x",
+}
+
+
+@pytest.mark.parametrize("end", [lambda: clear_cache(), lambda: Cache().entry(KEYS[1], make)], ids=["clear", "bound"])
+def test_what_others_keep_in_the_folder_stays(folder, tmp_path, monkeypatch, end):
+    monkeypatch.setenv("MOBILENETV2_CACHE_MB", "0")
+    for name, text in FOREIGN.items():
+        (folder / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    make(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / MANIFEST).write_text(json.dumps({name: [1, "0" * 64] for name in ("network.so",
+                                                                                               "graph.json")}))
+    (folder / KEYS[2]).symlink_to(tmp_path / "elsewhere")
+    (folder / f".{KEYS[2]}.lock").symlink_to(tmp_path / "elsewhere" / "graph.json")
+    before = everything_in(tmp_path)
+    Cache().entry(KEYS[0], make)
+    end()
+    after = everything_in(tmp_path)
+    assert all(after[name] == content for name, content in before.items())
+    assert not (folder / KEYS[0]).exists()
+
+
+def put_beside(entry):
+    (entry / "notes.txt").write_text("mine")
+
+
+def without_a_manifest(entry):
+    (entry / MANIFEST).unlink()
+
+
+def elsewhere(entry):
+    entry.rename(entry.with_name("elsewhere"))
+    entry.symlink_to("elsewhere")
+
+
+def a_file(entry):
+    shutil.rmtree(entry)
+    entry.write_text("mine")
+
+
+@pytest.mark.parametrize("change", [put_beside, without_a_manifest, elsewhere, a_file])
+def test_an_entry_that_holds_more_is_neither_used_nor_removed(folder, change):
+    Cache().entry(KEYS[0], make)
+    change(folder / KEYS[0])
+    before = everything_in(folder)
+    with pytest.raises(OSError, match=KEYS[0]):
+        Cache().entry(KEYS[0], never)
+    clear_cache()
+    after = everything_in(folder)
+    assert all(after[name] == content for name, content in before.items() if name.suffix != ".lock")
+
+
+def part_that_is_a_link(entry):
+    (entry / "graph.json").rename(entry.parent / "graph.json")
+    (entry / "graph.json").symlink_to(entry.parent / "graph.json")
+
+
 def truncated(entry):
     os.truncate(entry / "network.so", 100)
 
@@ -118,7 +219,7 @@ def with_a_deep_manifest(entry):
 
 
 @pytest.mark.parametrize("damage", [truncated, changed, missing, without_sums, with_half_a_manifest,
-                                    with_a_deep_manifest])
+                                    with_a_deep_manifest, part_that_is_a_link])
 def test_a_damaged_entry_is_made_again(folder, damage, capsys):
     Cache().entry(KEYS[0], make)
     damage(folder / KEYS[0])
@@ -232,7 +333,7 @@ def make(folder):
     for name in "abcdef":
         (folder / name).write_bytes(random.randbytes(50_000))
 while True:
-    key = random.choice("wxyz") * 32
+    key = random.choice("cdef") * 32
     entry = cache.entry(key, make)
     assert len(list(entry.folder.iterdir())) == 7
     if random.random() < 0.3:
@@ -248,6 +349,6 @@ while True:
             errors.append(process.communicate()[1])
         assert not re.findall("Traceback.*|.*damaged.*", "".join(errors), re.DOTALL)
     cache = Cache()
-    for character in "wxyz":
+    for character in "cdef":
         cache.entry(character * 32, make)
     assert not list(folder.glob(".*.partial")) and len(list(Path(folder).glob("[!.]*"))) == 4
