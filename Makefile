@@ -52,7 +52,9 @@ lint: $(READY)  ## check the style and the type hints
 	@$(VPY) -m ruff check . && $(VPY) -m mypy
 
 clean:  ## remove what setup and demo made
-	rm -rf $(VENV) $(CONVERTERS) native/build demo
+	rm -rf $(VENV) $(CONVERTERS) native/build demo/images demo/.prepare demo/{train,val}.{rec,idx,lst} demo/synset.txt \
+	  demo/skipped.csv demo/dataset.json demo/{,.}digits[-.]*
+	[ ! -d demo ] || rmdir --ignore-fail-on-non-empty demo
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # another Python asked for than the one in .venv: make it anew
