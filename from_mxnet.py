@@ -33,6 +33,7 @@ from common.inference.tables import TOP, answers_table, table_file
 from common.inference.tabulate import tabulate
 from common.inference.target_string import is_for_another_machine, kind_of
 from common.labels import read_synset
+from common.prefix import files_read
 from common.preprocess import preprocess, read_image
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
@@ -102,6 +103,7 @@ def main(args: argparse.Namespace) -> None:
     only_export = bool(args.export) and not args.images and not many
     check_arguments(args, many, only_export)
     take_published_weights(args)
+    check_not_overwritten(args)
     args = completed(args, args.model_prefix)
     if args.export and is_for_another_machine(args.target):
         if not only_export:
@@ -126,6 +128,13 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
         raise InputError("--data-nthreads is for a folder or --output: photographs are printed one by one")
     if args.verify and only_export:
         raise InputError("--verify: with what photographs? give FILE or DIR beside --export")
+
+
+def check_not_overwritten(args: argparse.Namespace) -> None:
+    """Raise InputError where what would be written is read here."""
+    for path in filter(None, (args.output, args.export)):
+        check_not_read(path, args.synset, args.records if args.records != AUTO else None,
+                       *files_read(args.model_prefix, args.epoch), *images_in(args.images or [PHOTOGRAPH]))
 
 
 def print_out(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> None:
@@ -174,9 +183,6 @@ def table(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> None:
     total = sum(1 for _ in images_in(paths))
     if not total:
         raise InputError(f"{', '.join(args.images)}: no images there")
-    if args.output:
-        check_not_read(args.output, args.synset, records_of(args), *paths, *(
-            f"{args.model_prefix}-{file}.json" for file in ("symbol", "preprocess", f"{args.epoch:04d}-int8")))
     with answers_table(args.output) as write:  # opened before anything is compiled: a slip shows at once
         compiled = open_compiled(args, args.batch_size or BATCH_SIZE)
         synset = read_synset(args.synset, compiled.num_classes)

@@ -30,10 +30,11 @@ from benchmarks.processes import output_of
 from benchmarks.results import machine, output, whole_batches, write_csv
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import reported
+from common.files import check_not_read
 from common.inference.classify import classify_images, images_in
 from common.inference.tables import answers_table
 from common.inference.tabulate import tabulate
-from common.prefix import check_no_file_name
+from common.prefix import check_no_file_name, files_read
 
 PEAK = """
 import re, sys
@@ -115,6 +116,7 @@ def main(args: argparse.Namespace) -> None:
     rows = []
     whole_batches(args.images, args.batch_size)
     check_no_file_name(args.model_prefix, "--model-prefix")
+    check_not_read(args.out, *files_read(args.model_prefix, args.epoch))
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch) / "photographs"
         write_photographs(folder, args.images)

@@ -35,7 +35,8 @@ from benchmarks.processes import ROOT, output_of
 from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
-from common.prefix import check_no_file_name
+from common.files import check_not_read
+from common.prefix import check_no_file_name, files_read
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import load_preprocessing
 
@@ -148,6 +149,8 @@ def check(args: argparse.Namespace) -> None:
     check_no_file_name(args.model_prefix, "--model-prefix")
     if Path(args.chart).suffix.lower() != ".png":
         raise InputError(f"--chart {args.chart}: give the name of a .png file")
+    for path in (args.out, args.chart):
+        check_not_read(path, *files_read(args.model_prefix, args.epoch))
     args.pythons = pythons(args, RUNNERS)
     args.scratch = args.scratch and os.path.abspath(args.scratch)
 

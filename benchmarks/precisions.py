@@ -22,13 +22,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.results import machine, output, write_csv
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
+from common.files import check_not_read
+from common.prefix import files_read
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
+from common.recordio import rec_files
 
 if TYPE_CHECKING:
     from common.inference.network import CompiledNetwork
 
 
 def main(args: argparse.Namespace) -> None:
+    from common.inference.classify import images_in
+
+    check_not_read(args.out, *files_read(args.model_prefix, args.epoch), *rec_files(args.images),
+                   *images_in([args.images]))
     args = completed(args, args.model_prefix)
     images, labels = read_images(args)
     rows = []

@@ -98,11 +98,13 @@ def _followed(path):
 
 
 def check_not_read(out: str | os.PathLike, *inputs: str | os.PathLike | None) -> None:
-    """Raise InputError where the file to write is one of `inputs`, which are read."""
-    for path in filter(None, inputs):
-        with suppress(OSError):
-            if os.path.samefile(out, path):
-                raise InputError(f"{out}: is read here, and would be overwritten; give another name to write to")
+    """Raise InputError where `out`, a file to write or a folder to replace, is one of `inputs`, which are read, or
+    holds one, by whatever path or link. What is in a folder that is read is to be given file by file."""
+    if not os.path.exists(out):
+        return
+    for path in filter(os.path.exists, filter(None, inputs)):
+        if os.path.samefile(out, path) or Path(path).resolve().is_relative_to(Path(out).resolve()):
+            raise InputError(f"{out}: is read here, and would be overwritten; give another name to write to")
 
 
 @contextmanager
@@ -112,6 +114,9 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     while True:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
         try:
+            if os.fstat(lock).st_size:
+                os.close(lock)
+                raise InputError(f"{path}: has something in it, and is in the place of a lock; move it away")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
                 break

@@ -7,7 +7,8 @@ from common.errors import InputError
 from common.files import make_folder
 
 MAX_NAME = 190  # bytes; what is put before and behind it is less than the 65 that most file systems then leave
-PARAMS = r"-\d{4,}(-b\d{5,})?\.params"  # what follows the prefix: of whole epochs, and inside one
+EPOCH = r"-\d{4,}(-b\d{5,})?"  # what follows the prefix: of whole epochs, and inside one
+PARAMS = EPOCH + r"\.params"
 OTHERS = r"-symbol\.json|-preprocess\.json|-synset\.txt"
 
 
@@ -32,6 +33,13 @@ def check_no_file_name(prefix: str, what: str) -> None:
 
 
 def files_under(prefix: str) -> list:
-    """The files of checkpoints with that prefix, of whatever epochs, and those of their moving averages."""
-    pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({PARAMS}|{OTHERS})")
+    """The files of checkpoints with that prefix, of whatever epochs, of their moving averages, and of training."""
+    pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({EPOCH}\.(params|optimizer|json)|{OTHERS}|"
+                         r"-metrics\.jsonl)")
     return sorted(path for path in Path(prefix).parent.iterdir() if pattern.fullmatch(path.name))
+
+
+def files_read(prefix: str, epoch: int) -> list:
+    """The files of a checkpoint that those read who use it, whether they are there or not."""
+    return [f"{prefix}-{end}" for end in ("symbol.json", "preprocess.json", "synset.txt", f"{epoch:04d}.params",
+                                          f"{epoch:04d}-int8.json")]

@@ -20,6 +20,11 @@ NUMBER_AT = 16  # in a record: after the magic number, the length, the flag and 
 IMAGE_HEADER = struct.Struct("<IfQQ")  # flag: 0 for one label; label; number; 0 (MXNet, python/mxnet/recordio.py)
 
 
+def rec_files(rec: str | None, idx: str = "") -> list:
+    """A RecordIO file and its index, given or beside it; none without a file."""
+    return [rec, idx or str(Path(rec).with_suffix(".idx"))] if rec else []
+
+
 def image_record(label: float, number: int, encoded: bytes) -> bytearray:
     """An encoded image as MXNet's MXIndexedRecordIO.write_idx(number, pack(IRHeader(0, label, number, 0), encoded))
     writes it."""

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_fine_tuning_does_not_write_over_what_it_starts_from(packed, checkpoint,
     for end in ("0000.params", "0001-b00003.params", "ema-0002.params"):
         (tmp_path / f"small-{end}").write_bytes((checkpoint.parent / "small-0000.params").read_bytes())
         (tmp_path / "small-symbol.json").write_bytes((checkpoint.parent / "small-symbol.json").read_bytes())
-        with pytest.raises(InputError, match="--pretrained-model is a checkpoint of that prefix"):
+        with pytest.raises(InputError, match=f"small-{end}: is read here, and would be overwritten"):
             train(packed, tmp_path / "small", "--multiplier", "0.35", "--pretrained-model", f"{tmp_path}/small-{end}")
         assert sorted(os.listdir(tmp_path)) == [f"small-{end}", "small-symbol.json"]
         (tmp_path / f"small-{end}").unlink()
@@ -289,6 +290,48 @@ def test_a_run_does_not_write_over_another(packed, tmp_path):
     os.unlink(tmp_path / "x-0001.optimizer")  # now it is one of plain MXNet
     with pytest.raises(InputError, match="x: has checkpoints up to 0001"):
         train(packed, tmp_path / "x")
+
+
+@pytest.fixture(scope="module")
+def trained(packed, tmp_path_factory):
+    """PREFIX of a run of two epochs."""
+    prefix = tmp_path_factory.mktemp("trained") / "x"
+    train(packed, prefix)
+    return prefix
+
+
+def copied(trained, folder, *ends):
+    """{name: content} of files of that run, copied to `folder`."""
+    return {path.name: path.read_bytes() for path in (Path(shutil.copy(f"{trained}-{end}", folder)) for end in ends)}
+
+
+@pytest.mark.parametrize(("arguments", "refusal"), [
+    ([], "x: has checkpoints up to 0002; give --resume to go on with that run, --overwrite 1 to write over them"),
+    (["--load-epoch", "1"], "x: has checkpoints up to 0002"), (["--overwrite", "1"], None), (["--resume"], None),
+    (["--load-epoch", "2", "--num-epochs", "3"], None)])
+def test_a_checkpoint_that_was_copied_without_its_description_is_not_lost(packed, trained, tmp_path, arguments,
+                                                                          refusal):
+    before = copied(trained, tmp_path, "0002.params", "0002.optimizer", "symbol.json")
+    if refusal:
+        with pytest.raises(InputError, match=refusal):
+            train(packed, tmp_path / "x", *arguments)
+    else:
+        train(packed, tmp_path / "x", *arguments)
+    goes_on = refusal or "--load-epoch" in arguments
+    for name, content in before.items():
+        moved = "" if goes_on or name.endswith(".json") else ".incomplete"
+        assert (tmp_path / f"{name}{moved}").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["x-0002.params", "x-0000.params", "x-ema-0001.params"])
+def test_weights_that_lie_there_are_not_mixed_with_those_of_a_run(packed, trained, tmp_path, name):
+    """Nor is the symbol beside them written over."""
+    copied(trained, tmp_path, "0002.params", "symbol.json", "preprocess.json")
+    (tmp_path / "x-0002.params").rename(tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match="has checkpoints up to 000"):
+        train(packed, tmp_path / "x", "--ema", "0.9", "--multiplier", "0.2")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("arguments", [["--recipe", "cosine-150"], ["--mixup", "0.2"], ["--warmup-epochs", "5"]])

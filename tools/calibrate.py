@@ -18,8 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
-from common.prefix import check_no_file_name
+from common.files import check_not_read
+from common.prefix import check_no_file_name, files_read
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
+from common.recordio import rec_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +41,7 @@ def get_args_parser() -> ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "PREFIX")
+    check_not_overwritten(args)
     args = completed(args, args.prefix)
     from common.compiler.calibration import measure, save_calibration
     from common.compiler.relay_network import load_network
@@ -52,6 +55,16 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{args.images}: none of the images could be read")
     save_calibration(args.prefix, args.epoch, statistics, count)
     print(f"{calibration_file(args.prefix, args.epoch)}: {len(statistics)} layers, from {count} images")
+
+
+def check_not_overwritten(args: argparse.Namespace) -> None:
+    """Raise InputError where the file to write is read here."""
+    from common.inference.classify import images_in
+    from common.inference.precision import calibration_file
+
+    out = calibration_file(args.prefix, args.epoch)
+    check_not_read(out, *(file for file in files_read(args.prefix, args.epoch) if file != out),
+                   *rec_files(args.images), *images_in([args.images]))
 
 
 def chosen_images(args: argparse.Namespace) -> list:

@@ -21,6 +21,7 @@ from common.arguments import ArgumentParser, image_shape, positive, positive_amo
 from common.checkpoint_arrays import save
 from common.conversion.convert import BACKGROUND, KINDS, convert
 from common.errors import InputError, reported
+from common.files import check_not_read
 from common.prefix import check_prefix, files_under
 from symbols.architecture import PADDINGS, STRIDES
 
@@ -49,6 +50,8 @@ def get_args_parser() -> ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     check_prefix(args.prefix, "OUT_PREFIX")
+    for end in ("symbol.json", "0000.params", "preprocess.json"):
+        check_not_read(f"{args.prefix}-{end}", args.source)
     if not args.overwrite and (there := files_under(args.prefix)):
         raise InputError(f"{there[0]}: is there already; give another OUT_PREFIX, or --overwrite")
     checkpoint = convert(args.source, args.kind, multiplier=args.multiplier, strides=args.strides,

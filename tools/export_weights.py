@@ -17,10 +17,10 @@ from common.arguments import ArgumentParser, image_shape, not_negative
 from common.checkpoint_arrays import load
 from common.conversion.outgoing import save_npz, save_timm, save_torchvision
 from common.errors import InputError, reported
-from common.files import written_atomically
+from common.files import check_not_read, written_atomically
 from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params
-from common.prefix import check_no_file_name
+from common.prefix import check_no_file_name, files_read
 from common.preprocessing_file import Preprocessing, load_preprocessing, parse_preprocessing
 from common.symbol_json import load_symbol
 
@@ -49,6 +49,7 @@ def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "MODEL_PREFIX")
     if Path(args.out).suffix != (ending := ENDINGS[args.kind]):
         raise InputError(f"{args.out}: --to {args.kind} writes {ending} files; give it such a name")
+    check_not_read(args.out, *files_read(args.prefix, args.epoch))
     if Path(args.out).exists() and not args.overwrite:
         raise InputError(f"{args.out}: is there already; give another name, or --overwrite")
     preprocessing = load_preprocessing(args.prefix)

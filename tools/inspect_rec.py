@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
+from common.files import check_not_read
 from common.labels import read_names
+from common.recordio import rec_files
 
 FEW = 20  # classes that are all listed
 
@@ -42,6 +44,10 @@ def get_args_parser() -> ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from common.packing.inspection import contact_sheet, problems, summarise
 
+    if args.contact_sheet:
+        beside = [Path(args.rec).with_name(name) for name in ("synset.txt", "dataset.json")]
+        check_not_read(args.contact_sheet, args.synset, *rec_files(args.rec), Path(args.rec).with_suffix(".lst"),
+                       *beside)
     summary = summarise(args.rec)
     names = class_names(args)
     print(f"{args.rec}: {len(summary.offsets)} records, {summary.bytes / 1e9:.3f} GB"

@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{len(args.runs)} runs: more than {len(COLORS)} cannot be told apart")
     if Path(args.output).suffix.lower() != ".png":
         raise InputError(f"-o {args.output}: give the name of a .png file")
-    check_not_read(args.output, *args.runs)
+    check_not_read(args.output, *args.runs, args.published and published(args.published)[1])
     curves = [Curve(label, color, read_run(path))
               for label, color, path in zip(run_labels(args.runs, args.labels), COLORS, args.runs)]
     for path, curve in zip(args.runs, curves):

@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.arguments import ArgumentParser, image_shape, not_negative, port, positive, positive_amount
 from common.errors import InputError, reported
-from common.files import locked
+from common.files import check_not_read, locked
 from common.inference.record_files import FOLDER
+from common.prefix import files_read
 
 if TYPE_CHECKING:
     from tvm import autotvm
@@ -77,6 +78,7 @@ def main(args: argparse.Namespace) -> None:
     device = board(args.rpc[0], args.rpc[1], args.key, args.target) if args.rpc else describe(args.target)
     target = resolve_target(args.target, device.floats)
     output = Path(args.output or FOLDER / f"{file_name(device.name)}.json")
+    check_not_read(output, *(files_read(args.model_prefix, args.epoch) if args.model_prefix else ()))
     output.parent.mkdir(parents=True, exist_ok=True)
     with locked(output.with_name(f".{output.name}.lock"), f"{output}: another tune.py is at work on it; give another "
                 "--output"):

@@ -24,7 +24,14 @@ from common.training.mixup import MixupIter
 from common.training.optimizer import check_optimizer
 from common.training.plan import Plan
 from common.training.report import Report
-from common.training.run_start import begin, check_model_prefix, metrics_file, resume, stale_positions
+from common.training.run_start import (
+    begin,
+    check_model_prefix,
+    check_not_overwritten,
+    metrics_file,
+    resume,
+    stale_positions,
+)
 from common.training.state import (
     TrainingState,
     describe_again,
@@ -51,6 +58,7 @@ class Run:
                  state: TrainingState | None = None) -> None:
         self.args, self.plan, self.network, self.devices, self.workers = args, plan, network, devices, workers
         check_model_prefix(args)
+        check_not_overwritten(plan.recipe.settings(args, 0), resumed=state is not None)
         check_optimizer(plan.recipe.settings(args, 0))
         # what else the images of an epoch depend on
         self.pipeline = {"examples": plan.images.examples, "workers": workers.count, "data_backend": args.data_backend,
@@ -84,11 +92,9 @@ class Run:
             stack.enter_context(logging_redirect_tqdm())
             if self.writes:
                 stack.enter_context(sole_writer(self.args.model_prefix))
-                if self.args.resume:
-                    set_aside(self.args.model_prefix, self.state.position)
-                else:
-                    for position in stale_positions(self.args):
-                        remove(self.args.model_prefix, position)
+                for position in stale_positions(self.args) if not self.args.resume else ():
+                    remove(self.args.model_prefix, position)
+                set_aside(self.args.model_prefix, self.state.position)
             self.stop = stack.enter_context(StopRequest())
             start = self.state
             self.trainer = Trainer(self.network, self.settings, start, self._shapes(self.settings), self.plan.scheduler,

@@ -24,15 +24,15 @@ def inherited(path: str, known: dict) -> dict:
     warning tells what is assumed. Raises InputError for files that cannot be used, and where the weights are of another
     network than what is `known`.
     """
-    match = re.fullmatch(rf"(.*){PARAMS}", path, re.DOTALL)
-    symbol = Path(f"{match[1]}-symbol.json") if match else None
+    prefix = _prefix_of(path)
+    symbol = Path(f"{prefix}-symbol.json") if prefix else None
     arg_params, _ = load_checkpoint_params(path)
     if symbol and symbol.is_file():
         network = network_of(load_symbol(symbol), arg_params, path)
         network.pop("image_shape", None)  # SAME padding is laid out anew
     else:
         network = widths_of(arg_params, path)
-        _warn_of_guesses(path, match[1] if match else None, known)
+        _warn_of_guesses(path, prefix, known)
     wanted = {name: (name, known[name]) for name in network if known.get(name) is not None}
     if "channels" not in wanted and MIN_MULTIPLIER <= known.get("multiplier", 0) <= MAX_MULTIPLIER:
         wanted["channels"] = ("multiplier", widths(known["multiplier"]))
@@ -40,9 +40,20 @@ def inherited(path: str, known: dict) -> dict:
         if value != network[name]:
             raise InputError(f"--{flag} {listed(known[flag])}: {path} is of a network with --{name} "
                              f"{listed(network[name])}; give that instead")
-    found = {**network, **(saved_options(match[1]) if match else {})}
+    found = {**network, **(saved_options(prefix) if prefix else {})}
     return {name: value for name, value in found.items()
             if name not in {*wanted, *known} and value != {**NETWORK, **USUAL}[name]}
+
+
+def files_beside(path: str) -> list:
+    """The weights in `path`, and the files of their PREFIX, whether they are there or not."""
+    prefix = _prefix_of(path)
+    return [path, f"{prefix}-symbol.json", preprocessing_file(prefix)] if prefix else [path]
+
+
+def _prefix_of(path):
+    match = re.fullmatch(rf"(.*){PARAMS}", path, re.DOTALL)
+    return match and match[1]
 
 
 def _warn_of_guesses(path: str | Path, prefix: str | Path | None, known: dict) -> None:

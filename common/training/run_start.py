@@ -7,16 +7,18 @@ import numpy as np
 
 from common.checkpoint import fitting, load_params_for, load_start_params
 from common.errors import InputError
+from common.files import check_not_read
 from common.find_mxnet import mx
 from common.params_file import checkpoint_files
 from common.prefix import check_prefix, files_under
 from common.preprocessing_file import load_preprocessing, preprocessing_file
 from common.preprocessing_options import preprocessing_of
+from common.recordio import rec_files
 from common.training.learning_rate import quiet
 from common.training.optimizer import NOT_EXACT
 from common.training.plan import Plan
-from common.training.pretrained import listed
-from common.training.state import TrainingState, plain_checkpoints, positions, stem
+from common.training.pretrained import files_beside, listed
+from common.training.state import TrainingState, halves, plain_checkpoints, positions, stem
 from common.training.symbol import params_before
 
 
@@ -29,6 +31,16 @@ def check_model_prefix(args: argparse.Namespace) -> None:
                 raise InputError(f"{flag} needs --model-prefix")
         return
     check_prefix(prefix, "--model-prefix")
+
+
+def check_not_overwritten(settings: argparse.Namespace, resumed: bool) -> None:
+    """Raise InputError where the run would write over, or remove in time, a file that it reads."""
+    inputs = [settings.recipe, *rec_files(settings.data_train, settings.data_train_idx),
+              *rec_files(settings.data_val, settings.data_val_idx)]
+    if settings.pretrained_model and settings.load_epoch is None and not resumed:
+        inputs += files_beside(settings.pretrained_model)
+    for file in files_under(settings.model_prefix) if settings.model_prefix and not settings.benchmark else ():
+        check_not_read(file, *inputs)
 
 
 def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol) -> TrainingState:
@@ -46,11 +58,12 @@ def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol) -> Train
                              "from them")
         logging.info("Nothing to resume at %s: starting from the beginning", prefix)
     elif prefix and not args.overwrite:
-        stale = stale_positions(args) + [(epoch, 0) for _, epoch in plain_checkpoints(prefix)
-                                         if epoch > (args.load_epoch or 0)]
-        if stale:
-            raise InputError(f"--model-prefix {prefix}: has checkpoints up to {stem(*max(stale))}; give --resume to go "
-                             "on with that run, --overwrite 1 to write over them, or another prefix")
+        begins = (-1 if args.load_epoch is None else args.load_epoch, 0)
+        for name in (prefix, f"{prefix}-ema") if settings.ema else (prefix,):
+            there = [*positions(name), *halves(name), *((epoch, 0) for _, epoch in plain_checkpoints(name))]
+            if there and max(there) > begins:
+                raise InputError(f"--model-prefix {name}: has checkpoints up to {stem(*max(there))}; give --resume "
+                                 "to go on with that run, --overwrite 1 to write over them, or another prefix")
     state = TrainingState(args.load_epoch or 0)
     if args.load_epoch is not None:
         if settings.pretrained_model:
@@ -59,9 +72,6 @@ def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol) -> Train
         compare_preprocessing(prefix, settings)
         check_statistics(state, settings, checkpoint_files(prefix, args.load_epoch)[1], network)
     elif settings.pretrained_model:
-        if prefix and Path(settings.pretrained_model).resolve() in [path.resolve() for path in files_under(prefix)]:
-            raise InputError(f"--model-prefix {prefix}: --pretrained-model is a checkpoint of that prefix, whose "
-                             "symbol would be written over; give another prefix")
         state.arg_params, state.aux_params = load_start_params(network, settings.pretrained_model, data_shape)
         check_statistics(state, settings, settings.pretrained_model, network)
     return state

@@ -3,7 +3,8 @@
 After epoch 6 of PREFIX: `PREFIX-0006.params` as MXNet has it, `PREFIX-0006.optimizer` (arrays in the same format),
 `PREFIX-ema-0006.params` where an average is kept, and `PREFIX-0006.json`, written last: sizes and sums of these, the
 position in the run, the recipe. Inside an epoch, after batch 120 of the seventh, the names have 0006-b00120. Nothing
-here is a pickle. A checkpoint without its .json, or whose files are not what that says, does not count.
+here is a pickle. A checkpoint without its .json, or whose files are not what that says, does not count, and is never
+removed: it may be anyone's.
 """
 import json
 import logging
@@ -13,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,8 @@ from common.params_file import load_checkpoint_params, load_params
 FORMAT = 1
 POSITION = r"-(\d{4,})(?:-b(\d{5,}))?"  # in a name, behind the prefix
 MAX_DESCRIPTION = 1 << 24  # bytes
+# what reading a description raises that is none
+NO_DESCRIPTION = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass
@@ -70,33 +74,42 @@ def save_state(prefix: str | Path, state: TrainingState, network: mx.sym.Symbol)
 
 def describe_again(prefix: str | Path, state: TrainingState) -> None:
     """Write the description of a saved checkpoint anew, with the state's `info` of now."""
-    files = json.loads(_description_file(prefix, state.position).read_text(encoding="utf-8"))["files"]
+    files = json.loads(_files(prefix, state.position)["description"].read_text(encoding="utf-8"))["files"]
     _write_description(prefix, state, {**state.info, "files": files})
 
 
 def newest_state(prefix: str | Path) -> TrainingState | None:
     """The newest whole checkpoint; None where there is none. Those that are not whole are skipped with a warning."""
     for position in reversed(positions(prefix)):
-        file = _description_file(prefix, position)
+        file = _files(prefix, position)["description"]
         try:
-            return _read(prefix, position, file)
+            return _read(prefix, position)
         except (InputError, OSError) as error:
             reason = last_line(error)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        except NO_DESCRIPTION:
             reason = "not a description of one"
         logging.warning("%s: skipped, not a whole checkpoint: %s", file, reason)
     return None
 
 
 def set_aside(prefix: str | Path, position: tuple[int, int]) -> None:
-    """Put `.damaged` behind the names of the checkpoints after `position`, which were skipped: they are in the way of
-    those to come, and hold what may yet be saved."""
-    for later in positions(prefix):
-        files = [file for file in _files(prefix, later) if file.is_file()]
-        if later > position and len(files) > 1:  # a description alone is nothing of ours
-            for file in files:
-                file.replace(f"{file}.damaged")
-            logging.warning("%s-%s: its files are now named *.damaged", prefix, stem(*later))
+    """Give other names to the files of the checkpoints after `position` that do not count, which are in the way of
+    those to come: *.damaged to those that were skipped, *.incomplete to those without a description, of which a run
+    was killed that wrote or removed them, or which were copied here without it."""
+    for ending, found in (("damaged", positions(prefix)), ("incomplete", halves(prefix))):
+        for later in found:
+            another = later in positions(f"{prefix}-ema")  # whose parameters are named as an average's
+            files = [file for kind, file in _files(prefix, later).items()
+                     if file.is_file() and not (kind == "ema" and another)]
+            if later > position and len(files) > (ending == "damaged"):  # a description alone is nothing of ours
+                for file in files:
+                    file.rename(_free(f"{file}.{ending}"))
+                logging.warning("%s-%s: its files are now named *.%s", prefix, stem(*later), ending)
+
+
+def _free(name):
+    """`name`, or NAME-2, NAME-3, ...: the first that is not taken."""
+    return next(free for number in count(1) if not os.path.lexists(free := name + f"-{number}" * (number > 1)))
 
 
 def positions(prefix: str | Path) -> list:
@@ -104,16 +117,27 @@ def positions(prefix: str | Path) -> list:
     return [position for position, _ in _matches(prefix, POSITION + r"\.json")]
 
 
+def halves(prefix: str | Path) -> list:
+    """[(epochs, batches)] of the checkpoints that have a state of the optimizer and no description, oldest first."""
+    described = positions(prefix)
+    return [position for position, _ in _matches(prefix, POSITION + r"\.optimizer") if position not in described]
+
+
 def plain_checkpoints(prefix: str | Path) -> list:
     """[(file, epoch)] of the parameter files as MXNet numbers them that are none of ours, oldest first."""
-    ours = {*positions(prefix), *(position for position, _ in _matches(prefix, POSITION + r"\.optimizer"))}
+    ours = {*positions(prefix), *halves(prefix)}
     return [(path, position[0]) for position, path in _matches(prefix, r"-(\d{4,})()\.params") if position not in ours]
 
 
 def remove(prefix: str | Path, position: tuple[int, int]) -> None:
-    """Remove a checkpoint, its description first, so that half of one never counts."""
-    for file in _files(prefix, position):
-        file.unlink(missing_ok=True)
+    """Remove a checkpoint, its description first, so that half of one never counts; nothing but what that lists."""
+    try:
+        listed = _description(prefix, position)["files"]
+    except (OSError, *NO_DESCRIPTION):
+        return
+    for kind, file in _files(prefix, position).items():
+        if kind in ("description", *listed):
+            file.unlink(missing_ok=True)
 
 
 def prune(prefix: str | Path, keep: int, current: tuple, best: int | None = None) -> None:
@@ -129,7 +153,8 @@ def prune(prefix: str | Path, keep: int, current: tuple, best: int | None = None
 
 @contextmanager
 def sole_writer(prefix: str | Path) -> Iterator[None]:
-    """Within this block no other process trains with this prefix; what a killed one left half-written is removed."""
+    """Within this block no other process trains with this prefix; files that a killed one left half-written are
+    removed."""
     prefix = Path(prefix)
     with locked(prefix.with_name(f".{prefix.name}.lock"), f"--model-prefix {prefix}: another process trains with it "
                 "now"):
@@ -138,9 +163,6 @@ def sole_writer(prefix: str | Path) -> Iterator[None]:
         for name in os.listdir(prefix.parent):
             if pattern.fullmatch(name):
                 prefix.with_name(name).unlink(missing_ok=True)
-        for position, _ in _matches(prefix, POSITION + r"\.optimizer"):
-            if position not in positions(prefix):
-                remove(prefix, position)
         yield
 
 
@@ -152,33 +174,35 @@ def _matches(prefix: str | Path, pattern: str) -> list:
     return sorted(((int(match[1]), int(match[2] or 0)), prefix.with_name(match[0])) for match in found if match)
 
 
-def _description_file(prefix, position):
-    return Path(f"{prefix}-{stem(*position)}.json")
-
-
 def _write_description(prefix, state, content):
-    with written_atomically(_description_file(prefix, state.position)) as partial:
+    with written_atomically(_files(prefix, state.position)["description"]) as partial:
         Path(partial).write_text(json.dumps({"format": FORMAT, "epoch": state.epoch, "batch": state.batch,
                                              "updates": state.updates, **content}, indent=1) + "\n", encoding="utf-8")
 
 
-def _files(prefix: str | Path, position: tuple[int, int]) -> list:
-    """All files of a checkpoint, in the order of their removal."""
+def _files(prefix: str | Path, position: tuple[int, int]) -> dict:
+    """{kind: path} of all files of a checkpoint, in the order of their removal."""
     prefix, name = Path(prefix), stem(*position)
-    return [prefix.with_name(file) for file in (f"{prefix.name}-{name}.json", f"{prefix.name}-{name}.params",
-                                                f"{prefix.name}-ema-{name}.params", f"{prefix.name}-{name}.optimizer")]
+    files = {"description": f"{prefix.name}-{name}.json", "params": f"{prefix.name}-{name}.params",
+             "ema": f"{prefix.name}-ema-{name}.params", "optimizer": f"{prefix.name}-{name}.optimizer"}
+    return {kind: prefix.with_name(file) for kind, file in files.items()}
 
 
-def _read(prefix, position, description):
-    if not description.is_file() or description.stat().st_size > MAX_DESCRIPTION:
+def _description(prefix, position):
+    """What the description says, a dict. Raises InputError, OSError or one of NO_DESCRIPTION for what is none."""
+    file = _files(prefix, position)["description"]
+    if not file.is_file() or file.stat().st_size > MAX_DESCRIPTION:
         raise InputError("not a file, or too large a one")
-    content = json.loads(description.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8"))
     if content["format"] != FORMAT:
         raise InputError(f"of format {content['format']!r:.40}, this version reads {FORMAT}")
     if (content["epoch"], content["batch"]) != position or type(content["updates"]) is not int:
         raise KeyError
-    _, params, ema, optimizer = _files(prefix, position)
-    paths = {"params": params, "ema": ema, "optimizer": optimizer}
+    return content
+
+
+def _read(prefix, position):
+    content, paths = _description(prefix, position), _files(prefix, position)
     for kind, file in content["files"].items():
         path = paths[kind]  # not the name that the description says
         if path.stat().st_size != file["bytes"] or digest(path, "sha256") != file["sha256"]:
@@ -187,8 +211,9 @@ def _read(prefix, position, description):
     _check_info(info)
     if "optimizer" not in content["files"]:
         raise KeyError
-    return TrainingState(*position, content["updates"], *load_checkpoint_params(params), load_params(optimizer),
-                         load_checkpoint_params(ema) if "ema" in content["files"] else None, info)
+    return TrainingState(*position, content["updates"], *load_checkpoint_params(paths["params"]),
+                         load_params(paths["optimizer"]),
+                         load_checkpoint_params(paths["ema"]) if "ema" in content["files"] else None, info)
 
 
 def _check_info(info):

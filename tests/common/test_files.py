@@ -7,7 +7,7 @@ import time
 import pytest
 
 from common.errors import InputError
-from common.files import check_not_read, written_atomically
+from common.files import check_not_read, locked, written_atomically
 from tests.conftest import ROOT
 
 
@@ -61,6 +61,13 @@ def test_what_is_read_is_not_written(tmp_path):
     for name in ("x", "link", "./x"):
         with pytest.raises(InputError, match=f"{name}: is read here, and would be overwritten"):
             check_not_read(f"{tmp_path}/{name}", tmp_path / "x")
+
+
+def test_a_file_in_the_place_of_a_lock_stays(tmp_path):
+    (tmp_path / "lock").write_text("mine")
+    with pytest.raises(InputError, match="lock: has something in it"), locked(tmp_path / "lock", ""):
+        pytest.fail("locked")
+    assert (tmp_path / "lock").read_text() == "mine"
 
 
 FULL_DISK = """

@@ -172,21 +172,62 @@ def test_the_lock_follows_no_link(prefix):
     assert precious.read_text() == "data"
 
 
-def test_what_a_killed_process_left_is_removed(prefix):
+def test_files_that_a_killed_process_left_half_written_are_removed(prefix):
     save_state(prefix, state(2), NETWORK)
-    save_state(prefix, state(3, average=True), NETWORK)
-    os.unlink(f"{prefix}-0003.json")  # killed before it was written, or after it was removed
     (prefix.parent / f".{prefix.name}-0004.params.123.partial").write_text("half")
-    (prefix.parent / f".{prefix.name}2-0004.params.123.partial").write_text("of another run")
+    others = (f".{prefix.name}2-0004.params.123.partial", f".{prefix.name}-0004.notes.partial",
+              f"{prefix.name}-0005.params", f"{prefix.name}-0005.optimizer")
+    for name in others:
+        (prefix.parent / name).write_text("of another run")
     with sole_writer(prefix):
         assert sorted(os.listdir(prefix.parent)) == sorted([
-            f".{prefix.name}.lock", f".{prefix.name}2-0004.params.123.partial", f"{prefix.name}-0002.json",
-            f"{prefix.name}-0002.optimizer", f"{prefix.name}-0002.params", f"{prefix.name}-symbol.json",
-            f"{prefix.name}-ema-symbol.json"])
+            *others, f".{prefix.name}.lock", *(f"{prefix.name}-{end}" for end in (
+                "0002.json", "0002.optimizer", "0002.params", "symbol.json"))])
         with pytest.raises(InputError, match="another process trains with it now"), sole_writer(prefix):
             pass
     with sole_writer(prefix):
         pass
+
+
+@pytest.mark.parametrize("files", [("optimizer",), ("optimizer", "params"), ("optimizer", "params", "ema")])
+def test_a_checkpoint_without_description_is_set_aside_and_nothing_of_it_lost(prefix, caplog, files):
+    """Half of one, or one that was copied: which cannot be told. What a run does not come to is left as it is."""
+    def name(epoch, kind):
+        return f"{prefix.name}-ema-{epoch:04d}.params" if kind == "ema" else f"{prefix.name}-{epoch:04d}.{kind}"
+
+    for epoch in (1, 3, 5):
+        for kind in files:
+            prefix.with_name(name(epoch, kind)).write_text(f"{kind} of {epoch}")
+    prefix.with_name(f"{name(3, 'optimizer')}.incomplete").write_text("an earlier one")
+    set_aside(prefix, (2, 0))
+    expected = {name(1, kind): f"{kind} of 1" for kind in files}
+    expected |= {f"{name(epoch, kind)}.incomplete": f"{kind} of {epoch}" for epoch in (3, 5) for kind in files}
+    expected |= {f"{name(3, 'optimizer')}.incomplete": "an earlier one",
+                 f"{name(3, 'optimizer')}.incomplete-2": "optimizer of 3"}
+    assert {path.name: path.read_text() for path in prefix.parent.iterdir()} == expected
+    assert caplog.text.count("its files are now named *.incomplete") == 2
+
+
+def test_the_files_of_another_run_whose_prefix_ends_in_ema_stay(prefix):
+    """Its parameters have the names of an average's."""
+    another = prefix.with_name(f"{prefix.name}-ema")
+    for epoch in (1, 2, 3):
+        save_state(prefix, state(epoch), NETWORK)
+        save_state(another, state(epoch), NETWORK)
+    prune(prefix, 1, (2, 0))
+    os.truncate(f"{prefix}-0003.optimizer", 9)
+    set_aside(prefix, (2, 0))
+    assert positions(prefix) == [(2, 0)] and newest_state(another).position == (3, 0)
+    assert len(list(prefix.parent.glob(f"{another.name}-000?.params"))) == 3
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "", '{"format": 1, "epoch": 2, "batch": 0, "updates": 3, "files": {}}'])
+def test_only_what_its_description_tells_to_be_a_checkpoint_is_removed(prefix, text):
+    save_state(prefix, state(3), NETWORK)
+    for end in ("json", "params", "optimizer"):
+        prefix.with_name(f"{prefix.name}-0001.{end}").write_text(text)
+    prune(prefix, 1, (3, 0))
+    assert [path.read_text() for path in prefix.parent.glob("*-0001.*")] == [text] * 3
 
 
 def test_an_end_at_any_moment_leaves_a_whole_checkpoint(prefix, monkeypatch):
