@@ -17,13 +17,14 @@ import ctypes
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import string
 from contextlib import suppress
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import make_folder
+from common.files import make_folder, read_text
 from common.inference.device import describe
 from common.inference.plugin import PLUGIN
 from common.inference.target_string import is_for_another_machine
@@ -40,6 +41,9 @@ OPENCL = ("Makefile", "kernels.cc", "include/tvm/support/span.h")               
 NETWORK = ("network.so", "objects", "graph.json", "network.params")
 WRITTEN = ("network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
 BUILT = ("predict", "__pycache__")  # beside them, by those who run it
+# what is in its folders, by these and by their Makefiles
+INNER = re.compile(r"objects/[^/]+\.o|__pycache__/[^/]+\.pyc|opencl/(Makefile|kernels\.cc|build(/.*)?|"
+                   r"include(/tvm(/support(/span\.h)?)?)?)")
 PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")
 DEVICES = {"llvm": "cpu", "opencl": "opencl"}  # kind of a target: the runners' name of its device
 ELF_MACHINE = slice(18, 20)  # of an ELF file's header
@@ -54,10 +58,19 @@ def check_destination(folder: str | Path) -> None:
         return
     except NotADirectoryError:
         raise InputError(f"{folder}: is not a folder") from None
-    if others := there - {*NETWORK, *WRITTEN, *BUILT, *PROGRAMS}:
+    inner = {str(path.relative_to(folder)) for path in Path(folder).rglob("*")} - there
+    others = there - {*NETWORK, *WRITTEN, *BUILT, *PROGRAMS} | {name for name in inner if not INNER.fullmatch(name)}
+    if others:
         raise InputError(f"{folder}: has {min(others)!r}, which is no part of a bundle: give a new folder")
-    if there and not {"graph.json", "preprocess.json"} <= there:
+    if there and not ("graph.json" in there and _is_of_bundle(Path(folder, "preprocess.json"))):
         raise InputError(f"{folder}: has files but is no bundle: give a new folder")
+
+
+def _is_of_bundle(path):
+    try:
+        return {"resize", "crop", "mean", "std", "input", "shape"} <= set(json.loads(read_text(path)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def export(entry: str | Path, folder: str | Path, synset: str | Path, preprocessing: Preprocessing,

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from common.dataset import FORMAT, NAME, read_dataset
 from common.digest import digest
 from common.errors import InputError
-from common.files import written_atomically
+from common.files import check_not_read, written_atomically
 from common.labels import read_synset
 from common.packing.find import PARTS, SYNSET, find_sources
 from common.packing.imagenet import ARCHIVES
@@ -30,7 +31,9 @@ from common.packing.sealed import damaged, read_sealed, sealed
 from common.preprocess import one_opencv_thread, without_pillow_warnings
 from common.processor import usable_processors
 
-WORK, LOCK = ".prepare", "lock"  # in the output folder, until the data set is finished
+WORK = ".prepare"  # in the output folder, until the data set is finished
+LOCK, IDENTITY = "lock", "identity.json"  # in it: the first that is there, and the last that goes
+BEGINNING = re.compile(rf"\.{IDENTITY}\.\d+\.partial")
 COMMIT_SECONDS = 15
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
 
@@ -54,6 +57,7 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: not a folder")
+    check_not_read(out / WORK, source_dir)
     sources = find_sources(source_dir, any_count)
     for source in sources.values():
         if not source.is_archive and out.resolve().is_relative_to(source.path.resolve()):
@@ -95,7 +99,9 @@ def _finished(out, identity):
             if not _is_there(out / name, file):
                 raise InputError(f"{out / name}: not there, or not as {NAME} beside it says; remove {NAME} and what is "
                                  "left of its files, to make them again")
-    shutil.rmtree(out / WORK, ignore_errors=True)  # a run that was killed at its very end leaves it
+    with suppress(OSError):
+        if not _foreign(out / WORK):
+            _remove(out / WORK)  # a run that was killed at its very end leaves it
     return dataset
 
 
@@ -139,8 +145,11 @@ def _work_folder(out, identity):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{out}: another run is at work in this folder") from None
+        if foreign := _foreign(work):
+            raise InputError(f"{foreign}: no part of a data set that is being made; move {work} away, or choose "
+                             "another folder")
         _check_own(work, work.rglob("*"))
-        path = work / "identity.json"
+        path = work / IDENTITY
         try:
             begun = read_sealed(path, work)
         except FileNotFoundError:
@@ -161,6 +170,23 @@ def _work_folder(out, identity):
         except KeyboardInterrupt:
             print(f"{out}: run the same command again to go on", file=sys.stderr)
             raise
+
+
+def _foreign(work):
+    """Something in the work folder of a data set, where it is none; None where it is."""
+    names = sorted(os.listdir(work))
+    begun = IDENTITY in names
+    return next((work / name for name in names if not (begun or name == LOCK or BEGINNING.fullmatch(name))), None)
+
+
+def _remove(work):
+    """A work folder; what tells that it is one goes last."""
+    for path in sorted(work.iterdir(), key=lambda path: path.name in (LOCK, IDENTITY)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    work.rmdir()
 
 
 def _check_own(work, paths):
@@ -224,7 +250,7 @@ def _publish(out, work, sources, parts, identity):
               f"{len(result['skipped'])} skipped")
     _place(work, out, "skipped.csv", skipped.getvalue())
     _place(work, out, NAME, json.dumps(dataset, indent=1) + "\n")
-    shutil.rmtree(work)
+    _remove(work)
     return dataset
 
 

@@ -1,4 +1,5 @@
 """Where the file of published weights is, and whether it is that file: found, downloaded, taken or recognised."""
+import filecmp
 import os
 import shutil
 import zipfile
@@ -97,6 +98,8 @@ def take(name: str, file: str | Path, folder: str | Path | None = None, manifest
             shutil.copyfile(file, partial)
         if reason := fault(partial, **entry.known):
             raise InputError(f"{file}: is not the file of {name}: {reason}")
+        if path.exists() and not filecmp.cmp(path, partial, shallow=False):  # no hash of it is known
+            raise InputError(f"{path}: is there already, and another file than {file}; move it away")
     complete(entry, path)
     return path
 

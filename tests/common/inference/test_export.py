@@ -624,12 +624,19 @@ def test_a_bundle_is_replaced_and_nothing_else(compiled, synset, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "README.md").write_text("another project's")
     (tmp_path / "file").write_text("")
-    for folder, word in ((mine.parent, "photo.jpg"), (tmp_path / "other", "no bundle"), (tmp_path / "file", "folder")):
+    within = tmp_path / "empty" / "opencl" / "notes.txt"
+    within.parent.mkdir(exist_ok=True)
+    within.write_text("mine")
+    (tmp_path / "site").mkdir()
+    for name in ("graph.json", "preprocess.json", "README.md"):
+        (tmp_path / "site" / name).write_text('{"nodes": []}')
+    for folder, word in ((mine.parent, "photo.jpg"), (tmp_path / "other", "no bundle"), (tmp_path / "file", "folder"),
+                         (tmp_path / "empty", "opencl/notes.txt"), (tmp_path / "site", "no bundle")):
         with pytest.raises(InputError, match=word):
             check_destination(folder)
         with pytest.raises(InputError, match=word):
             export(compiled.folder, folder, synset, PREPROCESSING, "llvm")
-    assert mine.exists() and (tmp_path / "other" / "README.md").exists()
+    assert mine.exists() and within.exists() and (tmp_path / "other" / "README.md").exists()
 
 
 def test_a_bundle_has_what_it_uses_and_no_more(compiled, synset, tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,7 +103,7 @@ def counted(follow):
 
 def test_what_is_moved_away_in_the_end_is_missed(archives, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "shutil", SimpleNamespace(rmtree=lambda *_, **__: None))
+        patch.setattr(prepare_module, "_remove", lambda work: None)
         run(archives[0], tmp_path / "out")
     (tmp_path / "out" / "dataset.json").unlink()
     (tmp_path / "out" / "val.rec").unlink()

@@ -146,6 +146,18 @@ def test_links_are_not_followed(archives, out, tmp_path, name):
         assert before == {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_folder_of_that_name_that_is_anothers_stays(archives, reference, tmp_path, finished):
+    out = shutil.copytree(reference, tmp_path / "out") if finished else tmp_path / "out"
+    (out / ".prepare" / "train").mkdir(parents=True)
+    (out / ".prepare" / "train" / "notes.txt").write_text("mine")
+    if finished:
+        run(archives[0], out)
+    else:
+        refused(archives[0], out, r"\.prepare/train: no part of a data set that is being made; move .*\.prepare away")
+    assert (out / ".prepare" / "train" / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["val/folder", "train", "other"])
 def test_what_does_not_belong_there(archives, out, name):
     path = out / ".prepare" / name

@@ -159,6 +159,17 @@ def test_a_file_brought_by_hand_is_verified_and_put_in_place(tmp_path, manifest,
     assert sorted(os.listdir(tmp_path / "cache")) == ["x-0000.params", "x-preprocess.json", "x-symbol.json"]
 
 
+def test_a_file_in_its_place_is_not_overwritten_where_no_hash_tells_which_is_right(tmp_path):
+    manifest = manifest_of(tmp_path, "https://weights.invalid/x", "x.safetensors", "timm")
+    (tmp_path / "one").write_bytes(CONTENT)
+    (tmp_path / "other").write_bytes(CONTENT + b"x")
+    for _ in range(2):
+        path = take("x", tmp_path / "one", manifest=manifest)
+    with pytest.raises(InputError, match=f"{path}: is there already, and another file than .*other; move it away"):
+        take("x", tmp_path / "other", manifest=manifest)
+    assert path.read_bytes() == CONTENT
+
+
 def test_the_archive_brought_by_hand_will_do(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("net.params", CONTENT)
