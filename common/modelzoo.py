@@ -60,7 +60,8 @@ def load_pretrained_arrays(name: str, folder: str | Path | None = None, manifest
         arg_params, aux_params = load_checkpoint_params(path)
         return checked(Checkpoint(network, entry.classes, arg_params, aux_params, entry.preprocessing), path)
     from common.conversion.convert import convert  # MXNet's layout needs nothing of it
-    checkpoint = convert(path, entry.layout, entry.network["multiplier"])
+    checkpoint = convert(path, entry.layout, entry.network["multiplier"],
+                         image_shape=(3, entry.preprocessing.crop, entry.preprocessing.crop))
     if checkpoint.num_classes != entry.classes:
         raise InputError(f"{path}: has {checkpoint.num_classes} classes; {name} has {entry.classes}")
     return checkpoint._replace(preprocessing=entry.preprocessing)

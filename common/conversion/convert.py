@@ -63,8 +63,9 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
 
     `multiplier`: what the file's width multiplier is expected to be. `strides`, `padding`: those of an .npz file that
-    does not tell them. `image_shape` (3, H, W): for which SAME padding is laid out, and what images are cropped to;
-    `resize`: length of their shorter side before that; both go into the checkpoint's preprocessing. `keep_background`:
+    does not tell them. `image_shape` (3, H, W): for which SAME padding is laid out, and what images are cropped to,
+    needed for SAME padding where the file does not say it; `resize`: length of their shorter side before that; both go
+    into the checkpoint's preprocessing. `keep_background`:
     keep class 0 of the 1,001 that a .tflite file may have. `tell` is called with a line on what is not as in the file.
 
     Raises InputError for a file that is damaged, of another network, or not to be represented exactly.
@@ -85,18 +86,23 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     background = kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background
     if background:
         params = without_background(params)
-    preprocessing = _preprocessing(description.get("preprocessing", how.preprocessing), image_shape, resize)
-    shape = image_shape or description.get("image_shape", (3, preprocessing.crop, preprocessing.crop))
-    checkpoint = assembled(params, strides or description.get("strides", "published"),
-                           padding or description.get("padding", how.padding), shape, preprocessing, how.shortcut_rule,
-                           path)
+    padding = padding or description.get("padding", how.padding)
+    shape = image_shape or description.get("image_shape")
+    if padding == "same" and not shape:
+        raise InputError(f"{path}: does not say what size its network's images have: give --image-shape, as in "
+                         "--image-shape 3,224,224")
+    told = description.get("preprocessing")
+    preprocessing = _preprocessing(told or how.preprocessing, image_shape if told else shape, resize)
+    shape = shape or (3, preprocessing.crop, preprocessing.crop)
+    checkpoint = assembled(params, strides or description.get("strides", "published"), padding, shape, preprocessing,
+                           how.shortcut_rule, path)
     if multiplier is not None:
         _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
     if background:
         tell(f"class 0 of the {BACKGROUND:,}, the background, is left out")
-    if image_shape and len(set(image_shape[1:])) > 1:
+    if len(set(shape[1:])) > 1:
         tell(f"the crop recorded is {preprocessing.crop} pixels high and wide: give --image-shape "
-             f"{','.join(map(str, image_shape))} wherever the checkpoint is used")
+             f"{','.join(map(str, shape))} wherever the checkpoint is used")
     return checkpoint
 
 

@@ -3,6 +3,7 @@
 HDF5's library crashes, loops or fills the memory on some damaged files: call this through `common.confined`.
 """
 import io
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -12,22 +13,27 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from common.conversion.readers import check_size, reading
+from common.conversion.readers import IMAGE_SHAPE, check_size, reading
 from common.errors import InputError
 
 MAX_ARRAYS = 1000  # Keras's MobileNetV2 has 262
+MAX_CONFIGURATION = 1 << 24  # bytes; its has 100,000
 
 
 def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
     """[(layer/weight, array)] of Keras 3's .weights.h5 and .keras; of older .h5 files [(weight, array)], which has no
     slash, in the order of the network: those that are published have other layer names than the model's code, and
-    Keras goes by the order. Raises InputError."""
+    Keras goes by the order. Of a file with the whole model there is (IMAGE_SHAPE, [3, H, W]) first, where its
+    configuration says what its images are. Raises InputError."""
     with reading(path, "a Keras weight file"):
         content: str | Path | io.BytesIO = path
+        configuration: str | bytes = b""
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_size(archive.getinfo("model.weights.h5").file_size, path)
                 content = io.BytesIO(archive.read("model.weights.h5"))
+                if "config.json" in archive.namelist() and archive.getinfo("config.json").file_size < MAX_CONFIGURATION:
+                    configuration = archive.read("config.json")
         with h5py.File(content, "r") as file:
             found = list(islice(_by_name(file, path) if _has(file, "layers") else _in_order(file, path),
                                 MAX_ARRAYS + 1))
@@ -35,7 +41,27 @@ def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
                 raise InputError(f"{path}: has more than {MAX_ARRAYS} arrays, which no MobileNetV2 has")
             # together: one that the file does not even hold may stand there under many names
             check_size(sum(dataset.size * dataset.dtype.itemsize for _, dataset in found), path)
-            return [(name, dataset[()]) for name, dataset in found]
+            shape = _image_shape(configuration or file.attrs.get("model_config", b""))
+            return [*([(IMAGE_SHAPE, np.array(shape))] if shape else []),
+                    *((name, dataset[()]) for name, dataset in found)]
+
+
+def _image_shape(configuration):
+    """[3, H, W] of the first layer that says what shape its input has, in the JSON of a model; None where none does."""
+    try:
+        left = [json.loads(configuration)]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            for shape in (part.get("batch_shape"), part.get("batch_input_shape")):  # of Keras 3, and before
+                if isinstance(shape, list) and len(shape) == 4 and shape[3] == 3 \
+                        and all(type(side) is int and 0 < side < 2 ** 31 for side in shape[1:3]):
+                    return [3, *shape[1:3]]
+            part = [*part.values()]
+        left += reversed(part) if isinstance(part, list) else ()
+    return None
 
 
 # the arrays of a layer, as Keras 3 numbers them

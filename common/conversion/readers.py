@@ -16,6 +16,7 @@ from common.errors import InputError
 from common.files import check_regular
 from common.params_file import load_params
 
+IMAGE_SHAPE = ":image-shape"  # among arrays: that of the images, [3, H, W]; no parameter has such a name
 MAX_BYTES = 2 ** 30  # of a file, and of its arrays; the widest MobileNetV2 here has 60 MB
 
 

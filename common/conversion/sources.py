@@ -8,7 +8,7 @@ from common.checkpoint_arrays import unit_names
 from common.confined import confined
 from common.conversion.assemble import IDENTITY, Params
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
-from common.conversion.readers import read_gluon, read_npz
+from common.conversion.readers import IMAGE_SHAPE, read_gluon, read_npz
 from common.errors import InputError
 from common.preprocessing_file import Preprocessing
 from symbols.architecture import REPEATS
@@ -51,6 +51,9 @@ def gluon_params(path: str | Path) -> tuple[Params, dict]:
 def keras_params(path: str | Path) -> tuple[Params, dict]:
     """Of Keras's .h5 or .keras, read in a process of its own; axes in Keras's order are brought into MXNet's."""
     found = confined("common.conversion.keras_file", "read_keras", path, seconds=KERAS_SECONDS)
+    description = {}
+    if found and found[0][0] == IMAGE_SHAPE:
+        description["image_shape"] = tuple(found.pop(0)[1].tolist())
     by_name = any("/" in name for name, _ in found)
     params = _renamed(dict(found) if by_name else _keras_named(found, path), KERAS, REPEATS, "Keras", path)
     for name, array in params.items():
@@ -59,7 +62,7 @@ def keras_params(path: str | Path) -> tuple[Params, dict]:
             if array.ndim != len(KERAS_AXES[kind]):
                 raise InputError(f"{path}: {name} has {array.ndim} dimensions; not the weights of Keras's MobileNetV2")
             params[name] = array.transpose(KERAS_AXES[kind])
-    return params, {}
+    return params, description
 
 
 def npz_params(path: str | Path) -> tuple[Params, dict]:

@@ -242,6 +242,8 @@ def test_an_npz_file_that_does_not_tell_is_told(tmp_path):
     np.savez(tmp_path / "x.npz", **checkpoint.arg_params, **checkpoint.aux_params)
     network = convert(tmp_path / "x.npz", "npz", strides="first", padding="same", image_shape=(3, 97, 97)).network
     assert (network["strides"], network["padding"], network["image_shape"]) == ("first", "same", (3, 97, 97))
+    with pytest.raises(InputError, match="x.npz: does not say what size .* give --image-shape"):
+        convert(tmp_path / "x.npz", "npz", padding="same")
     save_npz(checkpoint, tmp_path / "x.npz")
     assert convert(tmp_path / "x.npz", "npz", strides="published").network == checkpoint.network
     with pytest.raises(InputError, match="--padding same: .* is of a network whose padding is known"):
@@ -253,7 +255,10 @@ def test_a_crop_that_is_not_square_is_told(tmp_path):
     checkpoint = convert(torchvision_file(tmp_path / "x.safetensors"), "torchvision", image_shape=(3, 96, 160),
                          tell=lines.append)
     assert checkpoint.preprocessing[:2] == (183, 160)
-    assert len(lines) == 1 and "give --image-shape 3,96,160" in lines[0]
+    save_npz(random_checkpoint({**network_for(widths(0.35), padding="same"), "image_shape": (3, 96, 160)}),
+             tmp_path / "x.npz")
+    convert(tmp_path / "x.npz", "npz", tell=lines.append)
+    assert len(lines) == 2 and all("give --image-shape 3,96,160" in line for line in lines)
 
 
 @pytest.mark.parametrize("dtype", ["c8", "M8[s]", "m8[s]", "U9", "S9", "?", [("x", "f4"), ("y", "i2")], "V4"], ids=str)

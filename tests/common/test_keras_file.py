@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from common.conversion.convert import convert
-from common.conversion.keras_file import MAX_ARRAYS
+from common.conversion.keras_file import MAX_ARRAYS, read_keras
+from common.conversion.readers import IMAGE_SHAPE
 from common.errors import InputError
 
 
@@ -61,6 +62,19 @@ def test_what_no_file_of_keras_holds_is_refused(tmp_path, fill, names, reason):
     with pytest.raises(InputError, match=reason) as error:
         convert(tmp_path / "x.h5", "keras")
     assert str(error.value).startswith(f"{tmp_path}/x.h5: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("configuration, expected", [
+    ('{"config": [{"batch_shape": [null, null, null, 3]}, {"batch_shape": [null, 96, 160, 3]}]}', [3, 96, 160]),
+    ('{"batch_input_shape": [8, 160, 160, 3], "batch_shape": 5}', [3, 160, 160]),
+    ('{"batch_shape": [null, 96, 96, 1]}', None), ('{"batch_shape": [null, true, -5, 3]}', None),
+    ('{"batch_shape": [null, 1e99, 96, 3]}', None), ("[" * 200_000, None), ("{", None), ("5", None), (5, None)])
+def test_the_size_of_images_is_what_the_configuration_says(tmp_path, configuration, expected):
+    in_order(tmp_path / "x.h5", small)
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        file.attrs["model_config"] = configuration
+    found = {name: array.tolist() for name, array in read_keras(tmp_path / "x.h5")}
+    assert found == {"w": [0]} | ({IMAGE_SHAPE: expected} if expected else {})
 
 
 def test_layers_that_lie_elsewhere_are_refused(tmp_path):

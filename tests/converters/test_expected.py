@@ -1,8 +1,10 @@
 """The converters against what the real frameworks answered, without these frameworks: weights are drawn anew from the
 seed for the names that the frameworks gave, and written as their files are. tests/converters/expected was made by
 `python -m tests.converters.frameworks --expected tests/converters/expected` under the frameworks' Python."""
+import json
 import lzma
 import re
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -10,6 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from common.conversion import convert as conversion
+from common.errors import InputError
+from common.preprocessing_file import load_preprocessing
 from tests.converters.checks import answer, answer_to, assert_same_answer, convert
 from tests.converters.facts import read_facts
 from tests.converters.tflite_skeleton import fill
@@ -56,18 +61,55 @@ def write_keras_3(path, facts, weights):
                 variables[str(number)] = weights[name]
 
 
-@pytest.mark.parametrize("expected, kind, file, write", [
-    ("torchvision", "torchvision", "weights.safetensors", write_safetensors),
-    ("timm", "timm", "weights.safetensors", write_safetensors),
-    ("timm-110d", "timm", "weights.safetensors", write_safetensors),
-    ("keras", "keras", "legacy.h5", write_legacy_h5),
-    ("keras", "keras", "model.weights.h5", write_keras_3),
+def configuration(key, size, other):
+    """Of a whole model, fine-tuned: the network within another one, whose images may be of any size."""
+    inner = {"class_name": "Functional", "config": {"layers": [
+        {"class_name": "InputLayer", "config": {key: [None, size, size, 3], "name": "input_1"}}]}}
+    return json.dumps({"class_name": "Functional", "config": {"layers": [
+        {"class_name": "InputLayer", "config": {key: [None, other, other, 3]}}, inner]}})
+
+
+def write_whole_h5(path, facts, weights):
+    """A model of Keras 1 or 2, with its configuration beside the weights."""
+    write_legacy_h5(path.with_name("weights.h5"), facts, weights)
+    with h5py.File(path.with_name("weights.h5")) as source, h5py.File(path, "w") as file:
+        source.copy(source, file, "model_weights")
+        file.attrs["model_config"] = configuration("batch_input_shape", facts["size"], None)
+
+
+def write_keras_archive(path, facts, weights):
+    write_keras_3(path.with_name("weights.h5"), facts, weights)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(path.with_name("weights.h5"), "model.weights.h5")
+        archive.writestr("config.json", configuration("batch_shape", facts["size"], facts["size"]))
+
+
+@pytest.mark.parametrize("expected, kind, file, write, tells", [
+    ("torchvision", "torchvision", "weights.safetensors", write_safetensors, False),
+    ("timm", "timm", "weights.safetensors", write_safetensors, False),
+    ("timm-110d", "timm", "weights.safetensors", write_safetensors, False),
+    ("keras", "keras", "legacy.h5", write_legacy_h5, False),
+    ("keras", "keras", "model.weights.h5", write_keras_3, False),
+    ("keras", "keras", "whole.h5", write_whole_h5, True),
+    ("keras", "keras", "model.keras", write_keras_archive, True),
 ])
-def test_a_file_written_anew_answers_as_the_framework_did(tmp_path, expected, kind, file, write):
+def test_a_file_written_anew_answers_as_the_framework_did(tmp_path, expected, kind, file, write, tells):
+    """At the size that it tells its images to have, or is told."""
     facts, weights, pixels, logits = read_facts(EXPECTED / f"{expected}.json")
     write(tmp_path / file, facts, weights)
-    convert(tmp_path / file, tmp_path / "converted", kind, "--image-shape", "3,{0},{0}".format(facts["size"]))
+    convert(tmp_path / file, tmp_path / "converted", kind,
+            *([] if tells else ["--image-shape", "3,{0},{0}".format(facts["size"])]))
     assert_same_answer(answer(tmp_path / "converted", pixels), logits)
+    assert load_preprocessing(tmp_path / "converted")[:2] == (46, facts["size"])  # as 256 and 224
+
+
+@pytest.mark.parametrize("file, write", [("legacy.h5", write_legacy_h5), ("model.weights.h5", write_keras_3)])
+def test_without_a_size_it_is_asked_for(tmp_path, file, write):
+    """SAME padding depends on it."""
+    facts, weights, _, _ = read_facts(EXPECTED / "keras.json")
+    write(tmp_path / file, facts, weights)
+    with pytest.raises(InputError, match=f"{file}: does not say what size .* give --image-shape"):
+        conversion.convert(tmp_path / file, "keras")
 
 
 @pytest.mark.parametrize("form", ["float32", "uint8_input"])
@@ -77,3 +119,4 @@ def test_tensorflow_lites_own_file_answers_as_its_interpreter_or_its_dequantised
     (tmp_path / "network.tflite").write_bytes(fill(skeleton, facts["seed"]))
     convert(tmp_path / "network.tflite", tmp_path / "converted", "tflite")
     assert_same_answer(answer_to(pixels.astype(np.float32) / 127.5 - 1, tmp_path / "converted"), logits)
+    assert load_preprocessing(tmp_path / "converted")[:2] == (46, facts["size"])
