@@ -42,8 +42,7 @@ def get_args_parser() -> ArgumentParser:
                          ".tflite file, which stands for none of the others")
     images = parser.add_argument_group("images")
     images.add_argument("--image-shape", type=image_shape, help="images that the checkpoint is for, which SAME padding "
-                        "is laid out for (default: what SOURCE says; else 3,224,224, but with SAME padding it has to be "
-                        "given)")
+                        "is laid out for (default: what SOURCE says; else 3,224,224, or with SAME padding an error)")
     images.add_argument("--resize", type=positive, help="length of an image's shorter side before the crop (default: "
                         "what SOURCE says, else 256 for 224, in that proportion)")
     return parser
