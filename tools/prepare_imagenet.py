@@ -3,6 +3,7 @@
 
     python tools/prepare_imagenet.py ~/downloads ~/imagenet
     python tools/prepare_imagenet.py flowers flowers-rec --any-count
+    python tools/prepare_imagenet.py part part-rec --any-count --synset data/imagenet1k-synset.txt
 
 The first folder holds ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz as they are
 downloaded (they are read, not extracted), or train/<class>/<image> and val/<class>/<image>. The second one gets
@@ -28,6 +29,9 @@ def get_args_parser() -> ArgumentParser:
     images.add_argument("--enlarge", action="store_true",
                         help="enlarge smaller images to --short-side, as MXNet's im2rec.py --resize does")
     images.add_argument("--quality", type=positive, default=95, help="JPEG quality, to 100")
+    images.add_argument("--synset", metavar="FILE", help="of folders: the label of each is the number, from 0, of the "
+                        "line of FILE that begins with its name, so that a part of ImageNet keeps ImageNet's labels "
+                        "(default: their sorted order)")
     images.add_argument("--seed", type=not_negative, default=0, help="of the order of the training images")
     checks = parser.add_argument_group("checks")
     checks.add_argument("--strict", action="store_true", help="an image that cannot be read is an error, and so is an "
@@ -45,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
 
     prepare(args.source, args.out, short_side=args.short_side, quality=args.quality, enlarge=args.enlarge,
             seed=args.seed, workers=args.workers, strict=args.strict, any_count=args.any_count,
-            verify_first=args.verify_first)
+            verify_first=args.verify_first, synset=args.synset)
 
 
 if __name__ == "__main__":

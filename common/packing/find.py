@@ -1,10 +1,11 @@
 """What there is to pack in a folder, and whether it is ImageNet."""
+from collections import Counter
 from pathlib import Path
 
 from common.digest import digest
 from common.errors import InputError
 from common.files import check_regular
-from common.labels import read_synset
+from common.labels import read_names
 from common.packing.imagenet import ARCHIVES, DEVKIT, read_devkit
 from common.packing.sources import ClassArchivesSource, FolderSource, Source, ValidationArchiveSource
 
@@ -12,8 +13,22 @@ PARTS = ("val", "train")  # in the order they are packed: the small one first
 SYNSET = Path(__file__).resolve().parents[2] / "data" / "imagenet1k-synset.txt"
 
 
-def find_sources(folder: str | Path, any_count: bool = False) -> dict[str, Source]:
-    """{"train": source, "val": source} of what `folder` holds: archives by their names, or folders train/ and val/.
+def class_names(synset: str | Path) -> dict[str, str]:
+    """{folder: name} of the classes in a file of a line for each, whose first word is the folder's name, in its order.
+    Raises InputError for a file that is none."""
+    lines = read_names(synset)
+    names = {line.split()[0]: line for line in lines}
+    if not names:
+        raise InputError(f"{synset}: names no classes")
+    if len(names) < len(lines):
+        twice, _ = Counter(line.split()[0] for line in lines).most_common(1)[0]
+        raise InputError(f"{synset}: has more than one class {twice!r}")
+    return names
+
+
+def find_sources(folder: str | Path, any_count: bool = False, synset: str | Path | None = None) -> dict[str, Source]:
+    """{"train": source, "val": source} of what `folder` holds: archives by their names, or folders train/ and val/,
+    whose classes are those of `synset` (see `class_names`) where it is given.
 
     Unless `any_count`, it has to be ImageNet: archives of the official size, its 1,000 classes, and in folders as many
     images. Raises InputError for anything else, for damaged archives, and where nothing is there.
@@ -31,21 +46,25 @@ def find_sources(folder: str | Path, any_count: bool = False) -> dict[str, Sourc
     if not archives and not trees:
         names = " and ".join(archive.name for archive in ARCHIVES.values())
         raise InputError(f"{folder}: holds neither {names} nor folders train/<class>/ and val/<class>/")
+    if synset and archives:
+        raise InputError(f"--synset {synset}: is for folders; the classes of {min(archives.values())} are known")
     devkit = _devkit(folder, archives, any_count)
     if not any_count:
         for part, path in archives.items():
             _check_size(path, ARCHIVES[part])
     sources: dict[str, Source] = {}
-    classes = devkit and devkit.classes
+    classes, of = devkit and devkit.classes, "the training images"
+    if synset:
+        classes, of = tuple(class_names(synset)), str(synset)
     if "train" in archives:
         sources["train"] = ClassArchivesSource(archives["train"], classes)
     elif "train" in trees:
-        sources["train"] = FolderSource(trees["train"], classes)
+        sources["train"] = FolderSource(trees["train"], classes, of)
     classes = classes or (sources["train"].classes if sources else None)
     if "val" in archives:
         sources["val"] = ValidationArchiveSource(archives["val"], devkit)
     elif "val" in trees:
-        sources["val"] = FolderSource(trees["val"], classes)
+        sources["val"] = FolderSource(trees["val"], classes, of)
     if not any_count:
         for part, source in sources.items():
             _check_is_imagenet(part, source)
@@ -75,7 +94,7 @@ def _check_size(path, official):
 
 
 def _check_is_imagenet(part, source):
-    wnids = tuple(line.split()[0] for line in read_synset(SYNSET, 1000))
+    wnids = tuple(class_names(SYNSET))
     if source.classes != wnids:
         count = f"{len(source.classes)} classes" if len(source.classes) != len(wnids) else "other classes"
         raise InputError(f"{source.path}: {count} instead of ImageNet's 1000 (--any-count accepts other sets)")

@@ -25,5 +25,7 @@ def check_names(where: Path, classes: Iterable[str]) -> None:
     for name in classes:
         try:
             check_listable(name)
+            if "/" in name:
+                raise InputError("its name is not that of a folder")
         except InputError as error:
             raise InputError(f"{where}: class {name!r}: {error}") from None

@@ -5,6 +5,7 @@ What is done is committed every few seconds, so that a run that was killed goes 
 import csv
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -21,8 +22,7 @@ from common.dataset import FORMAT, NAME, read_dataset
 from common.digest import digest
 from common.errors import InputError
 from common.files import check_not_read, written_atomically
-from common.labels import read_synset
-from common.packing.find import PARTS, SYNSET, find_sources
+from common.packing.find import PARTS, SYNSET, class_names, find_sources
 from common.packing.imagenet import ARCHIVES
 from common.packing.part import PartPacking
 from common.packing.part_state import KINDS
@@ -40,8 +40,10 @@ PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
 
 def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 480, quality: int = 95,
             enlarge: bool = False, seed: int = 0, workers: int | None = None, strict: bool = False,
-            any_count: bool = False, verify_first: bool = False, commit_seconds: float = COMMIT_SECONDS) -> dict:
-    """Pack what `source_dir` holds (see `find_sources`) into `out_dir`; returns what its dataset.json says.
+            any_count: bool = False, verify_first: bool = False, synset: str | Path | None = None,
+            commit_seconds: float = COMMIT_SECONDS) -> dict:
+    """Pack what `source_dir` holds (see `find_sources`, for `synset` too) into `out_dir`; returns what its dataset.json
+    says.
 
     Writes {train,val}.{rec,idx,lst}, synset.txt, skipped.csv and, last, dataset.json. Training records are in the
     order of a hash of `seed` and their path, validation records in that of their path. Images that cannot be read are
@@ -58,11 +60,15 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: not a folder")
     check_not_read(out / WORK, source_dir)
-    sources = find_sources(source_dir, any_count)
+    check_not_read(out / "synset.txt", synset)
+    names = class_names(synset or SYNSET)
+    sources = find_sources(source_dir, any_count, synset)
     for source in sources.values():
         if not source.is_archive and out.resolve().is_relative_to(source.path.resolve()):
             raise InputError(f"{out}: lies in {source.path}, whose folders are classes; choose another folder")
     options = {"short_side": short_side, "quality": quality, "enlarge": enlarge, "seed": seed}
+    if synset:
+        options["synset_sha256"] = hashlib.sha256("\n".join(names.values()).encode()).hexdigest()
     identity = {"format": FORMAT, "options": options, "versions": _versions(),
                 "sources": {part: source.identity for part, source in sources.items()}}
     if (finished := _finished(out, identity)) is not None:
@@ -78,7 +84,7 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
                 parts[part] = packing.run()
         for part, source in sources.items():
             _check_md5(part, source, parts[part], strict, any_count)
-        return _publish(out, work, sources, parts, identity)
+        return _publish(out, work, sources, parts, identity, names)
 
 
 def _versions():
@@ -227,9 +233,9 @@ def _check_md5(part, source, result, strict, any_count):
         print(f"warning: {_damaged(part, source, result['md5'])}", file=sys.stderr)
 
 
-def _publish(out, work, sources, parts, identity):
-    """Give the finished files their names, the description last; a run that was killed here does the rest again."""
-    names = {line.split()[0]: line for line in read_synset(SYNSET, 1000)}
+def _publish(out, work, sources, parts, identity, names):
+    """Give the finished files their names, the description last; a run that was killed here does the rest again.
+    `names`: {class: its line in synset.txt}, of those that have one."""
     classes = next(iter(sources.values())).classes
     _place(work, out, "synset.txt", "".join(f"{names.get(name, name)}\n" for name in classes))
     skipped = io.StringIO(newline="")

@@ -32,10 +32,11 @@ class Image:
 
 
 class FolderSource:
-    """`folder/<class>/<image>`; folders and files whose names begin with a dot are left out."""
+    """`folder/<class>/<image>`; folders and files whose names begin with a dot are left out. `classes`, where there may
+    be no others than those `of` something."""
     is_archive = False
 
-    def __init__(self, folder: Path, classes: tuple[str, ...] | None = None) -> None:
+    def __init__(self, folder: Path, classes: tuple[str, ...] | None = None, of: str = "the training images") -> None:
         self.path = Path(folder)
         entries = listed(self.path)
         folders = [entry.name for entry in entries if entry.is_dir()]
@@ -43,8 +44,7 @@ class FolderSource:
         check_names(self.path, self.classes)
         for name in folders:
             if name not in self.classes:
-                raise InputError(f"{self.path / name}: not one of the {len(self.classes)} classes of the training "
-                                 "images")
+                raise InputError(f"{self.path / name}: not one of the {len(self.classes)} classes of {of}")
         files, modified, filled = hashlib.sha256(), hashlib.sha256(), set()
         self.size = self.expected_bytes = 0
         for entry, path, label in self._entries():

@@ -49,7 +49,8 @@ def test_other_members_than_images(tmp_path):
                                     ("a\tb.JPEG", tarfile.REGTYPE, good), ("link.JPEG", tarfile.SYMTYPE, b""),
                                     ("folder", tarfile.DIRTYPE, b""), ("tty", tarfile.CHRTYPE, b""),
                                     ("x" * 300 + ".JPEG", tarfile.REGTYPE, good), ("a/..", tarfile.REGTYPE, good),
-                                    ("caf\u00e9.JPEG", tarfile.REGTYPE, good)):
+                                    ("..", tarfile.REGTYPE, good), ("../", tarfile.REGTYPE, good),
+                                    (".", tarfile.REGTYPE, good), ("caf\u00e9.JPEG", tarfile.REGTYPE, good)):
             member = tarfile.TarInfo(name)
             member.type, member.size, member.linkname = kind, len(content), "/etc/passwd"
             images.addfile(member, io.BytesIO(content))
@@ -57,7 +58,8 @@ def test_other_members_than_images(tmp_path):
     source.mkdir()
     (source / "ILSVRC2012_img_train.tar").write_bytes(tar({"n1.tar": archive.getvalue()}))
     dataset = run(source, tmp_path / "out")
-    assert dataset["parts"]["train"]["images"] == 4 and dataset["parts"]["train"]["skipped"] == 5
+    assert dataset["parts"]["train"]["images"] == 4 and dataset["parts"]["train"]["skipped"] == 8
+    assert (tmp_path / "out" / "skipped.csv").read_text().count("its name is not that of a file\n") == 4
     assert set(records(tmp_path / "out", "train")) == {"n1/up.JPEG", "n1/abs.JPEG", f"n1/{'x' * 300}.JPEG",
                                                        "n1/caf\u00e9.JPEG"}
     assert {path.name for path in tmp_path.iterdir()} == {"source", "out"}
@@ -202,6 +204,21 @@ def test_sources_that_cannot_be_used(archives, tmp_path, change, options, messag
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("text", "message"), [
+    ("a one\nc three\n", "train/b: not one of the 2 classes of .*classes.txt"),
+    ("a\nb\na again\n", "classes.txt: has more than one class 'a'"), ("\n", "classes.txt: names no classes"),
+    ("a\nb\n../victim\n", "class '../victim': its name is not that of a folder"),
+    ("a\nb\n..\n", "class '..': its name is not that of a file"), (None, "classes.txt: No such file")])
+def test_a_synset_that_cannot_be_used(tmp_path, text, message):
+    for name in ("a", "b"):
+        (tmp_path / "source" / "train" / name / "x.jpg").mkdir(parents=True)
+    if text is not None:
+        (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        run(tmp_path / "source", tmp_path / "out", synset=tmp_path / "classes.txt")
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("folders", "options", "message"), [
     (["train/a", "train/b"], {}, "no images in folders of classes"),
     (["train"], {}, "no classes"),
@@ -319,7 +336,7 @@ def test_what_passes_for_imagenet(tmp_path, monkeypatch, capsys):
 
 def test_a_wrong_md5_is_told(archives, tmp_path, monkeypatch, capsys):
     """With archives of the official sizes and classes it would be found at the end, or first with verify_first."""
-    monkeypatch.setattr(prepare_module, "find_sources", lambda folder, any_count: find_sources(folder, any_count=True))
+    monkeypatch.setattr(prepare_module, "find_sources", lambda folder, *_: find_sources(folder, any_count=True))
     with pytest.raises(InputError, match="--any-count is for other sets"):
         run(archives[0], tmp_path / "out", verify_first=True)
     with pytest.raises(InputError, match="img_val.tar: its MD5 is .* not the official 29b22e2961454d5413ddabcf34fc562"):

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from common.dataset import read_dataset
+from common.errors import InputError
 from common.find_mxnet import mx
 from common.packing.journal import Journal
 from common.recordio import check_records
@@ -128,6 +129,32 @@ def test_folders_give_the_same_records_as_archives(tree, reference, tmp_path):
     (tree / "train" / "n00000007" / b"\xff.jpg".decode("utf-8", "surrogateescape")).unlink()
     assert "\\udcff.jpg,its name has characters that a .lst file cannot hold" in \
         (tmp_path / "odd" / "skipped.csv").read_text()
+
+
+def test_a_part_of_the_classes_keeps_the_labels_of_all(archives, tree, tmp_path):
+    """In the order of the file, whatever that is; and the file is part of what a data set is."""
+    lines = ["n00000099 none of them", "n00000042 last, and first here", "n00000001", "n00000007 first", "n00000011"]
+    labels = {line.split()[0]: label for label, line in enumerate(lines)}
+    synset = tmp_path / "classes.txt"
+    synset.write_text("\n".join(lines))
+    dataset = run(tree, tmp_path / "out", synset=synset)
+    assert dataset["classes"] == list(labels) and (tmp_path / "out" / "synset.txt").read_text().splitlines() == lines
+    for part in ("train", "val"):
+        found = records(tmp_path / "out", part)
+        assert {path.split("/")[0] for path in found} == set(CLASSES)
+        assert all(label == labels[path.split("/")[0]] for path, (label, _) in found.items())
+        assert dataset["parts"][part]["images_of_class"]["n00000099"] == 0
+    before = contents(tmp_path / "out")
+    assert run(tree, tmp_path / "out", synset=synset) == dataset
+    synset.write_text("\n".join([*lines[:-1], "n00000011 with a name"]))
+    for other in (synset, None):
+        with pytest.raises(InputError, match="made with other options.synset_sha256"):
+            run(tree, tmp_path / "out", synset=other)
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(InputError, match="--synset .*: is for folders; the classes of .*tar are known"):
+        run(archives[0], tmp_path / "of-archives", synset=synset)
+    with pytest.raises(InputError, match="synset.txt: is read here, and would be overwritten"):
+        run(tree, tmp_path / "out", synset=tmp_path / "out" / "synset.txt")
 
 
 @pytest.mark.parametrize("workers", [1, 4])
