@@ -18,7 +18,7 @@ from common.errors import InputError, reported
 from common.files import check_not_read
 from common.labels import read_names, read_synset
 from common.prefix import files_read
-from common.recordio import rec_files
+from common.recordio import files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +88,7 @@ def check(args: argparse.Namespace) -> None:
     for path in filter(None, (args.predictions, args.per_class)):
         if Path(path).suffix.lower() != ".csv":
             raise InputError(f"{path}: is a table to write; give a name that ends in .csv")
-        check_not_read(path, args.synset, *rec_files(args.data_val, args.data_val_idx),
+        check_not_read(path, args.synset, *files_of(args.data_val, args.data_val_idx),
                        *files_read(args.model_prefix, args.epoch))
         if not Path(path).absolute().parent.is_dir():
             raise InputError(f"{path}: No such file or directory")

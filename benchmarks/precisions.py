@@ -25,7 +25,7 @@ from common.errors import InputError, reported
 from common.files import check_not_read
 from common.prefix import files_read
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
-from common.recordio import rec_files
+from common.recordio import files_of
 
 if TYPE_CHECKING:
     from common.inference.network import CompiledNetwork
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def main(args: argparse.Namespace) -> None:
     from common.inference.classify import images_in
 
-    check_not_read(args.out, *files_read(args.model_prefix, args.epoch), *rec_files(args.images),
-                   *images_in([args.images]))
+    check_not_read(args.out, *files_read(args.model_prefix, args.epoch),
+                   *(images_in([args.images]) if Path(args.images).is_dir() else files_of(args.images)))
     args = completed(args, args.model_prefix)
     images, labels = read_images(args)
     rows = []

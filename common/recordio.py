@@ -20,11 +20,6 @@ NUMBER_AT = 16  # in a record: after the magic number, the length, the flag and 
 IMAGE_HEADER = struct.Struct("<IfQQ")  # flag: 0 for one label; label; number; 0 (MXNet, python/mxnet/recordio.py)
 
 
-def rec_files(rec: str | None, idx: str = "") -> list:
-    """A RecordIO file and its index, given or beside it; none without a file."""
-    return [rec, idx or str(Path(rec).with_suffix(".idx"))] if rec else []
-
-
 def image_record(label: float, number: int, encoded: bytes) -> bytearray:
     """An encoded image as MXNet's MXIndexedRecordIO.write_idx(number, pack(IRHeader(0, label, number, 0), encoded))
     writes it."""
@@ -137,6 +132,12 @@ def record_files(given: str, given_idx: str = "") -> list[tuple[str, str]]:
         raise InputError(f"{given_idx}: {len(indices)} indices for {len(files)} record files; give one for each, with "
                          "commas between")
     return list(zip(files, indices))
+
+
+def files_of(given: str | None, given_idx: str = "") -> list[str]:
+    """All files that reading what `record_files` takes may read, whether they are there or not; none of None."""
+    return [file for rec, idx in (record_files(given, given_idx) if given else ())
+            for file in (rec, idx or str(Path(rec).with_suffix(".idx")))]
 
 
 def folder_of(given: str) -> Path:

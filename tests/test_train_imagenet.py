@@ -311,7 +311,8 @@ def copied(trained, folder, *ends):
     (["--load-epoch", "2", "--num-epochs", "3"], None)])
 def test_a_checkpoint_that_was_copied_without_its_description_is_not_lost(packed, trained, tmp_path, arguments,
                                                                           refusal):
-    before = copied(trained, tmp_path, "0002.params", "0002.optimizer", "symbol.json")
+    started_from = ["0001.params"] if arguments == ["--load-epoch", "1"] else []
+    before = copied(trained, tmp_path, "0002.params", "0002.optimizer", "symbol.json", *started_from)
     if refusal:
         with pytest.raises(InputError, match=refusal):
             train(packed, tmp_path / "x", *arguments)

@@ -21,7 +21,7 @@ from common.errors import InputError, reported
 from common.files import check_not_read
 from common.prefix import check_no_file_name, files_read
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
-from common.recordio import rec_files
+from common.recordio import files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def check_not_overwritten(args: argparse.Namespace) -> None:
 
     out = calibration_file(args.prefix, args.epoch)
     check_not_read(out, *(file for file in files_read(args.prefix, args.epoch) if file != out),
-                   *rec_files(args.images), *images_in([args.images]))
+                   *(images_in([args.images]) if Path(args.images).is_dir() else files_of(args.images)))
 
 
 def chosen_images(args: argparse.Namespace) -> list:

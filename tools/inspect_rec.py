@@ -19,7 +19,7 @@ from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.files import check_not_read
 from common.labels import read_names
-from common.recordio import rec_files
+from common.recordio import files_of
 
 FEW = 20  # classes that are all listed
 
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
 
     if args.contact_sheet:
         beside = [Path(args.rec).with_name(name) for name in ("synset.txt", "dataset.json")]
-        check_not_read(args.contact_sheet, args.synset, *rec_files(args.rec), Path(args.rec).with_suffix(".lst"),
+        check_not_read(args.contact_sheet, args.synset, *files_of(args.rec), Path(args.rec).with_suffix(".lst"),
                        *beside)
     summary = summarise(args.rec)
     names = class_names(args)

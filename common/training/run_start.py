@@ -13,7 +13,7 @@ from common.params_file import checkpoint_files
 from common.prefix import check_prefix, files_under
 from common.preprocessing_file import load_preprocessing, preprocessing_file
 from common.preprocessing_options import preprocessing_of
-from common.recordio import rec_files
+from common.recordio import files_of
 from common.training.learning_rate import quiet
 from common.training.optimizer import NOT_EXACT
 from common.training.plan import Plan
@@ -35,8 +35,8 @@ def check_model_prefix(args: argparse.Namespace) -> None:
 
 def check_not_overwritten(settings: argparse.Namespace, resumed: bool) -> None:
     """Raise InputError where the run would write over, or remove in time, a file that it reads."""
-    inputs = [settings.recipe, *rec_files(settings.data_train, settings.data_train_idx),
-              *rec_files(settings.data_val, settings.data_val_idx)]
+    inputs = [settings.recipe, *files_of(settings.data_train, settings.data_train_idx),
+              *files_of(settings.data_val, settings.data_val_idx)]
     if settings.pretrained_model and settings.load_epoch is None and not resumed:
         inputs += files_beside(settings.pretrained_model)
     for file in files_under(settings.model_prefix) if settings.model_prefix and not settings.benchmark else ():
