@@ -66,7 +66,7 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
     for source in sources.values():
         if not source.is_archive and out.resolve().is_relative_to(source.path.resolve()):
             raise InputError(f"{out}: lies in {source.path}, whose folders are classes; choose another folder")
-    options = {"short_side": short_side, "quality": quality, "enlarge": enlarge, "seed": seed}
+    options: dict = {"short_side": short_side, "quality": quality, "enlarge": enlarge, "seed": seed}
     if synset:
         options["synset_sha256"] = hashlib.sha256("\n".join(names.values()).encode()).hexdigest()
     identity = {"format": FORMAT, "options": options, "versions": _versions(),
