@@ -76,7 +76,8 @@ def main(args: argparse.Namespace) -> None:
         listeners.append(stack.enter_context(progress(images)))
         total = score(predict, images, top_k, on_batch=lambda *batch: [listener(*batch) for listener in listeners])
     accuracies = f"top-1 {total.top_1:.4f}" + (f" top-{top_k} {total.top_k:.4f}" if top_k > 1 else "")
-    print(f"{accuracies} ({total.images} images)")
+    skipped = f", {total.skipped} damaged one{'s' * (total.skipped != 1)} skipped" if total.skipped else ""
+    print(f"{accuracies} ({total.images} images{skipped})")
 
 
 def check(args: argparse.Namespace) -> None:

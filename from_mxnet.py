@@ -30,11 +30,9 @@ from common.inference.classify import images_in
 from common.inference.precision import PRECISIONS
 from common.inference.record_files import AUTO
 from common.inference.tables import TOP, answers_table, table_file
-from common.inference.tabulate import tabulate
 from common.inference.target_string import is_for_another_machine, kind_of
 from common.labels import read_synset
 from common.prefix import files_read
-from common.preprocess import preprocess, read_image
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
 if TYPE_CHECKING:
@@ -156,6 +154,7 @@ def print_out(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> N
 
 def prepared(path: str, args: argparse.Namespace) -> np.ndarray:
     """A photograph as the network takes it, float32 (1, 3, H, W). Raises InputError for what cannot be read."""
+    from common.preprocess import preprocess, read_image
     image = read_image(path)
     try:
         return preprocess(image, args.image_shape, preprocessing_of(args))
@@ -179,6 +178,8 @@ def classify(compiled: "CompiledNetwork", path: str, data: np.ndarray, synset: l
 
 def table(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> None:
     """A table of all photographs; what cannot be read is told, noted in the table, and passed over."""
+    from common.inference.classify import images_in
+    from common.inference.tabulate import tabulate
     paths = args.images or [PHOTOGRAPH]
     total = sum(1 for _ in images_in(paths))
     if not total:

@@ -66,9 +66,10 @@ def main(args: argparse.Namespace) -> None:
 
 def read_images(args: argparse.Namespace) -> tuple:
     """(list of network inputs, labels (n,)) of all --images."""
+    from common.decoding import decode
     from common.inference.classify import images_in
     from common.packing.inspection import split
-    from common.preprocess import decode_whole, preprocess, read_image
+    from common.preprocess import preprocess, read_image
     from common.recordio import read_records
 
     if Path(args.images).is_dir():
@@ -77,7 +78,7 @@ def read_images(args: argparse.Namespace) -> tuple:
         found: list[tuple[float, np.ndarray]] = [(0, read_image(name)) for name in images_in([args.images])]
     else:
         records = (split(args.images, *record) for record in read_records(args.images))
-        found = [(label, decode_whole(encoded)) for _, label, encoded in records]
+        found = [(label, decode(encoded, upright=False)) for _, label, encoded in records]
     if not found:
         raise InputError(f"{args.images}: no images there")
     labels, images = zip(*found)

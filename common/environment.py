@@ -1,10 +1,11 @@
-"""Variables of the environment that libraries do not check themselves."""
+"""Variables of the environment that are numbers or one of a few words."""
 import os
 import re
 
 from common.errors import InputError
 
-THREADS = r"[1-9]\d{0,3}"
+THREADS, PIXELS = r"[1-9]\d{0,3}", r"[1-9]\d{0,17}"
+NUMBERS = {THREADS: "a number of threads", PIXELS: "a number of pixels"}
 
 
 def check_environment(allowed: dict[str, str]) -> None:
@@ -12,5 +13,5 @@ def check_environment(allowed: dict[str, str]) -> None:
     for name, pattern in allowed.items():
         value = os.environ.get(name)
         if value is not None and not re.fullmatch(pattern, value, re.ASCII):
-            what = "a number of threads" if pattern == THREADS else f"one of {pattern.replace('|', ', ')}"
+            what = NUMBERS.get(pattern) or f"one of {pattern.replace('|', ', ')}"
             raise InputError(f"the environment's {name} is {value!r}: give {what}, or unset it")

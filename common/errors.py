@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line: what, which file or value, what to do."""
 
 
+class ImageError(InputError):
+    """An image cannot be decoded. The message is the reason alone, such as "not an image"."""
+
+
 class Stopped(Exception):
     """A signal asked the program to stop, and it did so in good order. The message is one line."""
 

@@ -1,7 +1,7 @@
 """Score a network so that every image counts once."""
 import json
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class Score:
     right: int = 0        # the label is the first answer
     right_top_k: int = 0  # the label is among the first k
     loss: float = 0.0     # cross-entropy in nats, summed
+    skipped: int = 0      # damaged images, which are not among `images`
 
     def __add__(self, other: "Score") -> "Score":
         return Score(*(a + b for a, b in zip(astuple(self), astuple(other))))
@@ -60,7 +61,7 @@ def score(predict: Callable, images: mx.io.DataIter, top_k: int, on_batch: Calla
         total += count(probabilities, labels, top_k)
         if on_batch:
             on_batch(batch.index[:kept], labels, probabilities)
-    return total
+    return replace(total, skipped=images.skipped)
 
 
 def count(probabilities: np.ndarray, labels: np.ndarray, top_k: int) -> Score:

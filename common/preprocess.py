@@ -3,23 +3,20 @@
 Shorter side to 256, centre crop to 224, RGB, mean subtracted, NCHW float32; or as the checkpoint says (common/
 preprocessing_file.py).
 """
-import io
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from common.errors import InputError, last_line
+from common.decoding import MAX_BYTES, decode
+from common.errors import ImageError, InputError
 from common.files import read_bytes
+from common.pixel_limit import USUAL as MOST_PIXELS
 from common.preprocessing_file import Preprocessing
 
 USUAL = Preprocessing()
-MAX_BYTES = 256 << 20  # of a file; a photograph has 1 to 20 MB
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow opens EPS with Ghostscript, say
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -32,18 +29,9 @@ def read_image(path: str | Path) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     try:
-        with without_pillow_warnings():
-            return decode_whole(content)
+        return decode(content, upright=True)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-@contextmanager
-def without_pillow_warnings() -> Iterator[None]:
-    """Of broken EXIF data, say, which do not matter here. Not within a thread: what is ignored is one for all."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        yield
 
 
 @contextmanager
@@ -57,46 +45,6 @@ def one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def decode_whole(content: bytes) -> np.ndarray:
-    """An encoded image as `read_image` gives it; the InputError for one that is not whole says no more than why.
-
-    OpenCV alone would hand out the upper half of a truncated JPEG, so Pillow decodes it first.
-    """
-    if not content:
-        raise InputError("empty file")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            image.load()
-            if image.mode in ("F", "I"):
-                raise InputError("pixels of more than 16 bits")
-            # OpenCV does not turn WebP as its EXIF data say, and knows no GIF
-            decoded = decode(content) if image.format != "WEBP" else None
-            if decoded is None:
-                decoded = np.ascontiguousarray(np.asarray(_upright(image).convert("RGB"))[..., ::-1])
-            return decoded
-    except UnidentifiedImageError:
-        raise InputError("not an image") from None
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders raise many kinds for damaged content, from a list without an end
-        raise InputError(f"damaged or truncated image ({last_line(error)})") from None
-
-
-def _upright(image):
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data, of whatever kind, say nothing about the image
-        return image
-
-
-def decode(content: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """An encoded image as uint8 (height, width, 3), BGR; None where OpenCV cannot decode it."""
-    try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:
-        return None
-
-
 def size_for_shorter_side(height: int, width: int, length: int) -> tuple:
     """(width, height) in proportion whose shorter side has `length` pixels; rounded as MXNet rounds it."""
     return (length, length * height // width) if height > width else (length * width // height, length)
@@ -107,7 +55,7 @@ def preprocess(image: np.ndarray, data_shape: Sequence[int] | None = None,
     """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB.
 
     `data_shape`: (3, height, width), by default that of the crop. For another one the shorter side is resized in
-    proportion to its longer side. Raises InputError as `resized_crop`.
+    proportion to its longer side. Raises ImageError as `resized_crop`.
     """
     _, height, width = data_shape or (3, preprocessing.crop, preprocessing.crop)
     cropped = resized_crop(image, preprocessing.resize_for(max(height, width)), height, width)
@@ -128,11 +76,11 @@ def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.
     """The centre, of `height` and `width` pixels, of `image` (H, W, C) resized so that its shorter side has `length`.
 
     To the bit ImageRecordIter(resize=length, inter_method=3): OpenCV's INTER_AREA, with MXNet's rounding. What is
-    right of the crop and below it is not computed. Raises InputError for a strip that would need gigabytes.
+    right of the crop and below it is not computed. Raises ImageError for a strip that would need gigabytes.
     """
     resized_width, resized_height = size_for_shorter_side(image.shape[0], image.shape[1], length)
-    if resized_width * resized_height > Image.MAX_IMAGE_PIXELS:
-        raise InputError(f"has {image.shape[1]}x{image.shape[0]} pixels: too many when the shorter side has {length}")
+    if resized_width * resized_height > MOST_PIXELS:
+        raise ImageError(f"{image.shape[1]}x{image.shape[0]} pixels: too many when the shorter side has {length}")
     top, left = (resized_height - height) // 2, (resized_width - width) // 2
     scale_y, scale_x = resized_height / image.shape[0], resized_width / image.shape[1]
     # a little more than the crop covers; what OpenCV makes of it has the size that the scale gives, rounded

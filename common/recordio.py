@@ -6,17 +6,19 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import ImageError, InputError
 from common.files import check_regular, listed
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # kinds of parts of a record (dmlc-core, include/dmlc/recordio.h)
 NUMBER_AT = 16  # in a record: after the magic number, the length, the flag and the label
+HEAD = 4096  # bytes of a payload that hold the label and, mostly, the size of an image
 IMAGE_HEADER = struct.Struct("<IfQQ")  # flag: 0 for one label; label; number; 0 (MXNet, python/mxnet/recordio.py)
 
 
@@ -62,6 +64,13 @@ def read_records(rec: str | Path, at: int = 0, head: int | None = None) -> Itera
             at, number = end, number + 1
 
 
+def read_files(files: Iterable[tuple[str, str]], head: int | None = None) -> Iterator[tuple[str, int, int, bytes]]:
+    """(file, number in it, offset, payload) of each record of `record_files`, one file after the other."""
+    for rec, _ in files:
+        for number, (offset, payload) in enumerate(read_records(rec, head=head)):
+            yield rec, number, offset, payload
+
+
 def read_record(descriptor: int, size: int, at: int, head: int | None = None) -> tuple:
     """(payload, where the next record begins) of the record at byte `at` of an open file of `size` bytes; of the
     payload no more than `head` bytes. Raises ValueError where there is none."""
@@ -100,6 +109,17 @@ def check_label(label: float, num_classes: int) -> None:
     if not (0 <= label < num_classes and label == int(label)):
         raise InputError(f"has label {label:g}, but the network's classes are 0 to {num_classes - 1}: these are not "
                          "its images, or --num-classes is wrong")
+
+
+@contextmanager
+def record_named(rec: str | Path, number: int) -> Iterator[None]:
+    """Within this block an InputError of `unpack_image` or `check_label`, or an ImageError, names its record."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{rec}: record {number}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{rec}: record {number} {error}") from None
 
 
 def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:

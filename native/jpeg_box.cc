@@ -19,6 +19,9 @@ namespace {
 // what the library makes otherwise at the edge where it begins.
 constexpr JDIMENSION kMargin = 8;
 
+// As in common/jpeg_header.py.
+constexpr int kMaxScans = 500;
+
 struct Errors {
   jpeg_error_mgr manager;
   std::jmp_buf failed;
@@ -30,10 +33,27 @@ void FailAtWarnings(j_common_ptr info, int level) {
   if (level < 0) Fail(info);
 }
 
+void FailAtScans(j_common_ptr info) {
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMaxScans) Fail(info);
+}
+
+// Whether every bit of every coefficient was in one of the scans; libjpeg makes an image of what there is, and does not
+// warn. False where it does not note what came.
+bool IsWhole(j_decompress_ptr info) {
+  if (!jpeg_has_multiple_scans(info)) return true;
+  if (!info->progressive_mode) return false;
+  for (int component = 0; component < info->num_components; ++component) {
+    for (int i = 0; i < DCTSIZE2; ++i) {
+      if (info->coef_bits[component][i]) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 // Writes `height` rows of `width` pixels, BGR, from row `top` and column `left` of the image, to `pixels`. Returns 0, or
-// 1 where it is damaged, has no such rectangle, or is of colours that libjpeg does not turn into BGR.
+// 1 where it is damaged, has no such rectangle, is of colours that libjpeg does not turn into BGR, or may lack a scan.
 extern "C" int decode_box(const unsigned char* jpeg, size_t size, JDIMENSION top, JDIMENSION left, JDIMENSION height,
                           JDIMENSION width, unsigned char* pixels) {
   jpeg_decompress_struct info;
@@ -43,6 +63,9 @@ extern "C" int decode_box(const unsigned char* jpeg, size_t size, JDIMENSION top
   errors.manager.error_exit = Fail;
   errors.manager.emit_message = FailAtWarnings;
   jpeg_create_decompress(&info);
+  jpeg_progress_mgr progress = {};
+  progress.progress_monitor = FailAtScans;
+  info.progress = &progress;
   if (setjmp(errors.failed)) {
     jpeg_destroy_decompress(&info);
     std::free(row);
@@ -53,6 +76,7 @@ extern "C" int decode_box(const unsigned char* jpeg, size_t size, JDIMENSION top
   if (info.num_components != 1 && info.num_components != 3) Fail(reinterpret_cast<j_common_ptr>(&info));
   info.out_color_space = JCS_EXT_BGR;
   jpeg_start_decompress(&info);
+  if (!IsWhole(&info)) Fail(reinterpret_cast<j_common_ptr>(&info));
   if (!height || !width || height > info.output_height || top > info.output_height - height ||
       width > info.output_width || left > info.output_width - width) {
     Fail(reinterpret_cast<j_common_ptr>(&info));

@@ -85,7 +85,7 @@ def odd_files():
         "thin": (encoded(rgb(12, 90, 200)[:3]), rgb(12, 90, 200)[:3]),
         **{f"exif{n}": (with_orientation(rgb(20 + n, 70, 100), n), rgb(20 + n, 70, 100)) for n in range(1, 9)},
         "truncated": (encoded(rgb(30))[:-900], None),
-        "no_end": (encoded(rgb(31))[:-2], None),
+        "no_end": (encoded(rgb(31))[:-2], rgb(31)),
         "truncated_png": (encoded(rgb(32), "PNG")[:-900], None),
         "header_only": (encoded(rgb(33))[:300], None),
         "empty": (b"", None),

@@ -84,12 +84,12 @@ def chosen_images(args: argparse.Namespace) -> list:
 
 def records(rec: str, choose: "Callable[[list], list]") -> list:
     """As `chosen_images`, of a RecordIO file."""
+    from common.decoding import decode
     from common.packing.inspection import split
-    from common.preprocess import decode_whole
     from common.recordio import check_records, read_records, record_offsets
 
     def image(offset):
-        return decode_whole(split(rec, *next(read_records(rec, offset)))[2])
+        return decode(split(rec, *next(read_records(rec, offset)))[2], upright=False)
 
     idx, _ = check_records(rec)
     return [(f"{rec} at byte {offset}", lambda offset=offset: image(offset))

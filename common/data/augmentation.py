@@ -71,10 +71,10 @@ class Augmentation:
             raise InputError(f"--min-random-area {self.min_random_area:g} and --max-random-area "
                              f"{self.max_random_area:g}: give areas above 0, the smaller one first")
 
-    def __call__(self, image: tuple, draw: Callable[[], float]) -> np.ndarray | None:
+    def __call__(self, image: tuple, draw: Callable[[], float]) -> np.ndarray:
         """A crop, uint8 (height, width, 3), BGR, contiguous, of an `image` of common.data.jpeg_box.open_image. Each
-        call of `draw` gives another random number from 0 to 1, below 1. None where the image cannot be decoded; raises
-        InputError, without its name, for one that is too small for the options.
+        call of `draw` gives another random number from 0 to 1, below 1. Raises ImageError for one that cannot be
+        decoded, InputError, without its name, for one that is too small for the options.
         """
         stored = height, width = image[:2]
         if self.resize != -1:
@@ -89,8 +89,6 @@ class Augmentation:
         top, left, cut_rows, cut_columns = self._cut(rows + 2 * self.pad, columns + 2 * self.pad, draw)
         crop = self._pixels(image, matrix, (rows, columns), (top - self.pad, left - self.pad, cut_rows, cut_columns),
                             resized)
-        if crop is None:
-            return None
         if self._resizes() and crop.shape[:2] != (self.height, self.width):
             crop = cv2.resize(crop, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
         elif crop.shape[:2] != (self.height, self.width):
@@ -161,8 +159,6 @@ class Augmentation:
         (x, right), (y, bottom) = (_seen(min(along), max(along), size) for along, size in
                                    zip(zip(*corners), (width, height)))
         pixels = box(y, x, bottom - y, right - x)
-        if pixels is None:
-            return None
         if resized:  # what lies between the centre of a pixel at the edge and the edge has its colour
             pixels, x, y = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE), x - 1, y - 1
         moved = np.array([[xx, xy, x0 + xx * x + xy * y], [yx, yy, y0 + yx * x + yy * y]])

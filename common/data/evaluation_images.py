@@ -4,19 +4,20 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from common.errors import InputError
+from common.data.heads import check_heads
+from common.decoding import decode
+from common.errors import ImageError
 from common.find_mxnet import mx
-from common.preprocess import decode, preprocess
+from common.preprocess import preprocess
 from common.preprocessing_file import Preprocessing
-from common.recordio import check_label, check_records, read_records, unpack_image
+from common.recordio import check_label, check_records, read_files, record_files, record_named, unpack_image
 
 
 class EvaluationIter(mx.io.DataIter):
     """Batches of `common.preprocess.preprocess`ed images; `pad` of the last batch says how many places are empty,
-    `index` the images' numbers in the file, from 0.
+    `index` the images' numbers, from 0, in `rec` and `idx`, as `common.recordio.record_files` takes them.
 
     For 256 : 224 the numbers are those of ImageRecordIter(resize=256, inter_method=3), which cannot be used for this:
     it skips in the next pass the images it borrowed to fill the last batch, cannot have batches of more than twice the
@@ -26,36 +27,52 @@ class EvaluationIter(mx.io.DataIter):
     Of `parts` workers, number `part` (from 0) has the records part, part + parts, part + 2 * parts, ...; the last ones
     may have one fewer, or none. `num_images` is how many they are, None where no index tells.
 
-    Raises InputError for a file that is not whole, and at the record that is not an image of one of the classes.
+    Raises InputError for a file that is not whole, and at the record that is not an image of one of the classes. With
+    `skip_damaged` those that cannot be decoded are left out of the batches; `skipped` is how many, in a pass so far.
     """
 
     def __init__(self, rec: str | Path, idx: str | Path, batch_size: int, image_shape: Sequence[int],
                  preprocessing: Preprocessing, num_classes: int, threads: int | None, part: int = 0,
-                 parts: int = 1) -> None:
+                 parts: int = 1, skip_damaged: bool = False) -> None:
         if not 0 <= part < parts:
             raise ValueError(f"part {part} of {parts}")
         super().__init__(batch_size)
-        _, records = check_records(rec, idx)
-        self.num_images = None if records is None else len(range(part, records, parts))
-        self._rec, self._num_classes, self._part, self._parts = rec, num_classes, part, parts
-        self._image_shape, self._preprocessing = image_shape, preprocessing
+        self._files = record_files(str(rec), idx)
+        counts = [check_records(*file)[1] for file in self._files]
+        self.num_images = None if None in counts else len(range(part, sum(counts), parts))
+        self._num_classes, self._part, self._parts = num_classes, part, parts
+        self._image_shape, self._preprocessing, self._skip_damaged = image_shape, preprocessing, skip_damaged
         self._pool = ThreadPoolExecutor(threads)
         self.provide_data = [mx.io.DataDesc("data", (batch_size, *image_shape))]
         self.provide_label = [mx.io.DataDesc("softmax_label", (batch_size,))]
         self.reset()
 
+    def check(self, decode: bool) -> None:
+        """Raise InputError for a label that is no class's, or an image that is refused for its header. With `decode`
+        for all that a pass raises it for; `skipped` then says how many images it leaves out."""
+        check_heads(self._files, self._num_classes, self._part, self._parts, self._skip_damaged)
+        if decode:
+            self.reset()
+            for _ in self:
+                pass
+
     def reset(self) -> None:
-        self._records = islice(enumerate(read_records(self._rec)), self._part, None, self._parts)
+        self._records = islice(enumerate(read_files(self._files)), self._part, None, self._parts)
         self._pending = None  # until a pass begins
+        self.skipped = 0
 
     def next(self) -> mx.io.DataBatch:
         if self._pending is None:
             self._pending = self._decode_next_batch()
-        if not self._pending:
-            raise StopIteration
-        images = [future.result() for future in self._pending]
+        images: list[tuple] = []
+        while not images:
+            if not self._pending:
+                raise StopIteration
+            decoded = [future.result() for future in self._pending]
+            self._pending = self._decode_next_batch()
+            images = [image for image in decoded if image is not None]
+            self.skipped += len(decoded) - len(images)
         numbers = np.array([number for number, _, _ in images])
-        self._pending = self._decode_next_batch()
         data = np.zeros((self.batch_size, *self._image_shape), np.float32)
         labels = np.zeros(self.batch_size, np.float32)
         for i, (_, label, image) in enumerate(images):
@@ -64,18 +81,19 @@ class EvaluationIter(mx.io.DataIter):
                                index=numbers)
 
     def _decode_next_batch(self):
-        return [self._pool.submit(self._decode, number, record)
-                for number, (_, record) in islice(self._records, self.batch_size)]
+        return [self._pool.submit(self._decode, number, *place, record)
+                for number, (*place, _, record) in islice(self._records, self.batch_size)]
 
-    def _decode(self, number, record):
-        """(number, label, prepared image (1, 3, H, W)) of a record, counted from 0."""
+    def _decode(self, number, rec, number_in_file, record):
+        """(number, label, prepared image (1, 3, H, W)) of a record, counted from 0; None for one to leave out."""
         try:
-            _, label, content = unpack_image(record)
-            check_label(label, self._num_classes)
-            # not turned as EXIF says: nor does ImageRecordIter in training, and packing has done it
-            image = decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if image is None:
-                raise InputError("is not an image, or a damaged one")
-            return number, label, preprocess(image, self._image_shape, self._preprocessing)
-        except InputError as error:
-            raise InputError(f"{self._rec}: record {number} {error}") from None
+            with record_named(rec, number_in_file):
+                _, label, content = unpack_image(record)
+                check_label(label, self._num_classes)
+                # not turned as EXIF says: nor does ImageRecordIter in training, and packing has done it
+                image = decode(content, upright=False)
+                return number, label, preprocess(image, self._image_shape, self._preprocessing)
+        except ImageError:
+            if self._skip_damaged:
+                return None
+            raise

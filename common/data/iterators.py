@@ -156,6 +156,7 @@ def augmentation_options(args: argparse.Namespace, short_side: int | None = None
 
 def evaluation_iter(args: argparse.Namespace, num_classes: int, part: int = 0, parts: int = 1) -> EvaluationIter:
     """Iterator over the images of --data-val, or one part of them, prepared as `args` say."""
-    packed_as(args.data_val)  # a file that was not copied whole is an error
+    for rec, _ in record_files(args.data_val, args.data_val_idx):
+        packed_as(rec)  # a file that was not copied whole is an error
     return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, preprocessing_of(args),
-                          num_classes, decoding_threads(args), part, parts)
+                          num_classes, decoding_threads(args), part, parts, args.skip_damaged)

@@ -5,16 +5,15 @@ import logging
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import simplejpeg
 
+from common.decoding import decode
 from common.errors import last_line
-from common.preprocess import decode
+from common.pixel_limit import check_pixels, room_for
 from common.shared_library import load_library
 
 LIBRARY = Path(__file__).resolve().parents[2] / "native" / "build" / "libjpeg_box.so"
-UPRIGHT = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # as ImageRecordIter, which does not turn images either
 
 
 @cache
@@ -32,30 +31,29 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
     return None
 
 
-def open_image(content: bytes) -> tuple | None:
+def open_image(content: bytes) -> tuple:
     """(height, width, box) of an encoded image; box(top, left, height, width) are the pixels of a rectangle within it,
-    uint8 (height, width, 3), BGR. None for what is not an image.
+    uint8 (height, width, 3), BGR, not turned. Both raise ImageError for what is damaged, too large or no image.
 
-    Of a JPEG the pixels are those of simplejpeg, to the bit, whether the library is there or not.
+    Of a JPEG the pixels are those of the whole image, to the bit, whether the library is there or not. With it, damage
+    to what need not be read for the rectangle is not noticed.
     """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content, strict=False)
-        return height, width, lambda *rectangle: _box_of_jpeg(content, *rectangle)
-    except (ValueError, KeyError):  # KeyError: colours or a subsampling that it does not know
-        image = decode(content, UPRIGHT)
-        return None if image is None else (*image.shape[:2], lambda *rectangle: _cut(image, *rectangle))
+    except (ValueError, KeyError):  # KeyError: a subsampling that it does not know
+        image = decode(content, upright=False)
+        return *image.shape[:2], lambda *rectangle: _cut(image, *rectangle)
+    check_pixels(width, height)
+    return height, width, lambda *rectangle: _box_of_jpeg(content, width * height, *rectangle)
 
 
-def _box_of_jpeg(content, top, left, height, width):
+def _box_of_jpeg(content, size, top, left, height, width):
     if native := library():
         pixels = np.empty((height, width, 3), np.uint8)
-        if not native.decode_box(content, len(content), top, left, height, width, pixels.ctypes.data):
-            return pixels
-    try:
-        image = simplejpeg.decode_jpeg(content, "BGR", strict=False)  # of a truncated one what there is
-    except ValueError:  # of other colours
-        image = decode(content, UPRIGHT)
-    return None if image is None else _cut(image, top, left, height, width)
+        with room_for(size):
+            if not native.decode_box(content, len(content), top, left, height, width, pixels.ctypes.data):
+                return pixels
+    return _cut(decode(content, upright=False), top, left, height, width)
 
 
 def _cut(image, top, left, height, width):

@@ -45,6 +45,8 @@ def add_image_args(group: argparse._ActionsContainer, owner: str) -> None:
     add_preprocessing_args(group, owner)
     group.add_argument("--data-nthreads", type=positive, help="threads to decode with (default: one for each core that "
                        "may be used)")
+    group.add_argument("--skip-damaged", action="store_true", help="evaluate without the images of --data-val that "
+                       "cannot be decoded, and say how many there are, in place of an error")
 
 
 def decoding_threads(args: argparse.Namespace) -> int:
@@ -60,6 +62,8 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, if there is one")
     data.add_argument("--data-val", metavar="REC", help="the same of the validation images; none: no validation")
     add_image_args(data, "--pretrained-model")
+    data.add_argument("--check-data", type=switch, default=0, help="1: decode every image of --data-val before "
+                      "training begins; 0: look at labels and headers only")
     data.add_argument("--data-backend", choices=DATA_BACKENDS, default="opencv", help="what reads and augments the "
                       "training images: OpenCV in threads, or MXNet's ImageRecordIter, which is slower")
     data.add_argument("--num-classes", type=positive, default=None, help="number of classes (default: that of "

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.data.augmentation import DRAWS, Augmentation
 from common.data.jpeg_box import open_image
-from common.errors import InputError
+from common.errors import ImageError, InputError
 from common.find_mxnet import mx
 from common.preprocess import normalise
 from common.recordio import check_label, read_record, record_offsets, unpack_image
@@ -92,13 +92,10 @@ class TrainingImages(mx.io.DataIter):
                 record, _ = read_record(self._files[file].fileno(), self._sizes[file], int(self._offsets[number]))
                 _, labels[i], content = unpack_image(record)
                 check_label(float(labels[i]), self._num_classes)
-                image = open_image(content)
-                crop = self._augmentation(image, iter(draws[i].tolist()).__next__) if image else None
-                if crop is None:
-                    raise InputError("is not an image, or a damaged one")
+                crop = self._augmentation(open_image(content), iter(draws[i].tolist()).__next__)
             except ValueError as error:  # InputError among them
-                number -= int(np.searchsorted(self._file_of, file))
-                raise InputError(f"{self._files[file].name}: record {number} {error}") from None
+                at = f"{self._files[file].name}: record {number - int(np.searchsorted(self._file_of, file))}"
+                raise InputError(f"{at}{':' * isinstance(error, ImageError)} {error}") from None
             normalise(crop, self._mean, self._std, data[i])
 
 

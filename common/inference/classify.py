@@ -14,15 +14,15 @@ import cv2
 import numpy as np
 
 from common.answers import check_finite
+from common.decoding import MAX_BYTES, decode
 from common.errors import InputError, last_line
 from common.files import listed, read_bytes
-from common.preprocess import MAX_BYTES, USUAL, one_opencv_thread, preprocess, without_pillow_warnings
+from common.preprocess import USUAL, one_opencv_thread, preprocess
 from common.preprocessing_file import Preprocessing
 from common.processor import usable_processors
-from common.strict_jpeg import decode_strictly
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
-                      ".ppm", ".pgm", ".pbm", ".pnm"))
+                      ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".ico"))  # the last four to be told of
 AHEAD = 2  # batches that are decoded while the network computes one: images differ in size
 
 
@@ -67,7 +67,7 @@ def classify_images(paths: Iterable[str], predict: Callable, data_shape: Sequenc
     buffers = deque(np.zeros(data_shape, np.float32) for _ in range(1 + AHEAD))
     paths, decoding = iter(paths), deque()
     pool = ThreadPoolExecutor(threads or usable_processors(), "decode")
-    with without_pillow_warnings(), one_opencv_thread():
+    with one_opencv_thread():
         try:
             while True:
                 while buffers and (batch := list(islice(paths, batch_size))):
@@ -88,7 +88,7 @@ def _fill(place, path, image_shape, preprocessing):
     """Prepare an image in its place of a batch; returns the reason why that is not possible, or None."""
     try:
         content = read_bytes(path, MAX_BYTES)
-        place[:] = preprocess(decode_strictly(content), image_shape, preprocessing)[0]
+        place[:] = preprocess(decode(content, upright=True), image_shape, preprocessing)[0]
     except OSError as error:
         return error.strerror or last_line(error)
     except (InputError, cv2.error, MemoryError) as error:

@@ -1,5 +1,4 @@
 """What a RecordIO file of images holds: counts, sizes, a look at some of them, and whether all is whole."""
-import io
 import random
 from array import array
 from collections import Counter
@@ -12,17 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common.dataset import NAME, read_dataset
+from common.decoding import decode, image_size
 from common.digest import digest
-from common.errors import InputError
+from common.errors import ImageError, InputError
 from common.files import written_atomically
 from common.packing.progress import progress
 from common.packing.workers import in_order
-from common.preprocess import without_pillow_warnings
 from common.processor import usable_processors
-from common.recordio import read_records, unpack_image
-from common.strict_jpeg import decode_strictly
+from common.recordio import HEAD, read_records, unpack_image
 
-HEAD = 4096  # bytes that hold the label and, mostly, the size of an image
 THUMBNAIL, CAPTION, GAP = 144, 16, 6  # pixels
 LONGEST_CAPTION = 100  # characters that are looked at, of which some 30 fit
 MAX_IMAGES = 1000  # on a contact sheet
@@ -72,9 +69,8 @@ def split(rec: str | Path, offset: int, record: bytes) -> tuple[int, float, byte
 
 def _size(encoded):
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return image.size
-    except Exception:  # Pillow's many kinds; nothing that it knows
+        return image_size(encoded)
+    except ImageError:
         return None
 
 
@@ -94,10 +90,10 @@ def contact_sheet(rec: str | Path, summary: Summary, names: Sequence[str], path:
         left, top = GAP + i % columns * cell[0], GAP + i // columns * cell[1]
         _, label, encoded = split(rec, *next(read_records(rec, offset)))
         try:
-            image = Image.fromarray(np.ascontiguousarray(decode_strictly(encoded)[..., ::-1]))
+            image = Image.fromarray(np.ascontiguousarray(decode(encoded, upright=False)[..., ::-1]))
             image.thumbnail((THUMBNAIL, THUMBNAIL))
             sheet.paste(image, (left + (THUMBNAIL - image.width) // 2, top + (THUMBNAIL - image.height) // 2))
-        except InputError:
+        except ImageError:
             draw.text((left, top), "damaged", "red", font)
         text = (f"{label}: {names[int(label)]}" if label in range(len(names)) else f"{label}")[:LONGEST_CAPTION]
         while font.getlength(text) > THUMBNAIL:
@@ -116,8 +112,7 @@ def problems(rec: str | Path, workers: int | None = None) -> Iterator[str]:
     indexed = _parsed(idx, lambda number, offset: (int(number), int(offset)))
     listed = _parsed(lst, lambda number, label, *_: (int(number), float(label)))
     workers = workers or usable_processors()
-    with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool, \
-            progress(f"{rec.name}: decoding", rec.stat().st_size) as show:
+    with ThreadPoolExecutor(workers) as pool, progress(f"{rec.name}: decoding", rec.stat().st_size) as show:
         try:
             images = in_order(pool, workers, lambda record: _damage(rec, *record), read_records(rec))
             for count, ((offset, record), reason) in enumerate(images, 1):
@@ -162,8 +157,8 @@ def _wrong_checksums(rec):
 def _damage(rec, offset, record):
     """Why the image of a record cannot be decoded; None where it can."""
     try:
-        decode_strictly(split(rec, offset, record)[2])
-    except InputError as error:
+        decode(split(rec, offset, record)[2], upright=False)
+    except ImageError as error:
         return str(error)
     return None
 

@@ -28,7 +28,7 @@ from common.packing.part import PartPacking
 from common.packing.part_state import KINDS
 from common.packing.progress import progress
 from common.packing.sealed import damaged, read_sealed, sealed
-from common.preprocess import one_opencv_thread, without_pillow_warnings
+from common.preprocess import one_opencv_thread
 from common.processor import usable_processors
 
 WORK = ".prepare"  # in the output folder, until the data set is finished
@@ -75,7 +75,7 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
         print(f"{out / NAME}: finished already, with these options and of images of these names and sizes; to make it "
               "again, remove it and its records")
         return finished
-    with _work_folder(out, identity) as work, one_opencv_thread(), without_pillow_warnings():
+    with _work_folder(out, identity) as work, one_opencv_thread():
         verified = _verify(sources) if verify_first else {}
         parts = {}
         for part, source in sources.items():

@@ -63,7 +63,8 @@ class Workers:
 
     def total(self, score: Score) -> Score:
         """The sum of the workers' scores."""
-        return sum((Score(int(a), int(b), int(c), d) for a, b, c, d in self.gather(astuple(score)).tolist()), Score())
+        parts = (Score(int(a), int(b), int(c), d, int(e)) for a, b, c, d, e in self.gather(astuple(score)).tolist())
+        return sum(parts, Score())
 
     def mean(self, arrays: dict) -> dict:
         """{name: NDArray}, each the mean over the workers."""

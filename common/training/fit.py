@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from common.data.heads import check_heads
 from common.data.iterators import augmentation_of, evaluation_iter, resize_of, synthetic_iter, training_iter
 from common.data.options import decoding_threads
 from common.errors import InputError, Stopped
@@ -85,6 +86,9 @@ class Run:
         self.validation = None
         if args.data_val and not args.benchmark:
             self.validation = evaluation_iter(self.settings, self.settings.num_classes, workers.rank, workers.count)
+            self.validation.check(args.check_data)
+        if args.data_backend == "mxnet" and not args.benchmark:  # which ends the process on what it does not like
+            check_heads(plan.images.files, self.settings.num_classes)
 
     def train(self) -> None:
         """Train to the end. Raises Stopped where a signal asks for it, InputError where the loss is not finite."""

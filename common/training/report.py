@@ -114,6 +114,8 @@ class Report:
             values.update({f"{prefix}loss": score.mean_loss,
                            **{f"{prefix}{name}": value for name, value in self._accuracies(score).items()}})
         logging.info("Epoch[%d] Validation-images=%d", epoch, scores[""].images)
+        if scores[""].skipped:
+            logging.info("Epoch[%d] Validation-skipped=%d", epoch, scores[""].skipped)
         self.event("validation", epoch=epoch, **values, images=scores[""].images)
         self._scalars("validation", values, updates)
 

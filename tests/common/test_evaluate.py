@@ -108,7 +108,7 @@ def test_a_part_names_a_record_by_its_number_in_the_file(packed, tmp_path):
     images_of(tmp_path / "x", part=0, parts=3).next()
     assert score(linear, images_of(tmp_path / "x", part=0, parts=3), 3).images == 35
     assert images_of(tmp_path / "x", part=0, parts=3).num_images is None  # there is no index
-    with pytest.raises(InputError, match="record 71 is not an image"):
+    with pytest.raises(InputError, match="record 71: not an image"):
         score(linear, images_of(tmp_path / "x", part=2, parts=3), 3)
 
 

@@ -34,7 +34,8 @@ def options(prefix, **changes):
     return argparse.Namespace(**{**augmentation, **USUAL, **dict(
         data_train=f"{prefix}.rec", data_train_idx="", data_val=f"{prefix}.rec", data_val_idx="",
         image_shape=(3, 48, 48), num_classes=2, num_examples=None, data_nthreads=2, batch_size=10, pad_size=0,
-        fill_value=127, benchmark=0, seed=0, data_backend="opencv"), **changes})
+        fill_value=127, benchmark=0, seed=0, data_backend="opencv",
+        skip_damaged=False), **changes})
 
 
 def training_images(args, **worker):
@@ -123,8 +124,8 @@ def damaged(packed, path, record, damage):
 
 
 @pytest.mark.parametrize(("damage", "message"), [
-    (lambda content: content[:24] + b"x" * (len(content) - 24), "record 7 is not an image, or a damaged one"),
-    (lambda content: content[:24], "record 7 is not an image, or a damaged one"),
+    (lambda content: content[:24] + b"x" * (len(content) - 24), "record 7: not an image, or a damaged one"),
+    (lambda content: content[:24], "record 7: empty file"),
     (lambda content: b"abc", "record 7 is not one of images"),
     (lambda content: mx.recordio.pack(mx.recordio.IRHeader(2, [0, 1], 0, 0), content[24:]), "record 7 has 2 labels"),
 ])
@@ -146,7 +147,7 @@ def test_evaluation_names_where_the_records_stop(packed, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "message"), [("mxnet", "MXNet cannot read an image"),
-                                               ("opencv", "record 7 is not an image, or a damaged one")])
+                                               ("opencv", "record 7: not an image, or a damaged one")])
 def test_training_reports_an_image_that_it_cannot_read(packed, tmp_path, name, message):
     damaged(packed, tmp_path / "x.rec", 7, lambda content: content[:24] + b"x" * (len(content) - 24))
     with pytest.raises(InputError, match=message) as error:
@@ -336,7 +337,7 @@ def test_a_seed_gives_the_same_training_images(packed, backend):
 def test_evaluation_names_the_record_that_is_a_strip(packed, tmp_path):
     strip = cv2.imencode(".jpg", np.zeros((1, 40_000, 3), np.uint8))[1].tobytes()
     damaged(packed, tmp_path / "x.rec", 7, lambda content: content[:24] + strip)
-    with pytest.raises(InputError, match="x.rec: record 7 has 40000x1 pixels: too many when the shorter side has 256"):
+    with pytest.raises(InputError, match="x.rec: record 7: 40000x1 pixels: too many when the shorter side has 256"):
         list(evaluation_iter(options(tmp_path / "x", image_shape=(3, 224, 224)), 2))
 
 

@@ -146,5 +146,5 @@ def test_a_file_that_changes_under_the_run(packed, tmp_path):
     images = training_iter(args, training_set(args))
     with open(tmp_path / "x.rec", "r+b") as file:
         file.truncate(2000)
-    with pytest.raises(InputError, match=r"x.rec: record [0-9]+ (cannot be read|is not an image)"):
+    with pytest.raises(InputError, match=r"x.rec: record [0-9]+ (cannot be read|: not an image)"):
         list(images)

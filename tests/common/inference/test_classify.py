@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from common.answers import top_answers
+from common.decoding import decode
 from common.errors import Closed, InputError, printable
 from common.inference.classify import AHEAD, classify_images, images_in
 from common.inference.tables import answers_table
 from common.inference.tabulate import tabulate
 from common.preprocess import preprocess, read_image
 from common.preprocessing_file import Preprocessing
-from common.strict_jpeg import decode_strictly
 
 SHAPE = (10, 3, 48, 64)
 PREPARED = Preprocessing(resize=70, crop=64, mean=(120.0, 110.0, 100.0), std=(50.0, 60.0, 70.0))
@@ -76,16 +76,16 @@ def test_images_are_decoded_while_the_network_computes(images, tmp_path, monkeyp
     last_one, decoded = Path(shutil.copy(images[0], tmp_path)), threading.Event()
     last_one.write_bytes(last_one.read_bytes() + b"last")  # behind the image's end
 
-    def decode(content):
+    def decode_noticed(content, upright):
         if content.endswith(b"last"):
             decoded.set()
-        return decode_strictly(content)
+        return decode(content, upright=upright)
 
     def predict(data):
         assert decoded.wait(30), "nobody decodes it"
         return corners(data)
 
-    monkeypatch.setattr("common.inference.classify.decode_strictly", decode)
+    monkeypatch.setattr("common.inference.classify.decode", decode_noticed)
     first, *_, last = classify_images([*images[:5] * 2, str(last_one)], predict, SHAPE)
     assert last.error is None
     np.testing.assert_array_equal(first.probabilities, last.probabilities)

@@ -1,0 +1,24 @@
+"""What is wrong with the images of RecordIO files, as far as their heads tell, before it is hours into a run."""
+from collections.abc import Sequence
+from itertools import islice
+
+from common.decoding import image_size
+from common.errors import ImageError
+from common.recordio import HEAD, check_label, read_files, read_records, record_named, unpack_image
+
+
+def check_heads(files: Sequence[tuple[str, str]], num_classes: int, part: int = 0, parts: int = 1,
+                skip_damaged: bool = False) -> None:
+    """Raise InputError for the first record of `common.recordio.record_files` whose label is no class's or, unless
+    `skip_damaged`, whose image is refused for what its header claims. Of `parts` workers, number `part` looks at the
+    records part, part + parts, ..."""
+    for rec, number, offset, head in islice(read_files(files, HEAD), part, None, parts):
+        with record_named(rec, number):
+            _, label, content = unpack_image(head)
+            check_label(label, num_classes)
+            if skip_damaged:
+                continue
+            try:
+                image_size(content)
+            except ImageError:  # not where the header is longer than what was read
+                image_size(unpack_image(next(read_records(rec, offset))[1])[2])
