@@ -62,10 +62,11 @@ def _decode_jpeg(content, upright):
         try:
             return _strictly(content, turned)
         except ValueError as error:
-            mended = _mended(content)
-            with suppress(ValueError):
-                if mended != content:
-                    return _strictly(mended, turned)
+            if "subsampling" in str(error):  # one that simplejpeg does not know
+                return _decode_odd_jpeg(content, turned)
+        try:
+            return _strictly(_mended(content), turned)
+        except ValueError as error:
             raise ImageError(f"damaged or truncated image ({last_line(error)})") from None
 
 
@@ -73,27 +74,31 @@ def _strictly(jpeg, turned):
     """Raises ValueError where libjpeg warns: it goes on then, and makes up what is missing."""
     try:
         pixels = simplejpeg.decode_jpeg(jpeg, "BGR", strict=True)
-        if not turned:
-            return pixels
-        del pixels
     except ValueError as error:
         if "nsufficient memory" in str(error):
             raise MemoryError(str(error)) from None
-        if "subsampling" not in str(error):
-            raise
-        with _opened(jpeg, ("JPEG",)) as image:  # of a kind that simplejpeg does not know
-            image.load()  # notices where the data end too early
-    pixels = _by_opencv(jpeg, turned)
-    if pixels is None:
-        raise ValueError("OpenCV cannot read it")
+        raise
+    if turned:
+        del pixels
+        pixels = _by_opencv(jpeg, upright=True)
+        if pixels is None:
+            raise ValueError("OpenCV cannot read it")
     return pixels
 
 
 def _mended(jpeg):
-    """With what libjpeg warns of though the pixels are all there: another version of JFIF, no end, as many files."""
+    """Without what libjpeg warns of where the pixels are all there: that the end is missing, as in many files, or that
+    JFIF has another version than 1."""
     if jpeg[6:11] == b"JFIF\0":
         jpeg = jpeg[:11] + b"\1" + jpeg[12:]
     return jpeg if jpeg.endswith(END) else jpeg + END
+
+
+def _decode_odd_jpeg(jpeg, turned):
+    """Which notices that data are missing at the end, if not all damage."""
+    with _opened(jpeg, ("JPEG",)) as image:
+        image.load()
+        return _pixels_of(image, turned)
 
 
 def _decode_other(content, upright):
@@ -105,7 +110,7 @@ def _decode_other(content, upright):
             raise ImageError("pixels of more than 16 bits")
         image.load()
         pixels = None if kind in BY_PILLOW else _by_opencv(content, upright)
-        return _by_pillow(image, upright) if pixels is None else pixels
+        return _pixels_of(image, upright) if pixels is None else pixels
 
 
 def _format_and_size(content):
@@ -137,15 +142,21 @@ def _opened(content, formats=FORMATS):
         with Image.open(io.BytesIO(content), formats=formats) as image:
             yield image
     except UnidentifiedImageError:
-        if not content:
-            raise ImageError("empty file") from None
-        kind = next((kind for pattern, kind in NOT_READ if pattern.match(content)), None)
-        raise ImageError(f"{kind} is not read; convert it to JPEG" if kind else
-                         "not an image, or a damaged one") from None
+        raise ImageError(_what_it_is(content)) from None
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         raise ImageError(f"damaged or truncated image ({last_line(error)})") from None
+
+
+def _what_it_is(content):
+    """That Pillow does not know."""
+    if not content:
+        return "empty file"
+    if content.startswith((SIGNATURE, START, b"RIFF")):
+        return "damaged or truncated image (no whole header)"
+    return next((f"{kind} is not read; convert it to JPEG" for pattern, kind in NOT_READ if pattern.match(content)),
+                "not an image")
 
 
 def _by_opencv(content, upright):
@@ -159,7 +170,7 @@ def _by_opencv(content, upright):
         return None
 
 
-def _by_pillow(image, upright):
+def _pixels_of(image, upright):
     """As OpenCV does: of 16 bits the upper ones, and where pixels are transparent, the colour that they hide."""
     if upright:
         with suppress(Exception):  # broken EXIF data, of whatever kind, say nothing about the image

@@ -1,8 +1,6 @@
 """How many pixels may be decoded: what bounds the memory that images take, whatever their headers claim."""
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from common.environment import PIXELS, check_environment
 from common.errors import ImageError
@@ -12,9 +10,6 @@ VARIABLE = "MOBILENETV2_MAX_PIXELS"
 check_environment({VARIABLE: PIXELS})
 MAX_PIXELS = int(os.environ.get(VARIABLE, USUAL))
 
-_freed, _held = threading.Condition(), 0
-
-
 def check_pixels(width: int, height: int, weight: int = 1) -> None:
     """Raise ImageError for a size, as a header says it, that is not decoded. `weight`: how many times 12 bytes the
     format's decoder takes for a pixel."""
@@ -23,18 +18,26 @@ def check_pixels(width: int, height: int, weight: int = 1) -> None:
         raise ImageError(f"{width}x{height} pixels{counted}, more than {MAX_PIXELS}: set {VARIABLE} to decode it")
 
 
-@contextmanager
-def room_for(pixels: int) -> Iterator[None]:
+class room_for:
     """Within this block a thread decodes an image of `pixels`, each counted with its weight. It begins when all that
     are decoded at the same time have no more than MAX_PIXELS together."""
-    global _held
-    with _freed:
-        while _held + pixels > MAX_PIXELS:
-            _freed.wait()
-        _held += pixels
-    try:
-        yield
-    finally:
-        with _freed:
-            _held -= pixels
-            _freed.notify_all()
+    _lock = threading.Lock()
+    _freed = threading.Condition(_lock)
+    _held = _waiting = 0
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+
+    def __enter__(self) -> None:
+        with self._lock:
+            while room_for._held + self._pixels > MAX_PIXELS:
+                room_for._waiting += 1
+                self._freed.wait()
+                room_for._waiting -= 1
+            room_for._held += self._pixels
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            room_for._held -= self._pixels
+            if room_for._waiting:
+                self._freed.notify_all()

@@ -14,10 +14,12 @@ import re
 import resource
 import signal
 import struct
+import subprocess
 import sys
 import traceback
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +27,16 @@ import numpy as np
 from common.errors import InputError
 from common.toml import tomllib
 
+ROOT = Path(__file__).resolve().parent.parent
 SECONDS, MEMORY = 20, 2 ** 30
 SECONDS_CONFINED = 60
 MOST_FAILURES = 5
 
 HUGE = (0, 1, -1, 2, 7, 2 ** 31 - 1, -2 ** 31, 2 ** 32 - 1, 2 ** 40, 2 ** 62, 2 ** 63 - 1, -2 ** 63)
+SIZES = (0, 1, 2, 3, 255, 4096, 6688, 9000, 9459, 16383, 65500, 65535, 2 ** 24 - 1, 2 ** 31 - 1, 2 ** 32 - 1)
+# of chunks of PNG and WebP: where in their content sizes, places and kinds of pixels stand, and how long they are
+NUMBERS = {b"IHDR": ((0, 4), (4, 4), (8, 1), (9, 1), (12, 1)), b"VP8 ": ((6, 2), (8, 2)), b"VP8L": ((1, 4),),
+           b"VP8X": ((0, 1), (4, 3), (7, 3)), b"ANMF": ((0, 3), (3, 3), (6, 3), (9, 3))}
 ODD = (None, True, False, 0, 1, -1, 0.5, 5e-324, 1e29, 1e308, 4096, 50_000, 2 ** 31, 2 ** 63, -2 ** 63, 10 ** 400,
        float("nan"), float("inf"), float("-inf"), "", "x", "data", "\ud800", "a\nb", "\0", "0", "-1", "1e999", "nan",
        "True", "None", "()", "(3, 3)", "(0, 0)", "(1, -1)", "(3)", "(2147483648, 99999999999999999999)", "(1" * 50_000,
@@ -156,14 +163,61 @@ def changed_npz(rng, content: bytes, others) -> bytes:
     return changed.getvalue()
 
 
+def changed_image(rng, content: bytes, others) -> bytes:
+    """Mostly with numbers in its headers that lie, such as sizes and lengths, under checksums that are right."""
+    if rng.rand() < 0.3:
+        return changed_bytes(rng, content, others)
+    changed, fields = bytearray(content), list(_fields(content))
+    for _ in range(rng.randint(1, 4)):
+        at, length, order = fields[rng.randint(len(fields))]
+        number = (SIZES[rng.randint(len(SIZES))] if rng.rand() < 0.7 else rng.randint(2 ** 31)) % 256 ** length
+        changed[at:at + length] = number.to_bytes(length, order)
+    if content.startswith(b"\x89PNG"):
+        for at, _, order in fields:
+            if at + 4 <= len(content) and content[at + 4:at + 8].isalpha():
+                end = at + 8 + int.from_bytes(content[at:at + 4], order)
+                changed[end:end + 4] = zlib.crc32(changed[at + 4:end]).to_bytes(4, order)
+    return bytes(changed)
+
+
+def _fields(image):
+    """(offset, bytes, order) of the numbers in the headers of a JPEG, a PNG or a WebP."""
+    if image.startswith(b"\xff\xd8"):
+        for segment in re.finditer(rb"\xff([\xc0-\xcf\xda-\xef])", image[:-2]):
+            at = segment.end()
+            yield at, 2, "big"
+            if segment[1] in b"\xc0\xc1\xc2":
+                yield from ((at + 3, 2, "big"), (at + 5, 2, "big"), (at + 7, 1, "big"), (at + 9, 1, "big"))
+            elif segment[1] == b"\xda":
+                yield from ((at + 2, 1, "big"), (at + 3, 1, "big"))
+        return
+    order, at = ("big", 8) if image.startswith(b"\x89PNG") else ("little", 12)
+    while at + 8 <= len(image):
+        if order == "big":
+            length, kind, after = int.from_bytes(image[at:at + 4], order), image[at + 4:at + 8], 12
+            yield at, 4, order
+        else:
+            kind, length, after = image[at:at + 4], int.from_bytes(image[at + 4:at + 8], order), 8
+            yield at + 4, 4, order
+        for offset, size in NUMBERS.get(kind, ()):
+            yield at + 8 + offset, size, order
+        if kind == b"ANMF":
+            length = 16  # chunks of its own follow
+        at += after + length + (length % 2 if order == "little" else 0)
+    if order == "little":
+        yield 4, 4, order
+
+
 class Readers:
     """A method for each kind of file: what reads it, and asserts that what is read serves those who need it."""
 
     def __init__(self, seeds: Path, kind: str):
         from common.params_file import load_params
         from common.symbol_json import load_symbol
-        self._graphs = [load_symbol(path) for path in sorted((seeds / "symbol").iterdir())]
-        self._params = {name.partition(":")[2]: array for name, array in load_params(seeds / "all.params").items()}
+        self._graphs = [load_symbol(path) for path in sorted((seeds / "symbol").glob("*"))]
+        params = seeds / "all.params"
+        self._params = {name.partition(":")[2]: array for name, array in load_params(params).items()} \
+            if params.exists() else {}
         self._seeds, self._network = seeds, None
         self.imports(kind)
 
@@ -173,6 +227,13 @@ class Readers:
         if kind in ("network", "records", "calibration"):
             import common.compiler.calibration
             import common.compiler.records
+            return
+        if kind in IMAGES:
+            from common.decoding import decode
+            from tests.images import images
+            for content, reason in images().values():
+                if not reason:
+                    decode(content, upright=True)
             return
         if kind in ("entry", "zoo"):
             import common.inference.cache
@@ -271,6 +332,12 @@ class Readers:
             assert get_graph(entry.classes, **entry.network)["nodes"] and all(map(str.isprintable, entry.file))
             assert entry.preprocessing.crop > 0 and isinstance(f"{entry.licence} {entry.note} {entry.hash}", str)
 
+    def jpeg(self, path):
+        from common.preprocess import preprocess, read_image
+        assert preprocess(read_image(path), (3, 32, 32)).shape == (1, 3, 32, 32)
+
+    png = webp = jpeg
+
     def npz(self, path):
         self._converted(path, "npz")
 
@@ -297,12 +364,25 @@ class Readers:
         assert preprocess(np.zeros((50, 40, 3), np.uint8), (3, 64, 96), preprocessing).shape == (1, 3, 64, 96)
 
 
+IMAGES = ("jpeg", "png", "webp")
 CHANGES = {"params": changed_bytes, "safetensors": changed_safetensors, "symbol": changed_json,
            "network": changed_json, "preprocess": changed_json, "npz": changed_npz, "keras": changed_bytes,
-           "records": changed_json, "calibration": changed_json, "entry": changed_json, "zoo": changed_toml}
+           "records": changed_json, "calibration": changed_json, "entry": changed_json, "zoo": changed_toml,
+           **dict.fromkeys(IMAGES, changed_image)}
 SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symbol.json",
             "network": "-symbol.json", "preprocess": "-preprocess.json", "npz": ".npz", "keras": ".h5",
-            "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml"}
+            "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml",
+            **{kind: f".{kind}" for kind in IMAGES}}
+
+
+def fuzz(kind: str, count: int, folder: Path) -> None:
+    """`main` in a process of its own; some files are to be read, some refused."""
+    process = subprocess.run([sys.executable, "-m", "tests.fuzzing", kind, str(count), folder], cwd=ROOT,
+                             capture_output=True, text=True)
+    left = [str(path) for path in folder.glob(f"{kind}-*")]
+    assert (process.returncode, left) == (0, []), f"{process.stderr[-8000:]}\n{left}"
+    answers = json.loads(process.stdout)
+    assert answers["read"] + answers["refused"] >= count and min(answers.values()) > 0
 
 
 def cases(count: int, answers):

@@ -65,6 +65,7 @@ def webp(claimed=None, **options):
 def images():
     """{name: (content, None, or of what is refused a part of the reason)}; those of pixels are HEIGHT x WIDTH."""
     usual, progressive = encoded(IMAGE), encoded(IMAGE, progressive=True)
+    odd = scan_for_each_component(IMAGE, (3, 1, 1))
     rows = b"".join(b"\0" + row.tobytes() for row in IMAGE)
     half = len(usual) // 2
     scan = progressive.index(SCAN)
@@ -78,13 +79,13 @@ def images():
         "cmyk.jpg": (encoded(IMAGE, mode="CMYK"), None),
         "progressive.jpg": (progressive, None),
         "scan-for-each-component.jpg": (scan_for_each_component(IMAGE), None),
-        "odd-sampling.jpg": (scan_for_each_component(IMAGE, (3, 1, 1)), None),
+        "odd-sampling.jpg": (odd, None),
         "without-eoi.jpg": (usual[:-2], None),
         "progressive-without-eoi.jpg": (progressive[:-2], None),
         "half-an-eoi.jpg": (usual[:-1], None),
         "garbage-behind.jpg": (usual + b"garbage", None),
         "jfif-0.jpg": (usual.replace(b"JFIF\0\1", b"JFIF\0\0"), None),
-        "half.jpg": (usual[:half], damaged),
+        "half.jpg": (usual[:half], r"damaged or truncated image \(Corrupt JPEG data: premature end"),
         "half-then-eoi.jpg": (usual[:half] + EOI, damaged),
         "second-half-zeros.jpg": (usual[:half] + bytes(len(usual) - half - 2) + EOI, damaged),
         "zeros-before-eoi.jpg": (usual[:-2] + bytes(40) + EOI, damaged),
@@ -93,8 +94,8 @@ def images():
         "progressive-cut-between-scans.jpg": (without_last_scan(progressive)[:-2], "scans are missing"),
         "first-scan-alone.jpg": (progressive[:scan] + first_scan + EOI, "scans are missing"),
         "without-last-component.jpg": (without_last_scan(scan_for_each_component(IMAGE)), "scans are missing"),
-        "odd-sampling-without-last-component.jpg": (without_last_scan(scan_for_each_component(IMAGE, (3, 1, 1))),
-                                                    "scans are missing"),
+        "odd-sampling-cut.jpg": (odd[:-40], r"damaged or truncated image \(image file is truncated"),
+        "odd-sampling-without-last-component.jpg": (without_last_scan(odd), "scans are missing"),
         "many-scans.jpg": (progressive[:scan] + first_scan * 600 + progressive[scan:], "a JPEG of 6.. scans"),
         "without-scans.jpg": (progressive[:scan] + EOI, "no whole header"),
         "claims-much-progressive.jpg": (resized_header(without_last_scan(progressive), 13300, 13300), too_large),
@@ -123,6 +124,6 @@ def images():
         "apple.heic": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC is not read; convert it to JPEG"),
         "some.avif": (b"\0\0\0\x18ftypavif" + bytes(40), "AVIF is not read; convert it to JPEG"),
         "fav.ico": (encoded(IMAGE, "ICO"), "ICO is not read; convert it to JPEG"),
-        "text.jpg": (b"404 not found\n", "not an image, or a damaged one"),
+        "text.jpg": (b"404 not found\n", "not an image"),
         "empty.jpg": (b"", "empty file"),
     }

@@ -19,6 +19,7 @@ from common.recordio import image_record
 from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
+from tests.images import images
 from tests.networks import random_params
 
 SMALL = ["--image-shape", "3,48,48"]
@@ -213,6 +214,21 @@ def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "synset.txt"]
     assert own.read_text() == "a\n" * 10
+
+
+@pytest.mark.parametrize(("damaged", "line"), [
+    ([], "(5 images)"), (["half.jpg"], "(4 images, 1 damaged one skipped)"),
+    (["half.jpg", "half.png"], "(3 images, 2 damaged ones skipped)")])
+def test_damaged_images_are_counted_where_they_are_skipped(checkpoint, tmp_path, capsys, damaged, line):
+    names = [*damaged, *["usual.jpg"] * (5 - len(damaged))]
+    (tmp_path / "x.rec").write_bytes(b"".join(image_record(1, number, images()[name][0])
+                                              for number, name in enumerate(names)))
+    evaluate(tmp_path / "x", checkpoint, "--skip-damaged", "--batch-size", 2, "--predictions", tmp_path / "x.csv")
+    assert capsys.readouterr().out.endswith(f" {line}\n")
+    assert [int(row["record"]) for row in rows(tmp_path / "x.csv")] == list(range(len(damaged), 5))
+    if damaged:
+        with pytest.raises(InputError, match="x.rec: record 0: damaged or truncated image"):
+            evaluate(tmp_path / "x", checkpoint)
 
 
 def test_labels_outside_of_the_classes_are_refused(packed, tmp_path):

@@ -12,8 +12,9 @@ import train_imagenet
 from common.errors import InputError
 from common.find_mxnet import mx
 from common.params_file import load_params
+from common.recordio import image_record
 from common.training.options import NETWORKS
-from tests.conftest import ROOT
+from tests.images import images
 
 
 def train(packed, prefix, *arguments):
@@ -196,15 +197,49 @@ def test_a_loss_that_is_not_finite_ends_training(packed, tmp_path):
     assert not list(tmp_path.glob("x-0002*"))
 
 
-def test_an_epoch_is_saved_before_its_validation_can_fail(packed, tmp_path):
-    from common.packing.prepare import prepare
-    for name in ("n0001", "n0002", "n0003"):
-        (tmp_path / "images" / "val" / name).mkdir(parents=True)
-    shutil.copy(ROOT / "data" / "cat.jpg", tmp_path / "images" / "val" / "n0003")
-    prepare(tmp_path / "images", tmp_path, any_count=True)
-    with pytest.raises(InputError, match="label 2"):
-        train(packed, tmp_path / "x", "--data-val", f"{tmp_path}/val.rec")
+def write_records(path, labels, **damaged):
+    """Images with these labels; `damaged`: {"x7": what is in the place of image 7}."""
+    image = images()["usual.jpg"][0]
+    path.write_bytes(b"".join(image_record(label, number, damaged.get(f"x{number}", image))
+                              for number, label in enumerate(labels)))
+    return str(path)
+
+
+def test_validation_begins_with_a_look_at_labels_and_headers(packed, tmp_path):
+    """Not after an epoch."""
+    labels = write_records(tmp_path / "labels.rec", range(1, 11))
+    size = write_records(tmp_path / "size.rec", [0] * 9, x7=images()["claims-most-usual.jpg"][0])
+    for arguments, message in (
+            ([labels, "--num-classes", "10"], "labels.rec: record 9 has label 10, but .* classes are 0 to 9"),
+            ([size], "size.rec: record 7: 65500x65500 pixels, more than")):
+        with pytest.raises(InputError, match=message):
+            train(packed, tmp_path / "x", "--data-val", *arguments)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_damaged_validation_images(packed, tmp_path, capfd):
+    """An error after the epoch, which is saved, or before it; or left out and told."""
+    rec = write_records(tmp_path / "val.rec", [0, 1] * 5, x3=images()["half.jpg"][0], x7=images()["half.png"][0])
+    with pytest.raises(InputError, match="val.rec: record 3: damaged or truncated image"):
+        train(packed, tmp_path / "x", "--data-val", rec, "--check-data", "1")
+    assert not list(tmp_path.glob("x*"))
+    with pytest.raises(InputError, match="val.rec: record 3: damaged or truncated image"):
+        train(packed, tmp_path / "x", "--data-val", rec)
     assert (tmp_path / "x-0001.json").exists()
+    train(packed, tmp_path / "y", "--data-val", rec, "--check-data", "1", "--skip-damaged", "--ema", "0.9")
+    log = capfd.readouterr().err
+    assert log.count("Validation-skipped=2\n") == 2 == log.count("Validation-images=8\n")
+
+
+@pytest.mark.parametrize(("labels", "damaged", "message"), [
+    ([0, 1] * 20 + [2], {}, "x.rec: record 40 has label 2"),
+    ([0, 1] * 20, {"x9": "claims-most-usual.jpg"}, "x.rec: record 9: 65500x65500 pixels, more than"),
+])
+def test_what_mxnet_would_end_the_process_on_is_looked_for_first(packed, tmp_path, labels, damaged, message):
+    rec = write_records(tmp_path / "x.rec", labels, **{at: images()[name][0] for at, name in damaged.items()})
+    with pytest.raises(InputError, match=message):
+        train(packed, tmp_path / "x", "--data-train", rec, "--num-examples", "40", "--data-backend", "mxnet")
+    assert not list(tmp_path.glob("x-*"))
 
 
 @pytest.mark.parametrize(("slip", "message"), [

@@ -166,6 +166,10 @@ def test_what_an_image_claims_costs_nothing():
     assert taken.keys() == FILES.keys() and max(map(int, taken.values())) < 100, taken  # megabytes
 
 
+def test_no_file_or_record_of_more_than_256_mib():
+    assert refusal(lambda: decode(bytes((256 << 20) + 1), upright=True)) == "more than 256 MiB"
+
+
 def noisy_pngs():
     """One of each kind of pixels."""
     random = np.random.RandomState(0)

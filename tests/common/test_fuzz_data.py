@@ -27,7 +27,8 @@ from common.recordio import check_records, record_offsets
 from common.training.recipe import resolve
 from common.training.state import newest_state
 from tests.conftest import ROOT
-from tests.fuzzing import cases, changed_bytes, changed_json
+from tests.fuzzing import IMAGES, cases, changed_bytes, changed_json, fuzz
+from tests.images import images
 
 SHAPE = (3, 32, 32)
 COUNTS = [20, pytest.param(10_000, marks=pytest.mark.long)]
@@ -117,6 +118,18 @@ def test_photographs(tmp_path, kind, count):
     def read():
         assert preprocess(read_image(tmp_path / "x"), SHAPE, Preprocessing(40, 32)).shape == (1, *SHAPE)
     survive(count, [(tmp_path / "whole").read_bytes()], changed_bytes, (tmp_path / "x").write_bytes, read, tmp_path)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("kind", IMAGES)
+def test_headers_that_lie(tmp_path, kind, count):
+    """No gigabyte, and no hang."""
+    (tmp_path / "seeds" / kind).mkdir(parents=True)
+    suffix = {"jpeg": ".jpg"}.get(kind, f".{kind}")
+    for name, (content, _) in images().items():
+        if name.endswith(suffix) and content:
+            (tmp_path / "seeds" / kind / name).write_bytes(content)
+    fuzz(kind, count, tmp_path)
 
 
 @pytest.mark.parametrize("count", COUNTS)

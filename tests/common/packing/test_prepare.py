@@ -76,7 +76,7 @@ def test_what_cannot_be_read_is_listed(archives, reference):
     broken = {path for path, (_, rgb) in archives[1]["train"].items() if rgb is None}
     assert {name for _, name, _ in rows[1:]} == broken and len(broken) == 9
     reasons = {name.split("_", 1)[1]: reason for _, name, reason in rows[1:]}
-    assert reasons["empty.JPEG"] == "empty file" and reasons["text.JPEG"] == "not an image, or a damaged one"
+    assert reasons["empty.JPEG"] == "empty file" and reasons["text.JPEG"] == "not an image"
     assert "truncated" in reasons["truncated.JPEG"]
 
 
