@@ -26,7 +26,6 @@ from common.answers import check_finite, top_answers
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.files import check_not_read
-from common.inference.classify import images_in
 from common.inference.precision import PRECISIONS
 from common.inference.record_files import AUTO
 from common.inference.tables import TOP, answers_table, table_file
@@ -130,6 +129,7 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
 
 def check_not_overwritten(args: argparse.Namespace) -> None:
     """Raise InputError where what would be written is read here."""
+    from common.inference.classify import images_in
     for path in filter(None, (args.output, args.export)):
         check_not_read(path, args.synset, args.records if args.records != AUTO else None,
                        *files_read(args.model_prefix, args.epoch), *images_in(args.images or [PHOTOGRAPH]))

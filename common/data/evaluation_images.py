@@ -31,7 +31,7 @@ class EvaluationIter(mx.io.DataIter):
     `skip_damaged` those that cannot be decoded are left out of the batches; `skipped` is how many, in a pass so far.
     """
 
-    def __init__(self, rec: str | Path, idx: str | Path, batch_size: int, image_shape: Sequence[int],
+    def __init__(self, rec: str | Path, idx: str, batch_size: int, image_shape: Sequence[int],
                  preprocessing: Preprocessing, num_classes: int, threads: int | None, part: int = 0,
                  parts: int = 1, skip_damaged: bool = False) -> None:
         if not 0 <= part < parts:

@@ -100,8 +100,8 @@ def benchmarked(rec):
 
 def trained(rec):
     """On crops that show the whole image."""
-    for _ in TrainingImages(rec, np.array([0]), np.array([0]), 1, Augmentation(HEIGHT, WIDTH), (0.0,) * 3, (1.0,) * 3,
-                            1, 1, (0,)):
+    for _ in TrainingImages(((rec, ""),), np.array([0]), 1, Augmentation(HEIGHT, WIDTH), (0.0,) * 3, (1.0,) * 3, 1, 1,
+                            (0,)):
         pass
 
 
@@ -273,12 +273,13 @@ def records_of(path, *images, first_label=0):
 def test_heads_tell_of_labels_and_sizes(tmp_path):
     usual, long_head = FILES["usual.jpg"][0], encoded(IMAGE, exif=b"Exif\0\0" + bytes(9000))
     images = [usual, long_head, FILES["half.jpg"][0], FILES["usual.png"][0], FILES["half.png"][0]]
-    check_heads(records_of(tmp_path / "x.rec", *images), 5)
+    rec = [(records_of(tmp_path / "x.rec", *images), "")]
+    check_heads(rec, 5)
     with pytest.raises(InputError, match="x.rec: record 4 has label 4, but the network's classes are 0 to 3"):
-        check_heads(tmp_path / "x.rec", 4)
-    check_heads(tmp_path / "x.rec", 4, part=1, parts=2)
+        check_heads(rec, 4)
+    check_heads(rec, 4, part=1, parts=2)
     for name in ("claims-most-usual.jpg", "animated-canvas.webp", "text.jpg", "empty.jpg", "header-alone.jpg"):
-        rec = records_of(tmp_path / "y.rec", usual, FILES[name][0])
+        rec = [(records_of(tmp_path / "y.rec", usual, FILES[name][0]), "")]
         with pytest.raises(InputError, match=f"y.rec: record 1: .*{FILES[name][1]}"):
             check_heads(rec, 2)
         check_heads(rec, 2, skip_damaged=True)

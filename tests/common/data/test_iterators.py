@@ -151,7 +151,7 @@ def test_evaluation_names_where_the_records_stop(packed, tmp_path):
 def test_training_reports_an_image_that_it_cannot_read(packed, tmp_path, name, message):
     damaged(packed, tmp_path / "x.rec", 7, lambda content: content[:24] + b"x" * (len(content) - 24))
     with pytest.raises(InputError, match=message) as error:
-        list(training_images(options(tmp_path / "x", num_examples=103, batch_size=103, data_backend=name)))
+        list(training_images(options(tmp_path / "x", resize=-1, batch_size=103, data_backend=name)))
     assert "\n" not in str(error.value) and str(error.value).startswith(f"{tmp_path}/x.rec: ")
 
 

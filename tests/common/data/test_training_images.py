@@ -66,7 +66,7 @@ def test_several_record_files_are_one_set(packed, tmp_path, named):
         batches(options(packed, data_train=given, data_backend="mxnet"))
     names[2].write_bytes(content[offsets[41]:offsets[42]] + content[offsets[0]:offsets[1]][:24] + bytes(
         offsets[1] - offsets[0] - 24))
-    with pytest.raises(InputError, match=f"{names[2]}: record 1 "):
+    with pytest.raises(InputError, match=f"{names[2]}: record 1: "):
         batches(args)
 
 
