@@ -65,7 +65,7 @@ def start(command, prefix, code="", **options):
 
 
 KILL = """
-import os, signal, common.training.fit as fit
+import os, signal, common.training.fit as fit, common.training.state as state
 count = 0
 def killed(function, moment):
     def call(*args):
@@ -79,19 +79,19 @@ def killed(function, moment):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
     return call
-fit.{function} = killed(fit.{function}, "{moment}")
+{function} = killed({function}, "{moment}")
 """
 
 
-# inside an epoch, before and after it is written; at the end of a stage; in the validation that follows; in the first
-# batches of the next stage
-KILLS = (("save_state", "before", 3), ("save_state", "after", 7), ("prune", "before", 4),
-         ("describe_again", "before", 1), ("save_state", "after", 1))
+# inside an epoch, before, while and after it is written; at the end of a stage; in the validation that follows; in the
+# first batches of the next stage
+KILLS = (("fit.save_state", "before", 3), ("state._write_description", "before", 1), ("fit.save_state", "after", 7),
+         ("fit.prune", "before", 4), ("fit.describe_again", "before", 1), ("fit.save_state", "after", 1))
 
 
 @pytest.mark.parametrize("kills", [KILLS[1:2], pytest.param(KILLS, marks=pytest.mark.long)], ids=len)
 def test_killed_in_saves_and_validation(command, expected, tmp_path, kills):
-    """Saved at each batch, killed there, and resumed."""
+    """Saved at each batch, killed there, and resumed. What was half-written is set aside."""
     for function, moment, number in kills:
         process = start([*command, "--resume", "--save-every", "1e-9"], tmp_path / "x",
                         KILL.format(function=function, moment=moment, number=number))
@@ -99,7 +99,9 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path, kills):
         assert process.returncode == -signal.SIGKILL, log
     train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
     assert final(tmp_path / "x") == expected
-    assert not list(tmp_path.glob("*-b*")) and not list(tmp_path.glob(".*"))
+    assert sorted(path.name for path in tmp_path.glob("*-b*")) == [
+        f"x-{name}.incomplete" for name in ("0000-b00003.optimizer", "0000-b00003.params", "ema-0000-b00003.params")]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, capfd):
@@ -107,7 +109,7 @@ def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, ca
     command = [*command, "--data-backend", "mxnet"]
     train_imagenet.main([*command, "--model-prefix", str(tmp_path / "whole")])
     process = start([*command, "--save-every", "1e-9"], tmp_path / "x",
-                    KILL.format(function="save_state", moment="after", number=4))
+                    KILL.format(function="fit.save_state", moment="after", number=4))
     assert process.communicate() and process.returncode == -signal.SIGKILL
     train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
     assert "Reading over 4 batches of epoch 0, which are done" in capfd.readouterr().err
@@ -178,7 +180,7 @@ def test_resuming_says_what_it_does(command, expected, tmp_path, capfd):
 def test_what_cannot_be_resumed(command, tmp_path):
     prefix = str(tmp_path / "x")
     process = start([*command, "--save-every", "1e-9", "--resume"], prefix, KILL.format(
-        function="save_state", moment="after", number=2))
+        function="fit.save_state", moment="after", number=2))
     process.communicate()
     for arguments, words in ((["--batch-size", "10"], "x-0000-b00002 is inside an epoch"),
                              (["--optimizer", "nag"], "--optimizer nag: the run to resume has sgd"),
