@@ -5,10 +5,11 @@ import threading
 from common.environment import PIXELS, check_environment
 from common.errors import ImageError
 
-USUAL = 89_478_485  # as Pillow's; a pixel takes up to 12 bytes: 1 GB
+MOST_PIXELS = 89_478_485  # as Pillow has it; a pixel takes up to 12 bytes: 1 GB
 VARIABLE = "MOBILENETV2_MAX_PIXELS"
 check_environment({VARIABLE: PIXELS})
-MAX_PIXELS = int(os.environ.get(VARIABLE, USUAL))
+MAX_PIXELS = int(os.environ.get(VARIABLE, MOST_PIXELS))
+
 
 def check_pixels(width: int, height: int, weight: int = 1) -> None:
     """Raise ImageError for a size, as a header says it, that is not decoded. `weight`: how many times 12 bytes the

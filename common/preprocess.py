@@ -13,7 +13,7 @@ import numpy as np
 from common.decoding import MAX_BYTES, decode
 from common.errors import ImageError, InputError
 from common.files import read_bytes
-from common.pixel_limit import USUAL as MOST_PIXELS
+from common.pixel_limit import MOST_PIXELS
 from common.preprocessing_file import Preprocessing
 
 USUAL = Preprocessing()

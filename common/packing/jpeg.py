@@ -3,7 +3,7 @@ import cv2
 
 from common.decoding import decode
 from common.errors import ImageError
-from common.pixel_limit import USUAL as MOST_PIXELS
+from common.pixel_limit import MOST_PIXELS
 from common.preprocess import size_for_shorter_side
 
 MAX_SIDE = 65500  # pixels, of a JPEG by libjpeg
