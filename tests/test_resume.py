@@ -99,8 +99,8 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path, kills):
         assert process.returncode == -signal.SIGKILL, log
     train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
     assert final(tmp_path / "x") == expected
-    assert sorted(path.name for path in tmp_path.glob("*-b*")) == [
-        f"x-{name}.incomplete" for name in ("0000-b00003.optimizer", "0000-b00003.params", "ema-0000-b00003.params")]
+    left = [path.name for path in tmp_path.glob("*-b*")]
+    assert len(left) == 3 and all(name.endswith(".incomplete") for name in left)
     assert not list(tmp_path.glob(".*"))
 
 
