@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import numpy as np
 from common.checkpoint import write_params, write_symbol
 from common.digest import digest
 from common.errors import InputError, last_line
+from common.evaluate import Score
 from common.files import locked, written_atomically
 from common.find_mxnet import mx
 from common.params_file import load_checkpoint_params, load_params
@@ -227,8 +228,7 @@ def _check_info(info):
         raise ValueError
     if progress is not None:
         score, seconds, waited = progress
-        images, right, right_top_k, loss = score
-        if not all(map(math.isfinite, (seconds, waited, images, right, right_top_k, loss))):
+        if len(score) != len(astuple(Score())) or not all(map(math.isfinite, (seconds, waited, *score))):
             raise ValueError
 
 

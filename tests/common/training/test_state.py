@@ -23,7 +23,7 @@ from common.training.state import (
 
 NETWORK = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="fc"), name="softmax")
 
-PROGRESS = [[40, 30, 35, 12.5], 1.5, 0.25]
+PROGRESS = [[40, 30, 35, 12.5, 0], 1.5, 0.25]
 
 
 def state(epoch, batch=0, average=False):
