@@ -90,7 +90,7 @@ $(CONVERTERS)/.ready: requirements-converters.txt | $(READY)
 	$(call MAKE_VENV,$(VPY),$(CONVERTERS)) && \
 	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 -r requirements-converters.txt && touch $@
 
-$(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/tvm/support/span.h
+$(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/quiet.h native/include/tvm/support/span.h
 	@$(NEEDS_CXX)
 	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.files import check_not_read
-from common.labels import read_names, read_synset
+from common.labels import check_synset, read_synset
 from common.prefix import files_read
 from common.recordio import files_of
 
@@ -94,17 +94,18 @@ def check(args: argparse.Namespace) -> None:
         if not Path(path).absolute().parent.is_dir():
             raise InputError(f"{path}: No such file or directory")
     if args.synset:
-        read_names(args.synset)
+        check_synset(args.synset, args.model_prefix)
     if args.predictions and args.per_class and Path(args.predictions).resolve() == Path(args.per_class).resolve():
         raise InputError(f"--predictions and --per-class are both {args.per_class}: give two files")
 
 
 def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     """(number of classes, function that makes the `predict` of common.evaluate.score)."""
-    from common.checkpoint import load_checkpoint
+    from common.checkpoint import load_checkpoint, run_by_mxnet
     from common.devices import contexts
     from common.evaluate import module_predictor
     from common.find_mxnet import mx
+    from common.params_file import checkpoint_files
     from common.symbol_json import is_label
 
     data_shape = (args.batch_size, *args.image_shape)
@@ -115,10 +116,13 @@ def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
 
     def build():
         labels = [name for name in symbol.list_arguments() if is_label(name)]
-        module = mx.mod.Module(symbol, label_names=labels, context=devices, work_load_list=loads)
-        module.bind([("data", data_shape)], [(name, data_shape[:1]) for name in labels] or None, for_training=False)
-        module.set_params(arg_params, aux_params, allow_extra=True)
-        return module_predictor(module)
+        with run_by_mxnet(checkpoint_files(args.model_prefix, args.epoch)[0]):
+            module = mx.mod.Module(symbol, label_names=labels, context=devices, work_load_list=loads)
+            module.bind([("data", data_shape)], [(name, data_shape[:1]) for name in labels] or None, for_training=False)
+            module.set_params(arg_params, aux_params, allow_extra=True)
+            predict = module_predictor(module)
+            predict(mx.nd.zeros(data_shape)).wait_to_read()  # what fails, fails before there is an image
+        return predict
     return symbol.infer_shape(data=data_shape)[1][0][1], build
 
 

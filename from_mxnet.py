@@ -24,13 +24,13 @@ import numpy as np
 
 from common.answers import check_finite, top_answers
 from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import InputError, reported
+from common.errors import InputError, missing_package, reported
 from common.files import check_not_read
 from common.inference.precision import PRECISIONS
 from common.inference.record_files import AUTO
 from common.inference.tables import TOP, answers_table, table_file
 from common.inference.target_string import is_for_another_machine, kind_of
-from common.labels import read_synset
+from common.labels import check_synset, read_synset
 from common.prefix import files_read
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
@@ -204,6 +204,7 @@ def open_compiled(args: argparse.Namespace, batch_size: int) -> "CompiledNetwork
     if args.export:
         from common.inference.export import check_destination, export
         check_destination(args.export)
+    check_synset(args.synset, args.model_prefix)
     compiled = open_network(args.model_prefix, args.epoch, (batch_size, *args.image_shape), args.target,
                             precision=args.precision, records=records_of(args), cache=not args.no_cache)
     print(tuning_line(compiled.about, records_of(args)), file=sys.stderr)
@@ -218,6 +219,7 @@ def export_elsewhere(args: argparse.Namespace, batch_size: int) -> None:
     from common.inference.export import check_destination, export
     from common.inference.network import compile_elsewhere, tuning_line
     check_destination(args.export)
+    check_synset(args.synset, args.model_prefix)
     with tempfile.TemporaryDirectory(prefix="mobilenetv2-") as folder:
         about = compile_elsewhere(folder, args.model_prefix, args.epoch, (batch_size, *args.image_shape), args.target,
                                   args.precision, records_of(args))
@@ -265,7 +267,7 @@ def import_mxnet_predict() -> MXNetPredict:
     try:
         return importlib.import_module("common.mxnet_predict").predict
     except ModuleNotFoundError as error:
-        raise InputError(f"--verify: {error}") from None
+        raise InputError(f"--verify: {missing_package(error)}") from None
 
 
 def take_published_weights(args: argparse.Namespace) -> None:

@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from common.errors import InputError
-
 # (width, height) and how frequent it is; ImageNet's most frequent size is 500x375
 SIZES = {(500, 375): 0.5, (375, 500): 0.15, (640, 480): 0.15, (800, 600): 0.1, (1024, 768): 0.1}
 SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
@@ -15,12 +13,9 @@ CLASSES = 10
 
 
 def write_photographs(folder: Path, count: int) -> None:
-    """folder/<class>/<number>.JPEG, in CLASSES folders. Raises InputError without scikit-image."""
+    """folder/<class>/<number>.JPEG, in CLASSES folders."""
     sources = [image[..., ::-1] for image in load_sample_images().images]
-    try:
-        sources += [getattr(import_module("skimage.data"), name)()[..., 2::-1] for name in SKIMAGE]
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error}: install requirements-benchmarks.txt") from None
+    sources += [getattr(import_module("skimage.data"), name)()[..., 2::-1] for name in SKIMAGE]
     rng = np.random.RandomState(0)
     for number in range(count):
         source = sources[rng.randint(len(sources))]

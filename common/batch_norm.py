@@ -2,7 +2,7 @@
 import numpy as np
 
 from common.symbol_attributes import Attributes
-from common.symbol_json import parameter_names
+from common.symbol_json import parameter_names, reachable
 
 
 def fold_batch_norm(graph: dict, params: dict) -> tuple[dict, dict]:
@@ -42,7 +42,7 @@ def fold_batch_norm(graph: dict, params: dict) -> tuple[dict, dict]:
         else:
             moved[position] = append({**node, "inputs": [[moved[i], *rest] for i, *rest in node["inputs"]]})
     heads = [[moved[i], *rest] for i, *rest in graph["heads"]]
-    graph = _reachable(new_nodes, heads)
+    graph = reachable(new_nodes, heads)
     names = set(parameter_names(graph))
     return graph, {name: array for name, array in params.items() if name in names}
 
@@ -75,17 +75,3 @@ def _folded(convolution, batch_norm, nodes, params):
         shift = beta + scale * (sum(bias) - mean.astype(np.float64))
         weight_scale = scale.reshape(-1, *(1,) * (weight.ndim - 1))
         return (weight * weight_scale).astype(weight.dtype), shift.astype(weight.dtype)
-
-
-def _reachable(nodes, heads):
-    """The graph of only those nodes that the heads need, renumbered."""
-    needed, pending = set(), [i for i, *_ in heads]
-    while pending:
-        i = pending.pop()
-        if i not in needed:
-            needed.add(i)
-            pending += [source for source, *_ in nodes[i]["inputs"]]
-    number = {old: new for new, old in enumerate(sorted(needed))}
-    return {"nodes": [{**nodes[old], "inputs": [[number[i], *rest] for i, *rest in nodes[old]["inputs"]]}
-                      for old in sorted(needed)],
-            "heads": [[number[i], *rest] for i, *rest in heads]}

@@ -1,10 +1,13 @@
 """Checkpoints as MXNet names them: PREFIX-symbol.json and PREFIX-%04d.params, numbered by epochs completed."""
-from collections.abc import Sequence
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError, last_line
+from common.errors import InputError, is_of_memory, last_line
 from common.files import written_atomically
 from common.find_mxnet import mx
 from common.image_size import check_image_size
@@ -78,17 +81,28 @@ def load_start_params(symbol: mx.sym.Symbol, path: str | Path, data_shape: Seque
     return {name: array for name, array in arg_params.items() if name not in other_classes}, aux_params
 
 
+@contextmanager
+def run_by_mxnet(symbol_file: str | Path) -> Iterator[None]:
+    """Whatever MXNet raises in this block, but for too little memory, is an InputError that names the symbol's file."""
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it says twice what fails
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # MXNetError, and of its Python whatever a line was not made for
+        if isinstance(error, (InputError, OSError)) or is_of_memory(error):
+            raise
+        raise InputError(f"{symbol_file}: MXNet cannot run it: {last_line(error)}") from None
+
+
 def load_checkpoint(prefix: str | Path, epoch: int, data_shape: Sequence[int]) -> tuple:
     """(symbol, arg_params, aux_params) of a checkpoint; InputError for files missing, damaged or at odds."""
     path, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(path)
-    try:
+    with run_by_mxnet(path):
         symbol = mx.sym.load(path)
-        known = symbol.infer_shape(data=data_shape)[0] is not None
-    except mx.base.MXNetError as error:
-        raise InputError(f"{path}: MXNet cannot load it for input {data_shape}: {last_line(error)}") from None
-    if not known:
-        raise InputError(f"{path}: not the symbol of a network with one input named data")
+        shapes = symbol.infer_shape(data=data_shape)[1]
+    if not shapes or len(shapes[0]) != 2 or shapes[0][0] != data_shape[0]:
+        raise InputError(f"{path}: for images of {tuple(data_shape[1:])} its output is not of shape (N, classes)")
     loaded = load_checkpoint_params(params_file)
     check_image_size(graph, loaded[0], data_shape, path)
     return symbol, *fitting(symbol, loaded, params_file, data_shape)

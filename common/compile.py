@@ -10,7 +10,8 @@ import json
 import os
 import sys
 
-from common.errors import InputError, last_line, reported
+from common.errors import InputError, reported, with_kind
+from common.params_file import checkpoint_files
 from common.parent_process import dies_with
 
 
@@ -20,7 +21,7 @@ def main(request: dict) -> None:
     import tvm
 
     from common.compiler.blocked import block_of
-    from common.compiler.build import build, save
+    from common.compiler.build import build, compiled_by_tvm, save
     from common.compiler.cross import export_options
     from common.compiler.precision import in_precision, target_for
     from common.compiler.records import choose
@@ -35,14 +36,10 @@ def main(request: dict) -> None:
         check_runs_here(name, target)
     network = load_network(prefix, epoch, tuple(request["data_shape"]), block_of(target))
     records = choose(request["records"], target, device)
-    try:
+    with compiled_by_tvm(checkpoint_files(prefix, epoch)[0], name):
         network = in_precision(network, precision, target, prefix, epoch)
         print(f"compiling for {name}, half a minute or so", flush=True)
         built = build(network, target, records.records if records else ())
-    except InputError:
-        raise
-    except Exception as error:  # also of TVM's Python code: what a schedule has not thought of, in any words
-        raise InputError(f"TVM cannot compile this network for target {name!r}: {_told(error)}") from None
     try:
         save(built.library, request["output"], {
             "data_shape": network.data_shape, "num_classes": network.num_classes, "precision": precision,
@@ -57,13 +54,9 @@ def _import_tvm():
     try:
         import common.compiler  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
-        raise InputError(f"TVM's compiler cannot be loaded: {_told(error)}") from None
-
-
-def _told(error):
-    """One line of any exception: `KeyError: 'x'` rather than `'x'`, but TVM's and ours as they are."""
-    line, kind = last_line(error), type(error).__name__
-    return line if kind in ("TVMError", "InternalError", "ImportError") or line == kind else f"{kind}: {line}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "tvm":
+            raise
+        raise InputError(f"TVM's compiler cannot be loaded: {with_kind(error)}") from None
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import InputError, missing_package
 from common.files import check_regular
 from common.parent_process import dies_with
 
@@ -55,8 +55,10 @@ def main(module: str, function: str, path: str, folder: str, memory: str, second
             raise TypeError("an array of objects, which would be pickled")
         np.savez(Path(folder) / "arrays.npz", **{str(i): array for i, (_, array) in enumerate(found)})
         answer["names"] = [name for name, _ in found]
-    except (InputError, ModuleNotFoundError) as error:
+    except InputError as error:
         answer["error"] = str(error)
+    except ModuleNotFoundError as error:
+        answer["error"] = missing_package(error)
     (Path(folder) / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 

@@ -2,10 +2,22 @@
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+MXNET = "MXNetError: "
+# what installs a package, of the names that are imported; requirements.txt does all others
+REQUIREMENTS = {
+    **dict.fromkeys(("PIL", "cv2", "filelock", "ml_dtypes", "numpy", "pyopencl", "requests", "simplejpeg", "tomli",
+                     "tqdm", "tvm"), "requirements-inference.txt"),
+    **dict.fromkeys(("keras", "openvino", "tensorflow", "timm", "torch", "torchvision"),
+                    "requirements-converters.txt"),
+    "onnxruntime": "requirements-dev.txt", "skimage": "requirements-benchmarks.txt"}
+CPP_LINE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")  # when it was said, and where
 
 
 class InputError(ValueError):
@@ -37,8 +49,10 @@ def reported(program: str) -> Iterator[None]:
             sys.stdout.flush()  # here, where it is told that this does not work
     except Stopped as stopped:
         _end(f"{program}: {stopped}", 128 + stopped.number)
-    except (InputError, ModuleNotFoundError) as error:
+    except InputError as error:
         _end(f"{program}: error: {error}")
+    except ModuleNotFoundError as error:
+        _end(f"{program}: error: {missing_package(error)}")
     except BrokenPipeError:  # who reads what this prints has seen enough, as `head` has
         _end(None, 128 + signal.SIGPIPE)
     except OSError as error:
@@ -48,7 +62,7 @@ def reported(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _end(f"{program}: interrupted", 128 + signal.SIGINT)
     except Exception as error:
-        if _is_of_memory(error):
+        if is_of_memory(error):
             _end(f"{program}: error: out of memory ({last_line(error)}): give it more, or less to do at a time, such "
                  "as smaller batches")
         if "mxnet" not in sys.modules or not isinstance(error, sys.modules["mxnet"].base.MXNetError):
@@ -90,10 +104,18 @@ def _end(line, status=1):
     sys.exit(status)
 
 
-def _is_of_memory(error):
+def is_of_memory(error: Exception) -> bool:
     """As Python, NumPy and Pillow say it, OpenCV (StsNoMem), MXNet, and Python where a thread's stack has no room."""
     return (isinstance(error, MemoryError) or getattr(error, "code", None) == -4
             or any(said in str(error) for said in ("Failed to allocate", "out of memory", "start new thread")))
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """What is not installed, and what installs it."""
+    package = (error.name or "").partition(".")[0]
+    if str(error) != f"No module named {error.name!r}" or (Path(__file__).parent.parent / package).exists():
+        return str(error)  # which says it itself, or is of this repository's own modules
+    return f"{package} is not installed: pip install -r {REQUIREMENTS.get(package, 'requirements.txt')}"
 
 
 def printable(text: str | os.PathLike) -> str:
@@ -104,4 +126,12 @@ def printable(text: str | os.PathLike) -> str:
 def last_line(error: Exception | str) -> str:
     """The line that says what happened, of an error that comes with a C++ trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    *_, last = type(error).__name__, *lines
+    said = next((line for line in lines if line.startswith(MXNET)), last)  # after it, it may list what is allowed
+    return CPP_LINE.sub("", said.removeprefix(MXNET)).removesuffix(", Possible Arguments:")
+
+
+def with_kind(error: Exception) -> str:
+    """`last_line` of any exception: `KeyError: 'x'` rather than `'x'`, but TVM's and ours as they are."""
+    line, kind = last_line(error), type(error).__name__
+    return line if kind in ("TVMError", "InternalError", "ImportError") or line == kind else f"{kind}: {line}"

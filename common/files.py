@@ -11,6 +11,7 @@ from common.errors import InputError, last_line
 
 MOST_LINKS = 40  # that lead to each other
 MOST_TEXT = 64 << 20  # bytes; the longest that is read here, a metrics file of many epochs, has a few
+MOST_WEIGHTS = 1 << 30  # bytes, of a file of weights and of its arrays; the widest MobileNetV2 here has 60 MB
 
 
 def check_regular(path: str | os.PathLike) -> None:
@@ -23,13 +24,28 @@ def check_regular(path: str | os.PathLike) -> None:
         raise InputError(f"{path}: is a pipe or a device; give the name of a file")
 
 
+def check_size(path: str | os.PathLike, most: int) -> None:
+    """Raise InputError for a file of more than `most` bytes, which is not read, a pipe or a device."""
+    check_regular(path)
+    try:
+        size = os.path.getsize(path)
+    except (OSError, ValueError):
+        return  # who opens it says what is wrong
+    if size > most:
+        raise InputError(_too_large(path, most))
+
+
+def _too_large(path, most):
+    return f"{path}: has more than {most >> 20} MiB; another file, or a damaged one?"
+
+
 def read_bytes(path: str | os.PathLike, most: int) -> bytes:
     """The content of a file. Raises InputError where it has more than `most` bytes or is no file, OSError as `open`."""
-    check_regular(path)
+    check_size(path, most)
     with open(path, "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise InputError(f"{path}: has more than {most >> 20} MiB; another file, or a damaged one?")
+        content = file.read()  # a number would be that of the bytes it takes, whatever the file has
+    if len(content) > most:  # one of the system's own, say
+        raise InputError(_too_large(path, most))
     return content
 
 

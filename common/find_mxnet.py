@@ -19,6 +19,7 @@ if "tvm" in sys.modules and "mxnet" not in sys.modules:
 if "bool" not in vars(np):  # NumPy 1.24 dropped the name, which MXNet 1.9.1 reads at import (Python 3.12)
     np.bool = bool  # type: ignore[attr-defined]
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # one log line for each network bound for inference
+os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")  # three, where a sparse array is copied to a dense one
 
 check_environment({  # what MXNet ends the process on, or waits for without end
     "OMP_NUM_THREADS": THREADS, "MXNET_CPU_WORKER_NTHREADS": THREADS,

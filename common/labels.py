@@ -5,6 +5,7 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import read_text, written_atomically
 from common.recordio import folder_of
+from common.symbol_json import load_symbol, num_classes_of
 
 NAME = "synset.txt"  # beside records
 
@@ -44,3 +45,13 @@ def save_synset(prefix: str | Path, names: Sequence[str]) -> None:
     """Write PREFIX-synset.txt, atomically."""
     with written_atomically(synset_file(prefix)) as partial:
         Path(partial).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def check_synset(path: str | Path, prefix: str | Path) -> None:
+    """Raise InputError where `read_synset` would, as far as PREFIX-symbol.json tells the number of the classes: before
+    it is compiled."""
+    num_classes = num_classes_of(load_symbol(f"{prefix}-symbol.json"))
+    if num_classes is None:
+        read_names(path)
+    else:
+        read_synset(path, num_classes)

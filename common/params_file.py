@@ -10,6 +10,10 @@ little-endian throughout:
     array:  uint32 version, int32 storage type (0: dense), shape, int32 device type, int32 device id, int32 dtype, data
     shape:  int32 number of dimensions, then int64 each
 
+    sparse: before the shape, that of the values; before the data, dtype and shape of each array of indices; after the
+            data, these arrays: of row_sparse (1) the numbers of the rows that are there; of csr (2) where in the data
+            each row begins, and the column of each value
+
 Two older versions, which the files of MXNet before 1.0 have, lack the storage type and, the oldest, the version and
 32 bits of each dimension.
 """
@@ -21,11 +25,13 @@ import ml_dtypes
 import numpy as np
 
 from common.errors import InputError
-from common.files import check_regular, written_atomically
+from common.files import MOST_WEIGHTS, read_bytes, written_atomically
 
 FILE_MAGIC = 0x112
 VERSION_1, VERSION_2, VERSION_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 MAX_DIMENSIONS = 32
+MAX_DENSE = 1 << 28  # bytes, of all that sparse arrays of a file leave out
+INDEX_ARRAYS = {1: 1, 2: 2}  # of a storage type: row_sparse, csr
 MAX_ELEMENTS = 2 ** 59  # NumPy has no more in an array, not even where a dimension of 0 leaves it empty
 CPU = 1  # mxnet::Context::kCPU
 
@@ -40,15 +46,16 @@ def checkpoint_files(prefix: str | Path, epoch: int) -> tuple:
 
 
 def load_params(path: str | Path) -> dict:
-    """{name: array} of a `.params` file; names as they stand in the file (`arg:fc_weight`, `aux:...`).
+    """{name: array} of a `.params` file; names as they stand in the file (`arg:fc_weight`, `aux:...`), sparse arrays as
+    dense ones.
 
     Raises InputError, with the file and the reason in one line, for a file that is missing, truncated, longer than
-    its contents, of another format, or holds sparse arrays or a list without names.
+    its contents, larger than any checkpoint, of another format, or holds a list without names.
     """
-    check_regular(path)
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = read_bytes(path, MOST_WEIGHTS)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
     reader = _Reader(content, path)
@@ -101,10 +108,13 @@ def save_params(path: str | Path, params: dict) -> None:
 
 
 def _read_array(reader):
-    version = reader.read("I")
+    version, storage, stored = reader.read("I"), 0, ()
     if version in (VERSION_2, VERSION_3):
-        if reader.read("i") != 0:
-            raise InputError(f"{reader.path}: holds sparse arrays, which no MobileNetV2 checkpoint has")
+        storage = reader.read("i")
+        if storage in INDEX_ARRAYS:
+            stored = reader.shape(reader.read("i"), "q")
+        elif storage != 0:
+            raise InputError(f"{reader.path}: unknown storage type {storage}; the file is damaged")
         shape = reader.shape(reader.read("i"), "q")
         empty = len(shape) == 0 and version == VERSION_2  # an NDArray that was never filled; a scalar in version 3
     else:
@@ -113,11 +123,35 @@ def _read_array(reader):
     if empty:
         return np.empty(0, np.float32)
     reader.read("i"), reader.read("i")  # the device it was saved from
-    flag = reader.read("i")
-    if flag not in DTYPES:
-        raise InputError(f"{reader.path}: unknown data type {flag}; not an MXNet parameter file, or a damaged one")
-    dtype = np.dtype(DTYPES[flag])
-    return np.frombuffer(reader.bytes(math.prod(shape) * dtype.itemsize), dtype).reshape(shape).copy()
+    dtype = reader.dtype()
+    if storage not in INDEX_ARRAYS:
+        return reader.array(dtype, shape)
+    kinds = [(reader.dtype(), reader.shape(reader.read("i"), "q")) for _ in range(INDEX_ARRAYS[storage])]
+    return _dense(reader, shape, reader.array(dtype, stored), [reader.array(*kind) for kind in kinds])
+
+
+def _dense(reader, shape, values, indices):
+    reader.claim(math.prod(shape) * values.dtype.itemsize)
+    dense = np.zeros(shape, values.dtype)
+    try:
+        if values.size:
+            dense[_places(shape, values, indices)] = values
+    except (ValueError, IndexError, TypeError):
+        raise InputError(f"{reader.path}: the indices of a sparse array do not fit it; the file is damaged") from None
+    return dense
+
+
+def _places(shape, values, indices):
+    """Of the values of a sparse array in the dense one, by one array of indices (row_sparse) or two (csr)."""
+    *begins, at = (array.astype(np.int64, casting="safe") for array in indices)
+    places = [at]
+    for begin in begins:
+        if begin.shape != (shape[0] + 1,) or (begin[1:] < begin[:-1]).any() or [*begin[[0, -1]]] != [0, len(values)]:
+            raise ValueError("not where rows begin and end")
+        places = [np.repeat(np.arange(shape[0]), np.diff(begin)), at]
+    if values.shape != (len(at), *shape[len(places):]) or any((place < 0).any() for place in places):
+        raise ValueError("not one place for each value")
+    return tuple(places)
 
 
 class _Reader:
@@ -126,6 +160,7 @@ class _Reader:
     def __init__(self, content: bytes, path: str | Path) -> None:
         self._content = memoryview(content)
         self._position = 0
+        self._dense = 0  # bytes
         self.path = path
 
     def left(self) -> int:
@@ -155,6 +190,22 @@ class _Reader:
         if any(n < 0 for n in shape) or math.prod(n or 1 for n in shape) > MAX_ELEMENTS:
             raise InputError(f"{self.path}: an array of shape {shape}; the file is damaged")
         return shape
+
+    def dtype(self) -> np.dtype:
+        flag = self.read("i")
+        if flag not in DTYPES:
+            raise InputError(f"{self.path}: unknown data type {flag}; not an MXNet parameter file, or a damaged one")
+        return np.dtype(DTYPES[flag])
+
+    def array(self, dtype: np.dtype, shape: tuple) -> np.ndarray:
+        return np.frombuffer(self.bytes(math.prod(shape) * dtype.itemsize), dtype).reshape(shape).copy()
+
+    def claim(self, size: int) -> None:
+        """Bytes of memory for what is not in the file."""
+        self._dense += size
+        if self._dense > MAX_DENSE:
+            raise InputError(f"{self.path}: its sparse arrays stand for more than {MAX_DENSE >> 20} MiB, which no "
+                             "MobileNetV2 has; a damaged file?")
 
     def text(self) -> str:
         try:

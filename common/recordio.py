@@ -192,11 +192,12 @@ def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
 
 
 def _read_index(idx):
-    """Where each record begins, int64, in the order of the index."""
+    """Where each record begins, int64, in the order of the index: numbers and offsets, between any white space, as for
+    MXNet's ImageRecordIter."""
     check_regular(idx)
     try:
         with open(idx, encoding="ascii") as file:
-            return np.fromiter((int(line.split("\t")[1]) for line in file), np.int64)
+            return np.fromiter((int(line.split()[1]) for line in file if not line.isspace()), np.int64)
     except OSError as error:
         raise InputError(f"{idx}: {error.strerror}") from None
     except (ValueError, IndexError, OverflowError):

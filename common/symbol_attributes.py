@@ -59,10 +59,10 @@ def word(default: str | None = None, allowed: Sequence[str] = ()) -> Form:
     return Form(read, ", ".join(allowed) or "a word", default)
 
 
-# those of a tensor and a number; the spelling of MXNet 0.x after that of today
-SCALARS = ("_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar", "_div_scalar", "_rdiv_scalar",
-           "_PlusScalar", "_MinusScalar", "_RMinusScalar", "_MulScalar", "_DivScalar", "_RDivScalar")
-WINDOW = {"stride": wholes(2, "(1, 1)", 1), "pad": wholes(2, "(0, 0)"), "layout": word("None")}
+# those of a tensor and a number
+SCALARS = ("_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar", "_div_scalar", "_rdiv_scalar")
+WINDOW = {"stride": wholes(2, "(1, 1)", 1), "pad": wholes(2, "(0, 0)"),
+          "layout": word("None", ("None", "NCHW", "NHWC"))}
 FORMS = {
     "Convolution": {"kernel": wholes(2, least=1), **WINDOW, "dilate": wholes(2, "(1, 1)", 1),
                     "num_filter": whole(least=1), "num_group": whole("1", 1), "no_bias": switch("False")},
@@ -78,10 +78,14 @@ FORMS = {
     "softmax": {"axis": whole("-1", -MAX_RANK), "temperature": word("None"), "use_length": switch("False")},
     "Dropout": {"mode": word("training")},
     "Cast": {"dtype": word()},
+    "SliceChannel": {"num_outputs": whole(least=1)},
     **dict.fromkeys(SCALARS, {"scalar": number()}),
 }
-# numbers of inputs, for those operators for which they do not depend on an attribute
-INPUTS = {"BatchNorm": (5,), "SoftmaxOutput": (1, 2), "softmax": (1, 2), "elemwise_add": (2,), "broadcast_add": (2,),
+# what comes after an operator's first input
+PARAMETERS = {"Convolution": ("weight", "bias"), "FullyConnected": ("weight", "bias"),
+              "BatchNorm": ("gamma", "beta", "moving_mean", "moving_var"), "LeakyReLU": ("gamma",)}
+# numbers of inputs of others
+INPUTS = {"SoftmaxOutput": (1, 2), "softmax": (1, 2), "elemwise_add": (2,), "broadcast_add": (2,),
           **dict.fromkeys(("clip", "Activation", "Pooling", "Flatten", "Pad", "Dropout", "Cast", "SoftmaxActivation",
                            *SCALARS), (1,))}
 
@@ -107,19 +111,23 @@ class Attributes:
             raise self.error(f"{key} is {text!r}, not {form.expected}")
         return value
 
+    def parameters(self) -> tuple[str, ...]:
+        """What the inputs after the first are, in MXNet's words: ("weight", "bias")."""
+        op = self._node["op"]
+        if op == "LeakyReLU" and self["act_type"] != "prelu":
+            return ()
+        names = PARAMETERS.get(op, ())
+        return names[:-1] if names[-1:] == ("bias",) and self["no_bias"] else names
+
     def check(self) -> None:
         """That every attribute and the number of inputs are as the operator takes them, where it is one of these."""
         op, count = self._node["op"], len(self._node["inputs"])
-        counts: tuple[int, ...]
         for key in FORMS.get(op, ()):
             if key != "kernel" or op != "Pooling" or not self["global_pool"]:
                 self[key]
-        if op in ("Convolution", "FullyConnected"):
-            counts = (2,) if self["no_bias"] else (3,)
-        elif op == "LeakyReLU":
-            counts = (2,) if self["act_type"] == "prelu" else (1,)
-        else:
-            counts = INPUTS.get(op, (count,))
+        if op == "clip" and self["a_min"] > self["a_max"]:
+            raise self.error(f"a_min, {self['a_min']:g}, is above a_max, {self['a_max']:g}")
+        counts = (1 + len(self.parameters()),) if op in PARAMETERS else INPUTS.get(op, (count,))
         if count not in counts:
             raise self.error(f"has {count} inputs, not {' or '.join(map(str, counts))}")
 

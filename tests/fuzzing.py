@@ -3,9 +3,10 @@
 FOLDER/seeds/KIND holds whole files. Each case is one of them, changed as its number says, in FOLDER/KIND-NUMBER; the
 file stays where a reader did anything but return what its consumers need or raise an InputError of one line. A case
 has 20 seconds (60 where it is read in a process of its own), or the signal ends this process, and the process a
-gigabyte of memory beside what its imports take.
+gigabyte of memory (8 where MXNet runs) beside what its imports take.
 Prints how many files were read and how many refused.
 """
+import argparse
 import copy
 import io
 import json
@@ -20,16 +21,18 @@ import traceback
 import warnings
 import zipfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import InputError, is_of_memory
 from common.toml import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS, MEMORY = 20, 2 ** 30
 SECONDS_CONFINED = 60
+MEMORY_MXNET = 2 ** 33  # much of it is only reserved, for threads
 MOST_FAILURES = 5
 
 HUGE = (0, 1, -1, 2, 7, 2 ** 31 - 1, -2 ** 31, 2 ** 32 - 1, 2 ** 40, 2 ** 62, 2 ** 63 - 1, -2 ** 63)
@@ -239,6 +242,10 @@ class Readers:
             import common.inference.cache
             import common.modelzoo
             return
+        if kind == "bound":
+            import common.mxnet_predict
+            import eval_imagenet  # noqa: F401
+            return
         import onnx
 
         import common.conversion.convert
@@ -279,27 +286,46 @@ class Readers:
 
     def network(self, path):
         from common.compiler.relay_network import load_network
-        prefix = str(path).removesuffix("-symbol.json")
-        os.symlink(self._seeds / "all.params", f"{prefix}-0000.params")
-        try:
+        with self._beside(path, "network", "all.params") as prefix:
             network = load_network(prefix, 0, (1, 3, 32, 32))
-        finally:
-            os.unlink(f"{prefix}-0000.params")
         assert network.num_classes > 0
+
+    def bound(self, path):
+        """As MXNet runs it, for eval_imagenet.py and for from_mxnet.py --verify."""
+        from common.find_mxnet import mx
+        from common.mxnet_predict import predict
+        from eval_imagenet import with_mxnet
+        x = np.zeros((2, 3, 32, 32), np.float32)
+        with self._beside(path, "bound", "all.params") as prefix:
+            try:
+                num_classes, build = with_mxnet(argparse.Namespace(model_prefix=prefix, epoch=0, gpus="",
+                                                                   batch_size=len(x), image_shape=x.shape[1:]))
+                build()
+                assert predict(prefix, 0, x).shape == (len(x), num_classes)
+            except mx.base.MXNetError as error:
+                if not is_of_memory(error):  # which `reported` says in one line
+                    raise
+                raise InputError("too large") from None
 
     def calibration(self, path):
         from common.compiler.calibration import load_calibration
         from common.compiler.quantize import layers_of
         from common.compiler.relay_network import load_network
         self._network = self._network or load_network(self._seeds / "calibrated", 0, (1, 3, 32, 32))
-        prefix = str(path).removesuffix(SUFFIXES["calibration"])
-        os.symlink(self._seeds / "calibrated-0000.params", f"{prefix}-0000.params")
-        try:
+        with self._beside(path, "calibration", "calibrated-0000.params") as prefix:
             statistics = load_calibration(prefix, 0, self._network)
-        finally:
-            os.unlink(f"{prefix}-0000.params")
         assert statistics.keys() == layers_of(self._network).keys()
         assert all(np.isfinite([entry.low, entry.high, *entry.mean]).all() for entry in statistics.values())
+
+    @contextmanager
+    def _beside(self, path, kind, params):
+        """PREFIX of a file of the kind, with these parameters beside it."""
+        prefix = str(path).removesuffix(SUFFIXES[kind])
+        os.symlink(self._seeds / params, f"{prefix}-0000.params")
+        try:
+            yield prefix
+        finally:
+            os.unlink(f"{prefix}-0000.params")
 
     def records(self, path):
         from common.compiler.build import _Best
@@ -366,12 +392,13 @@ class Readers:
 
 IMAGES = ("jpeg", "png", "webp")
 CHANGES = {"params": changed_bytes, "safetensors": changed_safetensors, "symbol": changed_json,
-           "network": changed_json, "preprocess": changed_json, "npz": changed_npz, "keras": changed_bytes,
-           "records": changed_json, "calibration": changed_json, "entry": changed_json, "zoo": changed_toml,
+           "network": changed_json, "bound": changed_json, "preprocess": changed_json, "npz": changed_npz,
+           "keras": changed_bytes, "records": changed_json, "calibration": changed_json, "entry": changed_json,
+           "zoo": changed_toml,
            **dict.fromkeys(IMAGES, changed_image)}
 SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symbol.json",
-            "network": "-symbol.json", "preprocess": "-preprocess.json", "npz": ".npz", "keras": ".h5",
-            "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml",
+            "network": "-symbol.json", "bound": "-symbol.json", "preprocess": "-preprocess.json", "npz": ".npz",
+            "keras": ".h5", "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml",
             **{kind: f".{kind}" for kind in IMAGES}}
 
 
@@ -399,7 +426,8 @@ def main(kind: str, count: int, folder: Path) -> int:
     read = getattr(Readers(folder / "seeds", kind), kind)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     # not the hard limit: processes that this one starts have limits of their own
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    memory = MEMORY_MXNET if kind == "bound" else MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (taken + memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error", RuntimeWarning)  # of NumPy's, which a user would see
     answers, failures = [], 0

@@ -75,6 +75,14 @@ def test_evaluation_counts_103_images(packed, tmp_path, capsys):
     assert capsys.readouterr().out == f"top-1 {right / 103:.4f} (103 images)\n"
 
 
+@pytest.mark.parametrize("backend", [["mxnet"], ["tvm", "--target", "fpga"]])
+def test_names_of_other_classes_are_refused_before_anything_is_compiled(packed, tiny, tmp_path, backend):
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    with pytest.raises(InputError, match=r"two\.txt: names 2 classes, the network has 7"):
+        evaluate(packed, tiny, "--backend", *backend, "--predictions", tmp_path / "x.csv", "--synset",
+                 tmp_path / "two.txt")
+
+
 def test_evaluation_of_a_gluon_export(packed, checkpoint, tmp_path, capsys):
     """Its output is logits, whose probabilities are those of the checkpoint it came from."""
     from symbols.mobilenetv2_gluon import MobileNetV2

@@ -94,9 +94,10 @@ def test_from_mxnet_refuses_in_one_line(checkpoint, ten_classes, tmp_path):
     for arguments, words in [
         ([tmp_path / "missing.jpg", *model], ["missing.jpg", "No such file"]),
         ([half_image, *model], ["half.jpg"]),
-        ([image, "--model-prefix", tmp_path / "truncated"], ["truncated-0000.params", "truncated"]),
+        ([image, "--model-prefix", tmp_path / "truncated", "--synset", ten_classes],
+         ["truncated-0000.params", "truncated"]),
         ([image, "--model-prefix", tmp_path / "none"], ["none-symbol.json", "No such file"]),
-        ([image, *model, "--epoch", "4"], ["small-0004.params", "No such file"]),
+        ([image, *model, "--synset", ten_classes, "--epoch", "4"], ["small-0004.params", "No such file"]),
         ([image, *model, "--synset", ten_classes, "--target", "fpga"], ["unknown target 'fpga'"]),
     ]:
         fails_in_one_line(run("from_mxnet.py", *arguments), "from_mxnet.py", *words)
@@ -166,13 +167,16 @@ def test_an_output_that_is_not_finite_is_refused(one_convolution, tmp_path):
                     process.stderr.splitlines()[-1])
 
 
-def test_names_of_other_classes_are_refused(small, photographs, tmp_path):
-    """Once it is known how many the network has; no table is begun."""
+@pytest.mark.parametrize("asked", [[ROOT / "data" / "cat.jpg"], [ROOT / "data"], ["--export", "bundle"],
+                                   ["--export", "bundle", "--target", "llvm -mtriple=aarch64-linux-gnu"]])
+def test_names_of_other_classes_are_refused_before_anything_is_compiled(small, tmp_path, asked):
+    """No table and no bundle is begun."""
     names = ROOT / "data" / "imagenet1k-synset.txt"
-    process = run("from_mxnet.py", photographs, *small, "--synset", names, "--output", tmp_path / "x.csv")
-    assert process.returncode == 1 and not list(tmp_path.iterdir())
-    last = process.stderr.splitlines()[-1]
-    assert last.startswith(f"from_mxnet.py: error: {names}: names 1000 classes, the network has 10")
+    given = [tmp_path / "bundle" if one == "bundle" else one for one in asked]
+    given += ["--output", tmp_path / "x.csv"] if given[0] == ROOT / "data" else []
+    process = run("from_mxnet.py", *small, "--no-cache", *given, "--synset", names)
+    fails_in_one_line(process, "from_mxnet.py", f"{names}: names 1000 classes, the network has 10")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_table_takes_the_place_of_nothing_that_is_read(tiny, tmp_path):

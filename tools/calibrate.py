@@ -43,14 +43,17 @@ def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "PREFIX")
     check_not_overwritten(args)
     args = completed(args, args.prefix)
+    from common.compiler.build import compiled_by_tvm
     from common.compiler.calibration import measure, save_calibration
     from common.compiler.relay_network import load_network
     from common.inference.precision import calibration_file
+    from common.params_file import checkpoint_files
 
     network = load_network(args.prefix, args.epoch, (1, *args.image_shape))
     chosen = chosen_images(args)
     print("compiling for llvm, half a minute or so", file=sys.stderr)
-    statistics, count = measure(network, prepared(chosen, args))
+    with compiled_by_tvm(checkpoint_files(args.prefix, args.epoch)[0], "llvm"):
+        statistics, count = measure(network, prepared(chosen, args))
     if not count:
         raise InputError(f"{args.images}: none of the images could be read")
     save_calibration(args.prefix, args.epoch, statistics, count)

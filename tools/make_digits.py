@@ -11,7 +11,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -33,6 +32,8 @@ def class_name(digit: int) -> str:
 
 def write_images(folder: Path) -> None:
     """8-bit grey JPEGs, 128 pixels square: folder/{train,val}/digit7/0123.jpg, the number being scikit-learn's."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     seen = [0] * 10
     for i, (image, digit) in enumerate(zip(digits.images, digits.target)):

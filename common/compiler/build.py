@@ -5,7 +5,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from tvm.contrib import cc
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
 from common.compiler.relay_network import Network
-from common.errors import InputError
+from common.errors import InputError, is_of_memory, with_kind
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a linker may say of a disk
 logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
@@ -26,6 +27,18 @@ class Built(NamedTuple):
     library: tvm.relay.backend.executor_factory.GraphExecutorFactoryModule
     tuned: int    # of its layers that have schedules to choose from, those that tuning records chose, alike ones once
     untuned: int
+
+
+@contextmanager
+def compiled_by_tvm(symbol_file: str | Path, target: str) -> Iterator[None]:
+    """Whatever TVM raises in this block, but for too little memory, is an InputError that names the symbol's file."""
+    try:
+        yield
+    except Exception as error:  # also of TVM's Python code: what a schedule has not thought of, in any words
+        if isinstance(error, (InputError, OSError)) or is_of_memory(error):
+            raise
+        raise InputError(f"{symbol_file}: TVM cannot compile this network for target {target!r}: "
+                         f"{with_kind(error)}") from None
 
 
 def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -> Built:

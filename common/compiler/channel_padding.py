@@ -9,8 +9,8 @@ from common.symbol_json import INPUT, SOFTMAX_OPS
 
 # operators of which a channel of the output depends on the same channel of the inputs alone. Not a number divided by
 # them: that of zero is infinite, and infinite times a weight of zero is no number
-CHANNELWISE = {"Activation", "LeakyReLU", "clip", "elemwise_add", "broadcast_add", "Pooling", "Pad", "Dropout",
-               "Flatten", *SCALARS} - {"_rdiv_scalar", "_RDivScalar"}
+CHANNELWISE = {"Activation", "LeakyReLU", "clip", "elemwise_add", "broadcast_add", "add_n", "Pooling", "Pad", "Dropout",
+               "Flatten", *SCALARS} - {"_rdiv_scalar"}
 LEAKY = ("leaky", "elu")  # the kinds of LeakyReLU without a parameter of each channel
 
 

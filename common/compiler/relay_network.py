@@ -11,7 +11,7 @@ from tvm.relay.frontend import mxnet as frontend
 from common.batch_norm import fold_batch_norm
 from common.checkpoint_arrays import parameter_shapes
 from common.compiler.channel_padding import pad_channels
-from common.errors import InputError, last_line
+from common.errors import InputError, is_of_memory, last_line
 from common.image_size import check_image_size
 from common.params_file import checkpoint_files, load_checkpoint_params
 from common.symbol_json import INPUT, is_label, load_symbol, parameter_names
@@ -58,7 +58,9 @@ def load_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], bloc
         return to_relay(*pad_channels(*fold_batch_norm(graph, params), block), data_shape)
     except tvm.error.OpNotImplemented as error:
         raise InputError(f"{symbol_file}: TVM cannot convert it: {last_line(error)}") from None
-    except (tvm.error.TVMError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except Exception as error:  # TVM's own, and of its Python whatever a line was not made for
+        if is_of_memory(error):
+            raise
         raise InputError(f"{params_file} and {symbol_file} do not fit each other or the input {tuple(data_shape)}: "
                          f"{last_line(error)}") from None
 
@@ -80,4 +82,7 @@ def to_relay(graph: dict, params: dict, data_shape: Sequence[int]) -> Network:
     module = tvm.IRModule()
     module["main"] = frontend._from_mxnet_impl(graph, shapes, "float32", params, module)
     module = relay.transform.InferType()(module)
-    return Network(module, params, tuple(data_shape), int(module["main"].ret_type.shape[-1]))
+    shape = tuple(map(int, module["main"].ret_type.shape))
+    if len(shape) != 2 or shape[0] != data_shape[0]:
+        raise ValueError(f"the output has shape {shape}, not (N, classes)")
+    return Network(module, params, tuple(data_shape), shape[1])

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from common.conversion.readers import IMAGE_SHAPE, check_size, reading
+from common.conversion.readers import IMAGE_SHAPE, check_arrays, reading
 from common.errors import InputError
 
 MAX_ARRAYS = 1000  # Keras's MobileNetV2 has 262
@@ -30,7 +30,7 @@ def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
         configuration: str | bytes = b""
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                check_size(archive.getinfo("model.weights.h5").file_size, path)
+                check_arrays(archive.getinfo("model.weights.h5").file_size, path)
                 content = io.BytesIO(archive.read("model.weights.h5"))
                 if "config.json" in archive.namelist() and archive.getinfo("config.json").file_size < MAX_CONFIGURATION:
                     configuration = archive.read("config.json")
@@ -40,7 +40,7 @@ def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
             if len(found) > MAX_ARRAYS:
                 raise InputError(f"{path}: has more than {MAX_ARRAYS} arrays, which no MobileNetV2 has")
             # together: one that the file does not even hold may stand there under many names
-            check_size(sum(dataset.size * dataset.dtype.itemsize for _, dataset in found), path)
+            check_arrays(sum(dataset.size * dataset.dtype.itemsize for _, dataset in found), path)
             shape = _image_shape(configuration or file.attrs.get("model_config", b""))
             return [*([(IMAGE_SHAPE, np.array(shape))] if shape else []),
                     *((name, dataset[()]) for name, dataset in found)]

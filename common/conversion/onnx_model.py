@@ -30,12 +30,10 @@ POOLS = {"avg": "AveragePool", "max": "MaxPool"}
 SAME_SHAPES = {f"{mxnet}{name}": onnx_op
                for name, onnx_op in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"))
                for mxnet in ("elemwise_", "broadcast_")}
-SAME_SHAPES |= {"_Plus": "Add", "_plus": "Add", "broadcast_plus": "Add"}
+SAME_SHAPES["add_n"] = "Add"
 # and whether the number comes first
-SCALARS = {"_plus_scalar": ("Add", False), "_PlusScalar": ("Add", False), "_minus_scalar": ("Sub", False),
-           "_MinusScalar": ("Sub", False), "_rminus_scalar": ("Sub", True), "_RMinusScalar": ("Sub", True),
-           "_mul_scalar": ("Mul", False), "_MulScalar": ("Mul", False), "_div_scalar": ("Div", False),
-           "_DivScalar": ("Div", False), "_rdiv_scalar": ("Div", True), "_RDivScalar": ("Div", True)}
+SCALARS = {"_plus_scalar": ("Add", False), "_minus_scalar": ("Sub", False), "_rminus_scalar": ("Sub", True),
+           "_mul_scalar": ("Mul", False), "_div_scalar": ("Div", False), "_rdiv_scalar": ("Div", True)}
 
 
 def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int], fold: bool = False,
@@ -217,7 +215,7 @@ def _only(attrs, key, *values):
 
 CONVERTERS = {
     "Convolution": _convolution, "BatchNorm": _batch_norm, "clip": _clip, "Activation": _activation,
-    "LeakyReLU": _leaky_relu, "Pooling": _pooling, "Flatten": _flatten, "flatten": _flatten,
+    "LeakyReLU": _leaky_relu, "Pooling": _pooling, "Flatten": _flatten,
     "FullyConnected": _fully_connected, "SoftmaxOutput": _softmax, "softmax": _softmax, "SoftmaxActivation": _softmax,
     "Pad": _pad, "Cast": _identity, "Dropout": _identity, "_copy": _identity, "BlockGrad": _identity,
     **dict.fromkeys(UNARY, _activation), **dict.fromkeys(SAME_SHAPES, _same_shapes), **dict.fromkeys(SCALARS, _scalar),

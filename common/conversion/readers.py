@@ -2,7 +2,6 @@
 
 Those that need a package of their own are read by state_dict.py, keras_file.py and tflite.py.
 """
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -13,24 +12,21 @@ import numpy as np
 
 from common.conversion.description import ENTRY, parse_description
 from common.errors import InputError
-from common.files import check_regular
+from common.files import MOST_WEIGHTS, check_size
 from common.params_file import load_params
 
 IMAGE_SHAPE = ":image-shape"  # among arrays: that of the images, [3, H, W]; no parameter has such a name
-MAX_BYTES = 2 ** 30  # of a file, and of its arrays; the widest MobileNetV2 here has 60 MB
 
 
 @contextmanager
 def reading(path: str | Path, kind: str) -> Iterator[None]:
     """Whatever a library raises for a file that is not as it should be, as one line."""
-    check_regular(path)
+    check_size(path, MOST_WEIGHTS)
     try:
         with open(path, "rb") as file:
             file.read(1)
-            size = os.fstat(file.fileno()).st_size
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
-    check_size(size, path)
     try:
         yield
     except InputError:
@@ -44,7 +40,7 @@ def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
     """(arrays, description) of an .npz file."""
     with reading(path, "an .npz file"):
         with zipfile.ZipFile(path) as archive:
-            check_size(sum(member.file_size for member in archive.infolist()), path)
+            check_arrays(sum(member.file_size for member in archive.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
@@ -63,7 +59,7 @@ def read_gluon(path: str | Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def check_size(size: int, path: str | Path) -> None:
-    """Raise InputError for more than MAX_BYTES of arrays in the file `path`."""
-    if size > MAX_BYTES:
+def check_arrays(size: int, path: str | Path) -> None:
+    """Raise InputError for more than MOST_WEIGHTS bytes of arrays in the file `path`."""
+    if size > MOST_WEIGHTS:
         raise InputError(f"{path}: holds {size / 2 ** 30:.1f} GB, which no MobileNetV2 has; a damaged file?")

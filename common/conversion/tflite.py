@@ -13,10 +13,10 @@ import tflite
 from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 
 from common.conversion.assemble import IDENTITY
-from common.conversion.readers import MAX_BYTES, reading
+from common.conversion.readers import reading
 from common.conversion.tflite_graph import OPTIONS, Graph
 from common.errors import InputError
-from common.files import read_bytes
+from common.files import MOST_WEIGHTS, read_bytes
 from symbols.architecture import PADDINGS, REPEATS, STRIDES, Architecture, Padding, Unit, architecture
 
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this
@@ -65,7 +65,7 @@ def read_tflite(path: str | Path) -> TFLite:
     Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2 with folded BatchNorms.
     """
     with reading(path, "a TensorFlow Lite file"):  # offsets that lead out of it raise errors of many kinds
-        content = read_bytes(path, MAX_BYTES)
+        content = read_bytes(path, MOST_WEIGHTS)
         if content[4:8] != b"TFL3":
             raise InputError(f"{path}: not a TensorFlow Lite file")
         try:

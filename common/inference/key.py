@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.digest import digest
 from common.errors import InputError
-from common.files import check_regular
+from common.files import MOST_WEIGHTS, check_size
 from common.inference.drivers import PLATFORMS
 from common.inference.precision import files_of
 from common.inference.record_files import record_files
@@ -66,7 +66,7 @@ def _imported(source):
 
 
 def _sha256(file):
-    check_regular(file)
+    check_size(file, MOST_WEIGHTS)
     try:
         return digest(file, "sha256")
     except OSError as error:

@@ -9,9 +9,8 @@ import importlib
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from typing import Any
 
 from common.environment import THREADS, check_environment
@@ -21,7 +20,7 @@ from common.inference.plugin import load_plugin
 from common.inference.target_string import kind_of
 from common.processor import processor_name, usable_cores
 
-NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pocl-binary-distribution; "
+NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pyopencl pocl-binary-distribution; "
              "--target llvm works without OpenCL")
 ONLY_RUNTIME = "TVM_USE_RUNTIME_LIB"
 
@@ -81,30 +80,9 @@ def opencl_device() -> Any:
             raise InputError(f"no OpenCL platform found: {NO_OPENCL}")
         load_plugin()
     device = tvm.opencl(0)
-    with _without(b"Warning: Using CPU OpenCL device\n"):  # the commands name the device themselves
-        exists = device.exist
-    if not exists:
-        raise InputError(f"no OpenCL platform has a GPU or a processor: {NO_OPENCL}")
+    if not device.exist:
+        raise InputError(f"no OpenCL platform has a GPU or a processor of OpenCL 1.2 or later: {NO_OPENCL}")
     return device
-
-
-@contextmanager
-def _without(end):
-    """Lines of standard error that end so are left out, those of C++ too; the others come after this block."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            said.seek(0)
-            os.write(2, b"".join(line for line in said if not line.endswith(end)))
 
 
 def list_devices() -> Iterator[str]:

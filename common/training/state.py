@@ -23,7 +23,7 @@ from common.checkpoint import write_params, write_symbol
 from common.digest import digest
 from common.errors import InputError, last_line
 from common.evaluate import Score
-from common.files import locked, written_atomically
+from common.files import MOST_WEIGHTS, check_size, locked, written_atomically
 from common.find_mxnet import mx
 from common.params_file import load_checkpoint_params, load_params
 
@@ -206,6 +206,7 @@ def _read(prefix, position):
     content, paths = _description(prefix, position), _files(prefix, position)
     for kind, file in content["files"].items():
         path = paths[kind]  # not the name that the description says
+        check_size(path, MOST_WEIGHTS)
         if path.stat().st_size != file["bytes"] or digest(path, "sha256") != file["sha256"]:
             raise InputError(f"{path}: not the file that was written")
     info = {key: value for key, value in content.items() if key not in ("format", "epoch", "batch", "updates", "files")}

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.cache_folder import cache_folder
 from common.errors import InputError
-from common.files import check_regular, make_folder, written_atomically
+from common.files import MOST_WEIGHTS, check_size, make_folder, written_atomically
 from common.zoo.companions import complete
 from common.zoo.download import DownloadError, download, extract_member
 from common.zoo.hashes import HEX_DIGITS, fault, file_hash
@@ -84,7 +84,7 @@ def take(name: str, file: str | Path, folder: str | Path | None = None, manifest
     Raises InputError where it is not, or where there is another file in its place.
     """
     entry = entry_of(name, manifest)
-    check_regular(file)
+    check_size(file, MOST_WEIGHTS)
     path = _target(entry, folder)
     if path.exists() and (reason := fault(path, **entry.known)):
         raise _another(path, entry, reason)
@@ -109,7 +109,7 @@ def verify(path: str | Path, manifest: str | Path = MANIFEST) -> tuple[Entry, bo
 
     Raises InputError for any other file, and for one that cannot be read.
     """
-    check_regular(path)
+    check_size(path, MOST_WEIGHTS)
     try:
         hashes = {algorithm: file_hash(path, algorithm) for algorithm in HEX_DIGITS}
     except OSError as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.digest import digest
+from common.files import MOST_WEIGHTS
 
 HEX_DIGITS = {"git-blob": 40, "sha1": 40, "sha256": 64}
 PREFIX = "sha256-prefix"  # the first digits of a SHA-256, which torchvision and timm put in file names
@@ -40,6 +41,8 @@ def fault(path: str | Path, expected: Hash | None = None, size: int | None = Non
     actual = os.path.getsize(path)
     if size is not None and actual != size:
         return f"{actual:,} bytes, expected {size:,}"
+    if actual > MOST_WEIGHTS:
+        return f"{actual:,} bytes, more than weights have"
     if expected is not None and (found := expected.of(path)) != expected:
         return f"{found}, expected {expected.value}"
     if start is not None:

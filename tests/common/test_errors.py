@@ -1,11 +1,14 @@
 """How a program ends that cannot go on: one line, and a status that says so."""
+import ast
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 
-from common.errors import InputError, Stopped, reported
+from common.errors import REQUIREMENTS, InputError, Stopped, missing_package, reported
 from common.find_mxnet import mx
 from tests.conftest import ROOT
 
@@ -33,11 +36,43 @@ def raising(error):
     (raising(MemoryError()), "x.py: error: out of memory (MemoryError): give it more, or less to do at a time, such as "
                              "smaller batches", 1),
     (lambda: mx.nd.ones((2, 3)) + mx.nd.ones((5, 7)), "x.py: error: MXNet: ", 1),
-], ids=["input", "name", "stopped", "interrupted", "file", "no-file", "memory", "mxnet"])
+    (lambda: mx.sym.Activation(act_type="x"), "x.py: error: MXNet: Invalid Input: 'x', valid values are: {'relu', ", 1),
+    (raising(ModuleNotFoundError("No module named 'onnx.defs'", name="onnx.defs")),
+     "x.py: error: onnx is not installed: pip install -r requirements.txt", 1),
+    (raising(ModuleNotFoundError("No module named 'tvm'", name="tvm")),
+     "x.py: error: tvm is not installed: pip install -r requirements-inference.txt", 1),
+    (raising(ModuleNotFoundError("No module named 'common.x'", name="common.x")),
+     "x.py: error: No module named 'common.x'", 1),
+    (raising(ModuleNotFoundError("MXNet is not here: install it", name="mxnet")),
+     "x.py: error: MXNet is not here: install it", 1),
+], ids=["input", "name", "stopped", "interrupted", "file", "no-file", "memory", "mxnet", "mxnet-lists", "package",
+        "tvm", "own", "told"])
 def test_one_line(capsys, raises, line, status):
     said, code = ends(capsys, raises)
     assert code == status and "\n" not in said
     assert said.startswith(line) if line.endswith(" ") else said == line
+
+
+# of those that are not here, or come with another
+DISTRIBUTIONS = {**{name: name for name in ("keras", "openvino", "timm", "tomli", "torch", "torchvision")},
+                 "skimage": "scikit-image", "tensorflow": "tensorflow-cpu", "urllib3": "requests"}
+
+
+def test_what_a_missing_package_is_installed_by_installs_it():
+    files = [*ROOT.glob("*.py"), *(ROOT / "common").rglob("*.py"), *(ROOT / "tools").glob("*.py")]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    imported = {name.partition(".")[0] for node in nodes for name in (
+        [alias.name for alias in node.names] if isinstance(node, ast.Import) else
+        [node.module] if isinstance(node, ast.ImportFrom) else [])}
+    packages = {*imported, *REQUIREMENTS} - {path.stem for path in ROOT.iterdir()} - set(sys.stdlib_module_names)
+    assert {"onnx", "cv2", "h5py", "torch", "safetensors", "tvm"} <= packages
+    distributions = packages_distributions() | {name: [value] for name, value in DISTRIBUTIONS.items()}
+    for package in packages:
+        said = missing_package(ModuleNotFoundError(f"No module named {package!r}", name=package))
+        text = (ROOT / said.removeprefix(f"{package} is not installed: pip install -r ")).read_text()
+        text += "".join((ROOT / name).read_text() for name in re.findall(r"^-r (\S+)", text, re.MULTILINE))
+        assert any(re.search(rf"^{name}(==|;|\s|$)", text, re.MULTILINE | re.IGNORECASE)
+                   for name in distributions[package]), said
 
 
 def test_a_slip_of_the_program_itself_is_not_hidden():

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from common.errors import InputError
-from common.files import check_not_read, locked, written_atomically
+from common.files import check_not_read, locked, read_bytes, written_atomically
 from tests.conftest import ROOT
 
 
@@ -22,6 +22,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with written_atomically(path) as partial, open(partial, "w") as file:
         file.write("new")
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["x"]
+
+
+def test_what_is_read_is_bounded_and_takes_the_memory_that_it_has(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "x", 1 << 50) == b"12345" == read_bytes(tmp_path / "x", 5)
+    for path in (tmp_path / "x", "/proc/self/maps"):  # whose size is said to be 0
+        with pytest.raises(InputError, match=f"{path}: has more than 0 MiB"):
+            read_bytes(path, 4)
 
 
 def test_what_is_not_a_file_is_not_replaced(tmp_path):

@@ -59,12 +59,15 @@ def seeds(tmp_path_factory):
         save_checkpoint_params(folder / "params" / f"{name}.params", arg_params, aux_params)
         every[0].update(arg_params), every[1].update(aux_params)
     save_checkpoint_params(folder / "all.params", *every)
+    save_sparse(folder / "params" / "sparse.params", *random_params(small_network(), (1, 3, 32, 32)))
     old = json.loads(small_network().tojson())
+    del old["attrs"]  # which say of what version it is
     for node in old["nodes"]:
         node["param"] = node.pop("attrs", {})
         node["inputs"] = [entry[:2] for entry in node["inputs"]]
     (folder / "symbol" / "old-symbol.json").write_text(json.dumps(old))
-    shutil.copytree(folder / "symbol", folder / "network", dirs_exist_ok=True)
+    for kind in ("network", "bound"):
+        shutil.copytree(folder / "symbol", folder / kind, dirs_exist_ok=True)
     save_torchvision(checkpoint_arrays.checked(Checkpoint(network, 10, arg_params, aux_params), "seed"),
                      folder / "safetensors" / "x.safetensors")
     small = {**network, "channels": (4, 6, 8, 10, 12, 14, 16, 18, 20), "repeats": REPEATS}
@@ -89,6 +92,13 @@ def seeds(tmp_path_factory):
     save_preprocessing(folder / "preprocess" / "x", Preprocessing())
     save_preprocessing(folder / "preprocess" / "y", Preprocessing(128, 96, (127.5,) * 3, (58.4, 57.1, 57.4)))
     return folder
+
+
+def save_sparse(path, arg_params, aux_params):
+    arrays = {f"{kind}:{name}": mx.nd.array(array).tostype("csr" if array.ndim == 2 else "row_sparse")
+              for kind, group in (("arg", arg_params), ("aux", aux_params)) for name, array in group.items()}
+    mx.nd.waitall()  # or it saves the shapes of what it still computes
+    mx.nd.save(str(path), arrays)
 
 
 def save_npz_files(checkpoint, folder):

@@ -1,3 +1,4 @@
+import os
 import struct
 
 import ml_dtypes
@@ -141,12 +142,60 @@ def test_huge_counts_and_shapes_are_refused_without_allocating(small):
     assert "truncated or damaged" in refuses(small)
 
 
-def test_lists_and_sparse_arrays_are_refused(tmp_path):
+def test_lists_are_refused(tmp_path):
     path = tmp_path / "x.params"
     mx.nd.save(str(path), [mx.nd.ones((2,))])
     assert "not a checkpoint" in refuses(path)
-    mx.nd.save(str(path), {"arg:x": mx.nd.ones((3, 2)).tostype("row_sparse")})
-    assert "sparse" in refuses(path)
+
+
+def save_sparse(path, **arrays):
+    """{name: (array, storage type)}; MXNet saves the shape of what it still computes."""
+    arrays = {name: array.tostype(storage) for name, (array, storage) in arrays.items()}
+    mx.nd.waitall()
+    mx.nd.save(str(path), arrays)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32"])
+@pytest.mark.parametrize(("storage", "shape"), [("row_sparse", (5,)), ("row_sparse", (5, 3)), ("csr", (5, 3)),
+                                                ("row_sparse", (5, 2, 1, 3))])
+def test_sparse_arrays_are_read_as_dense_ones(tmp_path, storage, shape, dtype, kept):
+    values = np.random.RandomState(0).randint(1, 9, shape).astype(dtype)
+    values[kept:] = 0
+    save_sparse(tmp_path / "x.params", x=(mx.nd.array(values, dtype=dtype), storage), y=(mx.nd.ones((2,)), "default"))
+    ours, theirs = load_params(tmp_path / "x.params"), mx.nd.load(str(tmp_path / "x.params"))
+    assert theirs["x"].stype == storage and same_bits(ours["x"], theirs["x"]) and (ours["x"] == values).all()
+    assert (ours["y"] == 1).all()
+
+
+@pytest.mark.parametrize("storage", ["row_sparse", "csr"])
+def test_indices_that_lead_out_of_a_sparse_array_are_refused(tmp_path, storage):
+    path = tmp_path / "x.params"
+    save_sparse(path, x=(mx.nd.array([[0, 0], [1, 2], [0, 3]]), storage))
+    content = path.read_bytes()
+    tail = len(struct.pack("<QQ", 1, 1) + b"x")  # the names; before them, the indices
+    last = struct.unpack("<q", content[-tail - 8:-tail])[0]
+    assert last == {"row_sparse": 2, "csr": 1}[storage]
+    for wrong in (-1, last + 1, 2 ** 62):
+        path.write_bytes(content[:-tail - 8] + struct.pack("<q", wrong) + content[-tail:])
+        assert "the indices of a sparse array do not fit it" in refuses(path)
+    if storage == "csr":  # where the rows begin: 0, 0, 2, 3; and three columns
+        for begins in ((0, 0, 2, 2), (0, 2, 1, 3), (1, 1, 2, 3), (0, -5, 2, 3), (0, 2 ** 62, 2, 3)):
+            path.write_bytes(content[:-tail - 56] + struct.pack("<4q", *begins) + content[-tail - 24:])
+            assert "the indices of a sparse array do not fit it" in refuses(path)
+
+
+def test_what_a_file_stands_for_is_bounded_before_it_is_read(tmp_path):
+    """200 GB of rows that are not there, and a file of 200 GB of holes."""
+    path = tmp_path / "x.params"
+    save_sparse(path, x=(mx.nd.zeros((3, 2)), "row_sparse"))
+    shape = struct.pack("<iqq", 2, 3, 2)
+    assert path.read_bytes().count(shape) == 1
+    path.write_bytes(path.read_bytes().replace(shape, struct.pack("<iqq", 2, 25 * 10 ** 9, 2)))
+    assert "its sparse arrays stand for more than 256 MiB" in refuses(path)
+    path.write_bytes(path.read_bytes()[:24])
+    os.truncate(path, 200 * 10 ** 9)
+    assert "has more than 1024 MiB" in refuses(path)
 
 
 def test_names_without_prefix_are_no_checkpoint(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import InputError
 from common.find_mxnet import mx
-from common.recordio import check_records, image_record, read_records, set_number
+from common.recordio import check_records, image_record, read_records, record_offsets, set_number
 
 MAGIC_NUMBER = 0xCED7230A
 
@@ -83,6 +83,19 @@ def test_an_index_of_another_file_is_refused(packed, tmp_path):
         idx.write_text(content)
         with pytest.raises(InputError, match=r"x\.idx"):
             check_records(f"{packed}.rec", idx)
+
+
+@pytest.mark.parametrize("change", [lambda text: text + "\n", lambda text: text.replace("\t", " "),
+                                    lambda text: text.replace("\n", "\r\n"), lambda text: text.replace("\t", "  \t"),
+                                    lambda text: "\n" + text.removesuffix("\n")])
+def test_an_index_with_other_white_space_is_read_as_mxnet_reads_it(packed, tmp_path, change):
+    (tmp_path / "val.rec").symlink_to(f"{packed}.rec")
+    (tmp_path / "val.idx").write_text(change((packed.parent / "val.idx").read_text()), newline="")
+    assert check_records(tmp_path / "val.rec") == (str(tmp_path / "val.idx"), 103)
+    assert (record_offsets(tmp_path / "val.rec", tmp_path / "val.idx") == record_offsets(f"{packed}.rec")).all()
+    images = mx.io.ImageRecordIter(path_imgrec=str(tmp_path / "val.rec"), path_imgidx=str(tmp_path / "val.idx"),
+                                   data_shape=(3, 40, 40), batch_size=103, shuffle=True, round_batch=False)
+    assert sum(103 - batch.pad for batch in images) == 103
 
 
 def test_an_index_that_lists_a_record_twice_is_refused(packed, tmp_path):

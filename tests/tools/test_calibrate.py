@@ -76,7 +76,12 @@ def test_slips_are_one_line(prefix, photographs, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.jpg").write_text("no image")
+    content = json.loads(prefix.with_name(f"{prefix.name}-symbol.json").read_text())
+    next(node for node in content["nodes"] if node["op"] == "Convolution")["attrs"]["dilate"] = "(99, 99)"
+    (tmp_path / "wide-symbol.json").write_text(json.dumps(content))
+    shutil.copy(f"{prefix}-0000.params", tmp_path / "wide-0000.params")
     for arguments, words in (
+            ((tmp_path / "wide", "--images", photographs, "--image-shape", "3,40,40"), "wide-symbol.json: TVM cannot"),
             ((prefix, "--images", tmp_path / "empty"), "no images there"),
             ((prefix, "--images", tmp_path / "text"), "none of the images could be read"),
             ((prefix, "--images", tmp_path / "missing.rec"), "No such file"),

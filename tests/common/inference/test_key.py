@@ -93,3 +93,9 @@ def test_records_that_are_a_pipe_are_not_waited_for(given, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="pipe: is a pipe or a device"):
         key_of(**{**given, "records": tmp_path / "pipe"})
+
+
+def test_a_file_that_no_checkpoint_is_as_large_as_is_not_hashed(given, tmp_path):
+    os.truncate(tmp_path / "x-0000.params", 200 * 10 ** 9)  # holes
+    with pytest.raises(InputError, match=r"x-0000.params: has more than 1024 MiB"):
+        key_of(**given)

@@ -66,6 +66,8 @@ def damage_json(path, **changes):
 
 DAMAGE = {
     "params are shorter": lambda p: os.truncate(f"{p}-0004.params", 20),
+    "params have holes, as it says": lambda p: (os.truncate(f"{p}-0004.params", 200 * 10 ** 9), damage_json(
+        p.with_name(f"{p.name}-0004.json"), files={"params": {"bytes": 200 * 10 ** 9, "sha256": "0" * 64}})),
     "params have other bytes": lambda p: flip(f"{p}-0004.params"),
     "the optimizer has other bytes": lambda p: flip(f"{p}-0004.optimizer"),
     "the average is missing": lambda p: os.unlink(f"{p}-ema-0004.params"),

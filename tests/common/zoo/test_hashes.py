@@ -1,5 +1,6 @@
 """What a file hashes to."""
 import hashlib
+import os
 import random
 import subprocess
 
@@ -28,3 +29,9 @@ def test_hashes_tell_the_file(tmp_path):
     assert fault(file, start=(3, CONTENT[3:9])) is None and fault(file, SHA1, start=(3, b"other")) is not None
     assert fault(file, SHA1, 7) == "300,000 bytes, expected 7"
     assert fault(file, Hash(PREFIX, "00000000"), None) == f"{PREFIX} {digits[:8]}, expected 00000000"
+
+
+def test_what_no_weights_are_as_large_as_is_not_hashed(tmp_path):
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", 200 * 10 ** 9)  # holes
+    assert fault(tmp_path / "file", SHA1) == "200,000,000,000 bytes, more than weights have"
