@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from common.arguments import ArgumentParser, not_negative, positive
 from common.errors import InputError, reported
 from common.files import check_not_read
-from common.labels import check_synset, read_synset
+from common.labels import check_synset, names_file, read_synset
 from common.prefix import files_read
 from common.recordio import files_of
 
@@ -54,11 +54,14 @@ def get_args_parser() -> ArgumentParser:
                          "tables have")
     results.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
     results.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
-    results.add_argument("--synset", help="text file with the name of each class, one a line, for these tables")
+    results.add_argument("--synset", help="text file with the name of each class, one a line, for these tables "
+                         "(default: PREFIX-synset.txt, if it is there)")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.predictions or args.per_class:
+        args.synset = names_file(args.synset, args.model_prefix)
     check(args)
     from common.data.iterators import evaluation_iter  # with MXNet, which has to come before TVM
     from common.evaluate import score

@@ -6,7 +6,7 @@ batches. The compiled network is kept: the next run starts at once. MXNet is not
 
     python from_mxnet.py                                   data/cat.jpg with the published 1.0 weights
     python from_mxnet.py dog.jpg --target llvm             on this processor instead of an OpenCL device
-    python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 32 --synset demo/synset.txt
+    python from_mxnet.py digit.jpg --model-prefix demo/digits --epoch 32
     python from_mxnet.py photographs --output top5.csv     all images in a folder and the folders in it
     python from_mxnet.py --export bundle --target llvm     a folder that runs without this repository
 """
@@ -30,7 +30,7 @@ from common.inference.precision import PRECISIONS
 from common.inference.record_files import AUTO
 from common.inference.tables import TOP, answers_table, table_file
 from common.inference.target_string import is_for_another_machine, kind_of
-from common.labels import check_synset, read_synset
+from common.labels import check_synset, names_file, read_synset
 from common.prefix import files_read
 from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED = "published-1_0"  # of models/zoo.toml
+IMAGENET = str(HERE / "data" / "imagenet1k-synset.txt")
 PHOTOGRAPH = str(HERE / "data" / "cat.jpg")
 TOLERANCE = 1e-4
 REPEAT, BATCH_SIZE = 3, 16
@@ -55,8 +56,8 @@ def get_args_parser() -> ArgumentParser:
     model.add_argument("--model-prefix", help="PREFIX of PREFIX-symbol.json (default: the published 1.0 weights, from "
                                               "models/ or downloaded)")
     model.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
-    model.add_argument("--synset", default=str(HERE / "data" / "imagenet1k-synset.txt"),
-                       help="text file with the name of each class, one a line")
+    model.add_argument("--synset", help="text file with the name of each class, one a line (default: "
+                       "PREFIX-synset.txt, else ImageNet's 1,000)")
     add_preprocessing_args(model, "--model-prefix")
     device = parser.add_argument_group("device")
     device.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
@@ -100,6 +101,7 @@ def main(args: argparse.Namespace) -> None:
     only_export = bool(args.export) and not args.images and not many
     check_arguments(args, many, only_export)
     take_published_weights(args)
+    args.synset = names_file(args.synset, args.model_prefix) or IMAGENET
     check_not_overwritten(args)
     args = completed(args, args.model_prefix)
     if args.export and is_for_another_machine(args.target):

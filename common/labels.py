@@ -41,6 +41,11 @@ def synset_file(prefix: str | Path) -> Path:
     return Path(f"{prefix}-{NAME}")
 
 
+def names_file(given: str | None, prefix: str | Path) -> str | None:
+    """`given`, or PREFIX-synset.txt if it is there; else None."""
+    return given or (str(synset_file(prefix)) if synset_file(prefix).exists() else None)
+
+
 def save_synset(prefix: str | Path, names: Sequence[str]) -> None:
     """Write PREFIX-synset.txt, atomically."""
     with written_atomically(synset_file(prefix)) as partial:

@@ -100,9 +100,11 @@ def test_evaluation_of_a_gluon_export(packed, checkpoint, tmp_path, capsys):
 
 
 def test_the_tables_add_up_to_the_line(packed, checkpoint, tmp_path, capsys):
-    (tmp_path / "synset.txt").write_text("".join(f"n{i:08d} class {i}\n" for i in range(10)))
-    evaluate(packed, checkpoint, "--batch-size", 10, "--top-k", 3, "--synset", tmp_path / "synset.txt",
-             "--predictions", tmp_path / "images.csv", "--per-class", tmp_path / "classes.csv")
+    for ending in ("symbol.json", "0000.params"):
+        shutil.copy(f"{checkpoint}-{ending}", tmp_path / f"x-{ending}")
+    (tmp_path / "x-synset.txt").write_text("".join(f"n{i:08d} class {i}\n" for i in range(10)))
+    evaluate(packed, tmp_path / "x", "--batch-size", 10, "--top-k", 3, "--predictions", tmp_path / "images.csv",
+             "--per-class", tmp_path / "classes.csv")
     (top_1, k, top_3, count), = LINE.findall(capsys.readouterr().out)
     assert (k, count) == ("3", "103")
 

@@ -15,4 +15,4 @@ run train_imagenet.py --recipe digits --data-train demo/train.rec --data-val dem
     --overwrite 1
 run eval_imagenet.py --model-prefix demo/digits --epoch 32 --data-val demo/val.rec
 image=$(ls demo/images/val/digit7/*.jpg | head -n 1)
-run from_mxnet.py "$image" --model-prefix demo/digits --epoch 32 --synset demo/synset.txt --verify
+run from_mxnet.py "$image" --model-prefix demo/digits --epoch 32 --verify
