@@ -27,6 +27,7 @@ struct Image {
 namespace jpeg {
 
 constexpr int64_t kMaxPixels = 89478485;         // of an image, as Pillow has it
+constexpr int kMaxScans = 500;                   // of a JPEG
 constexpr size_t kMaxBytes = size_t(256) << 20;  // of a photograph's file
 
 struct ErrorManager {
@@ -41,9 +42,18 @@ inline void Fail(j_common_ptr common) {
   std::longjmp(errors->escape, 1);
 }
 
-// libjpeg fills what a damaged file lacks with grey and warns.
+// libjpeg fills what a damaged file lacks with grey and warns. That JFIF has another version than 1 says nothing of the
+// pixels.
 inline void FailIfWarning(j_common_ptr common, int level) {
-  if (level < 0) Fail(common);
+  if (level < 0 && common->err->msg_code != JWRN_JFIF_MAJOR) Fail(common);
+}
+
+// Each scan costs a pass over the image, whatever it holds.
+inline void FailAtManyScans(j_common_ptr common) {
+  if (reinterpret_cast<j_decompress_ptr>(common)->input_scan_number <= kMaxScans) return;
+  auto* errors = reinterpret_cast<ErrorManager*>(common->err);
+  std::snprintf(errors->message, sizeof errors->message, "more than %d scans", kMaxScans);
+  std::longjmp(errors->escape, 1);
 }
 
 // Of an image: kMaxPixels, or what the environment says.
@@ -139,6 +149,7 @@ inline void RgbOfCmyk(const uint8_t* cmyk, uint8_t* rgb, int width) {
 struct Decoder {
   jpeg_decompress_struct info{};
   ErrorManager errors{};
+  jpeg_progress_mgr progress{};
   Image image;
   std::vector<uint8_t> line;
   int orientation = 1;
@@ -165,6 +176,8 @@ struct Decoder {
     }
     const bool cmyk = info.num_components == 4;
     info.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+    progress.progress_monitor = FailAtManyScans;
+    info.progress = &progress;
     jpeg_start_decompress(&info);
     image.height = info.output_height;
     image.width = info.output_width;

@@ -42,6 +42,7 @@ MAX_SIDE, MAX_INPUT = 4096, 1 << 30  # pixels of an image's shorter side; number
 MIN_STD, MAX_MEAN = 1e-6, 1e30       # what is smaller may be 0 in float32
 MAX_BYTES = 256 << 20                # of a photograph's file
 MAX_PIXELS = 89478485                # of an image, as Pillow has it, and of a resized one: a strip would need gigabytes
+MAX_SCANS = 500                      # of a JPEG; each costs a pass over the image
 OTHER = "is not a JPEG, PNG, WebP or BMP"
 MARKER = re.compile(rb"\xff([^\0\1\xd0-\xd7\xff])")  # of JPEG; the others stand alone, or within a scan
 SOF, SOS, EOI = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, 0xDA, b"\xff\xd9"
@@ -213,10 +214,16 @@ def whole_image(content: bytes, most: int) -> np.ndarray:
         raise InputError(f"has {width}x{height} pixels, more than {most} (the environment's MOBILENETV2_MAX_PIXELS may "
                          "allow more)")
     jpeg = size_of is jpeg_size
-    image, said = decode(content + EOI if jpeg else content)  # a whole one may lack its end
+    image, said = decode(mended(content) if jpeg else content)
     if image is None or (jpeg and said):
         raise InputError(f"is damaged ({said or 'OpenCV cannot decode it'})")
     return image
+
+
+def mended(jpeg: bytes) -> bytes:
+    """Without what libjpeg warns of where the pixels are all there: that the end is missing, or another version of JFIF
+    than 1."""
+    return (jpeg[:11] + b"\1" + jpeg[12:] if jpeg[6:11] == b"JFIF\0" else jpeg) + EOI
 
 
 def max_pixels() -> int:
@@ -255,13 +262,15 @@ def check_decoder() -> None:
 def jpeg_size(content: bytes) -> tuple[int, int]:
     """(width, height). Raises InputError where scans are missing, of which libjpeg says nothing: after the last one
     every coefficient of every component has to be known to its last bit."""
-    width = height = 0
+    width = height = scans = 0
     missing: dict[int, list[int]] = {}  # bits of each coefficient of a component
     for marker, segment in jpeg_segments(content):
         if marker in SOF and not missing:
             height, width = struct.unpack_from(">HH", segment, 1)
             missing = {component: [16] * 64 for component in segment[6::3]}
         elif marker == SOS:
+            if (scans := scans + 1) > MAX_SCANS:
+                raise InputError(f"is damaged (more than {MAX_SCANS} scans)")
             first, last, low = struct.unpack_from("BBB", segment, -3)
             for component in segment[1:-3:2]:
                 missing[component][first:last + 1] = [low & 15] * (last + 1 - first)

@@ -31,6 +31,7 @@ from common.processor import usable_cores
 from tests.conftest import ROOT
 from tests.control_groups import CONTROL_GROUPS, put
 from tests.fuzzing import changed_bytes, changed_json
+from tests.images import images
 
 CAT = ROOT / "data" / "cat.jpg"
 SHAPE, PREPROCESSING = (3, 64, 64), Preprocessing(resize=73, crop=64, std=(58.4, 57.1, 57.4))
@@ -298,6 +299,13 @@ def test_what_is_whole_is_read_and_nothing_else(said, name):
     if said.only_jpeg and not content.startswith(b"\xff\xd8"):
         refusal = "Not a JPEG file"
     assert refusal in said(content) if refusal else not said(content)
+
+
+@pytest.mark.parametrize("name", [name for name in images() if name.endswith(".jpg")])
+def test_jpegs_are_whole_for_a_bundle_as_for_the_rest(said, name):
+    """One table for all that read images."""
+    content, refusal = images()[name]
+    assert bool(said(content)) == bool(refusal)
 
 
 def test_the_environment_says_how_many_pixels(said):
