@@ -376,7 +376,7 @@ class Readers:
     @staticmethod
     def _converted(path, kind):
         from common.conversion.convert import convert
-        checkpoint = convert(path, kind)
+        checkpoint = convert(path, kind, image_shape=(3, 224, 224))
         arrays = checkpoint.arg_params | checkpoint.aux_params
         assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
         assert arrays["fc_weight"].shape == (checkpoint.num_classes, checkpoint.network["channels"][-1])

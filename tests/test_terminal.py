@@ -33,7 +33,7 @@ def test_a_bar_for_each_epoch_and_its_validation(packed, tmp_path):
                           "--num-classes", 2, "--multiplier", 0.1, "--batch-size", 20, "--num-epochs", 2, "--lr", 0.01,
                           "--image-shape", "3,48,48", "--model-prefix", tmp_path / "x")
     for epoch in (1, 2):
-        assert re.search(rf"epoch {epoch}/2 \|.+\| [1-5]/5, loss \d+\.\d+ top-1 [01]\.\d+ \d+ images/s data \d+% "
+        assert re.search(rf"epoch {epoch}/2 \|.+\| [1-6]/6, loss \d+\.\d+ top-1 [01]\.\d+ \d+ images/s data \d+% "
                          r"lr 0\.0\d+ \d\d:\d\d left", shown), shown
     assert re.search(r"Epoch\[1\] Validation-accuracy=", shown)
 
