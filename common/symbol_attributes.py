@@ -87,7 +87,7 @@ PARAMETERS = {"Convolution": ("weight", "bias"), "FullyConnected": ("weight", "b
 # numbers of inputs of others
 INPUTS = {"SoftmaxOutput": (1, 2), "softmax": (1, 2), "elemwise_add": (2,), "broadcast_add": (2,),
           **dict.fromkeys(("clip", "Activation", "Pooling", "Flatten", "Pad", "Dropout", "Cast", "SoftmaxActivation",
-                           *SCALARS), (1,))}
+                           "Reshape", "BlockGrad", "_copy", "amp_cast", *SCALARS), (1,))}
 
 
 class Attributes:

@@ -272,8 +272,10 @@ class Readers:
         return len(set(parameter_names(self._graphs[i])) - set(params))
 
     def symbol(self, path):
-        from common.symbol_json import load_symbol
-        self._to_onnx(load_symbol(path), self._params)
+        from common.symbol_json import load_symbol, num_classes_of
+        graph = load_symbol(path)
+        assert num_classes_of(graph) is None or num_classes_of(graph) > 0
+        self._to_onnx(graph, self._params)
 
     @staticmethod
     def _to_onnx(graph, params):

@@ -237,6 +237,8 @@ def test_states_are_missed_where_a_later_version_left_them_out(tmp_path):
     ("relu6", (0, "data", 50_000), "node 'relu6' (clip): takes output 50000 of 'data', which has none"),
     ("relu6", {"attrs": {"a_min": "7", "a_max": "6"}}, "node 'relu6' (clip): a_min, 7, is above a_max, 6"),
     ("conv", {"name": "co$nv"}, "node 'co$nv' (Convolution): '$' in names"),
+    ("softmax", {"op": "BlockGrad", "inputs": []}, "node 'softmax' (BlockGrad): has 0 inputs, not 1"),
+    ("flatten", {"op": "Reshape", "inputs": []}, "node 'flatten' (Reshape): has 0 inputs, not 1"),
 ])
 def test_what_mxnet_cannot_run_or_crashes_on_is_refused(tmp_path, name, change, said):
     """A node with other values, or one of whose inputs comes from elsewhere."""
