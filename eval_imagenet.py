@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import InputError, reported
-from common.files import check_not_read
-from common.labels import check_synset, names_file, read_synset
-from common.prefix import files_read
-from common.recordio import files_of
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read
+from common.checkpoint.prefix import files_read
+from common.images.class_names import check_synset, names_file, read_synset
+from common.images.recordio import files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from common.data.evaluation_images import EvaluationIter
     from common.find_mxnet import mx
 
-    Predict = Callable[[mx.nd.NDArray], mx.nd.NDArray | np.ndarray]  # both of common.evaluate.score
+    Predict = Callable[[mx.nd.NDArray], mx.nd.NDArray | np.ndarray]  # both of common.evaluation.score.score
     OnBatch = Callable[[np.ndarray, np.ndarray, np.ndarray], object]
 
 
 def get_args_parser() -> ArgumentParser:
     from common.data.options import add_image_args
-    from common.inference.precision import PRECISIONS
+    from common.inference.choices import PRECISIONS
 
     parser = ArgumentParser(description=__doc__)
     model = parser.add_argument_group("checkpoint")
@@ -64,9 +64,9 @@ def main(args: argparse.Namespace) -> None:
         args.synset = names_file(args.synset, args.model_prefix)
     check(args)
     from common.data.iterators import evaluation_iter  # with MXNet, which has to come before TVM
-    from common.evaluate import score
-    from common.preprocessing_options import completed
-    from common.recordio import check_records
+    from common.evaluation.score import score
+    from common.images.options import completed
+    from common.images.recordio import check_records
 
     check_records(args.data_val, args.data_val_idx)  # slips show before anything is compiled
     args = completed(args, args.model_prefix)
@@ -103,13 +103,12 @@ def check(args: argparse.Namespace) -> None:
 
 
 def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
-    """(number of classes, function that makes the `predict` of common.evaluate.score)."""
-    from common.checkpoint import load_checkpoint, run_by_mxnet
-    from common.devices import contexts
-    from common.evaluate import module_predictor
-    from common.find_mxnet import mx
-    from common.params_file import checkpoint_files
-    from common.symbol_json import is_label
+    """(number of classes, function that makes the `predict` of common.evaluation.score.score)."""
+    from common.checkpoint.ndarrays import load_checkpoint, run_by_mxnet
+    from common.checkpoint.params import checkpoint_files
+    from common.checkpoint.symbol import is_label
+    from common.evaluation.score import module_predictor
+    from common.find_mxnet import contexts, mx
 
     data_shape = (args.batch_size, *args.image_shape)
     symbol, arg_params, aux_params = load_checkpoint(args.model_prefix, args.epoch, data_shape)
@@ -131,8 +130,8 @@ def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
 
 def with_tvm(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
+    from common.inference.choices import AUTO
     from common.inference.network import open_network, tuning_line
-    from common.inference.record_files import AUTO
     from common.inference.runtime import device_name
 
     data_shape = (args.batch_size, *args.image_shape)
@@ -151,7 +150,7 @@ BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
 
 def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "list[AbstractContextManager[OnBatch]]":
     """The tables that are asked for. Their files are opened before the network runs: a slip shows at once."""
-    from common.evaluation_tables import classes_table, predictions_table
+    from common.evaluation.tables import classes_table, predictions_table
 
     names = read_synset(args.synset, num_classes) if args.synset else None
     return [table(path, num_classes, top_k, names) for table, path in

@@ -22,17 +22,15 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from common.answers import check_finite, top_answers
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import InputError, missing_package, reported
-from common.files import check_not_read
-from common.inference.precision import PRECISIONS
-from common.inference.record_files import AUTO
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import InputError, missing_package, reported
+from common.base.files import check_not_read
+from common.checkpoint.prefix import files_read
+from common.evaluation.answers import check_finite, top_answers
+from common.images.class_names import check_synset, names_file, read_synset
+from common.images.options import add_preprocessing_args, completed, preprocessing_of
+from common.inference.choices import AUTO, PRECISIONS, is_for_another_machine, kind_of
 from common.inference.tables import TOP, answers_table, table_file
-from common.inference.target_string import is_for_another_machine, kind_of
-from common.labels import check_synset, names_file, read_synset
-from common.prefix import files_read
-from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
 
 if TYPE_CHECKING:
     from common.inference.network import CompiledNetwork
@@ -45,7 +43,7 @@ TOLERANCE = 1e-4
 REPEAT, BATCH_SIZE = 3, 16
 
 Predict = Callable[[np.ndarray], np.ndarray]
-MXNetPredict = Callable[[str, int, np.ndarray], np.ndarray]  # common.mxnet_predict.predict
+MXNetPredict = Callable[[str, int, np.ndarray], np.ndarray]  # common.evaluation.score.predict
 
 
 def get_args_parser() -> ArgumentParser:
@@ -156,7 +154,7 @@ def print_out(args: argparse.Namespace, mxnet_predict: MXNetPredict | None) -> N
 
 def prepared(path: str, args: argparse.Namespace) -> np.ndarray:
     """A photograph as the network takes it, float32 (1, 3, H, W). Raises InputError for what cannot be read."""
-    from common.preprocess import preprocess, read_image
+    from common.images.preprocess import preprocess, read_image
     image = read_image(path)
     try:
         return preprocess(image, args.image_shape, preprocessing_of(args))
@@ -267,7 +265,7 @@ def verify(args: argparse.Namespace, mxnet_predict: MXNetPredict, inputs: list[n
 
 def import_mxnet_predict() -> MXNetPredict:
     try:
-        return importlib.import_module("common.mxnet_predict").predict
+        return importlib.import_module("common.evaluation.score").predict
     except ModuleNotFoundError as error:
         raise InputError(f"--verify: {missing_package(error)}") from None
 

@@ -18,8 +18,8 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 
-from common.arguments import ArgumentParser
-from common.errors import InputError, reported
+from common.base.arguments import ArgumentParser
+from common.base.errors import InputError, reported
 
 
 def get_args_parser() -> ArgumentParser:
@@ -35,11 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
     given, args = parser.given(arguments), parser.parse_args(arguments)
     from common.data.iterators import TrainingSet, training_set
     from common.data.options import BENCHMARK_BATCHES
-    from common.dataset import classes_beside
-    from common.devices import contexts
-    from common.preprocess import one_opencv_thread
+    from common.find_mxnet import contexts
+    from common.fit import Run
+    from common.images.dataset import classes_beside
+    from common.images.preprocess import one_opencv_thread
     from common.training.distributed import Workers
-    from common.training.fit import Run
     from common.training.plan import Plan
     from common.training.recipe import resolve
     from common.training.run_summary import run_summary

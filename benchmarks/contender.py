@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT
-from common.errors import InputError
+from common.base.errors import InputError
 
 REST = 0.1  # seconds without work after which a process is at rest: threads wait for more by spinning at first
 

@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.photographs import CLASSES, write_photographs
 from benchmarks.processes import output_of
 from benchmarks.results import machine, output, whole_batches, write_csv
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import reported
-from common.files import check_not_read
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import reported
+from common.base.files import check_not_read
+from common.checkpoint.prefix import check_no_file_name, files_read
 from common.inference.classify import classify_images, images_in
 from common.inference.tables import answers_table
 from common.inference.tabulate import tabulate
-from common.prefix import check_no_file_name, files_read
 
 PEAK = """
 import re, sys

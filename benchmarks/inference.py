@@ -33,12 +33,12 @@ from benchmarks.inference_report import draw, markdown
 from benchmarks.inference_runners import RUNNERS
 from benchmarks.processes import ROOT, output_of
 from benchmarks.results import machine, output, write_csv
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import InputError, reported
-from common.files import check_not_read
-from common.prefix import check_no_file_name, files_read
-from common.preprocess import preprocess, read_image
-from common.preprocessing_file import load_preprocessing
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read
+from common.checkpoint.prefix import check_no_file_name, files_read
+from common.checkpoint.preprocessing import load_preprocessing
+from common.images.preprocess import preprocess, read_image
 
 BASE, REFERENCE = "onnxruntime", "mxnet"
 WARM_UP, TURN = 0.05, 0.25  # seconds

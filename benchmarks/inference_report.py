@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser
-from common.errors import InputError, reported
-from common.files import written_atomically
+from common.base.arguments import ArgumentParser
+from common.base.errors import InputError, reported
+from common.base.files import written_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -31,16 +31,16 @@ from benchmarks.contender import Contender, add_contender_args, pythons, turns
 from benchmarks.input_runners import RUNNERS
 from benchmarks.photographs import CLASSES, write_photographs
 from benchmarks.results import machine, output, whole_batches, write_csv
-from common.arguments import ArgumentParser, positive
-from common.errors import reported
+from common.base.arguments import ArgumentParser, positive
+from common.base.errors import reported
 
 BOUNDS, BASE = ("decode", "decode-cv2"), "mxnet"
 
 
 def pack(folder: str | Path, count: int) -> dict:
     """The files of a request: RecordIO as tools/prepare_imagenet.py --enlarge packs it, and the same JPEGs."""
+    from common.images.recordio import image_record
     from common.packing.jpeg import to_jpeg
-    from common.recordio import image_record
 
     folder = Path(folder)
     write_photographs(folder / "photographs", count)

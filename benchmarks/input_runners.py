@@ -25,7 +25,7 @@ Opened = tuple[Callable[[], object], str]
 
 def open_decoding(request: dict, decode: Callable[[bytes], np.ndarray]) -> Opened:
     """Nothing but the decoder, of whole images, in a thread for each core."""
-    from common.recordio import read_records, unpack_image
+    from common.images.recordio import read_records, unpack_image
     contents = [unpack_image(record)[2] for _, record in read_records(request["rec"])]
     pool = ThreadPoolExecutor(request["cores"])
 

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
-from common.arguments import ArgumentParser, positive
+from common.base.arguments import ArgumentParser, positive
+from common.base.errors import reported
 from common.data.iterators import BENCHMARK_BATCHES
-from common.errors import reported
 
 LEAST = 0.97
 BATCH, SIDE = 32, 128

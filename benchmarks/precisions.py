@@ -20,12 +20,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import machine, output, write_csv
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import InputError, reported
-from common.files import check_not_read
-from common.prefix import files_read
-from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
-from common.recordio import files_of
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read
+from common.checkpoint.prefix import files_read
+from common.images.options import add_preprocessing_args, completed, preprocessing_of
+from common.images.recordio import files_of
 
 if TYPE_CHECKING:
     from common.inference.network import CompiledNetwork
@@ -66,11 +66,11 @@ def main(args: argparse.Namespace) -> None:
 
 def read_images(args: argparse.Namespace) -> tuple:
     """(list of network inputs, labels (n,)) of all --images."""
-    from common.decoding import decode
+    from common.images.decoding import decode
+    from common.images.preprocess import preprocess, read_image
+    from common.images.recordio import read_records
     from common.inference.classify import images_in
     from common.packing.inspection import split
-    from common.preprocess import preprocess, read_image
-    from common.recordio import read_records
 
     if Path(args.images).is_dir():
         if args.labels:
@@ -87,8 +87,8 @@ def read_images(args: argparse.Namespace) -> tuple:
 
 def open_networks(args: argparse.Namespace, target: str) -> dict:
     """{precision: CompiledNetwork} of those that the device can compute in."""
+    from common.inference.choices import PRECISIONS
     from common.inference.network import open_network
-    from common.inference.precision import PRECISIONS
 
     networks = {}
     for precision in PRECISIONS:

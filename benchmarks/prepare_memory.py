@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.photographs import write_photographs
 from benchmarks.prepare import costs, write_archive
 from benchmarks.results import machine, output, write_csv
-from common.arguments import ArgumentParser, positive
-from common.errors import reported
+from common.base.arguments import ArgumentParser, positive
+from common.base.errors import reported
 
 
 def linked(folder: Path, out: Path, size: float) -> int:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from common.base.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import ROOT, output_of
 from benchmarks.results import machine, output, write_csv
-from common.arguments import ArgumentParser, not_negative
-from common.errors import reported
+from common.base.arguments import ArgumentParser, not_negative
+from common.base.errors import reported
 from common.packing.prepare import prepare
 from tools.make_digits import PACKED
 

@@ -5,9 +5,9 @@ import os
 import platform
 from pathlib import Path
 
-from common.errors import InputError
-from common.files import make_folder, written_atomically
-from common.processor import processor_name, usable_cores
+from common.base.errors import InputError
+from common.base.files import make_folder, written_atomically
+from common.base.machine import processor_name, usable_cores
 
 
 def machine() -> dict:

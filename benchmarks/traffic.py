@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import ROOT, output_of
 from benchmarks.results import machine, output, write_csv
-from common.arguments import ArgumentParser, positive
-from common.errors import reported
+from common.base.arguments import ArgumentParser, positive
+from common.base.errors import reported
 
 MULTIPLIERS = ("1.0", "1.4")
 COMPRESSION = {"type": "2bit", "threshold": 0.5}

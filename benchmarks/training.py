@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.contender import Contender, add_contender_args, pythons, turns
 from benchmarks.results import machine, output, write_csv
 from benchmarks.training_runners import RUNNERS
-from common.arguments import ArgumentParser, positive
-from common.errors import reported
+from common.base.arguments import ArgumentParser, positive
+from common.base.errors import reported
 
 BASE = "pytorch"
 MOST = 6  # operators in the profile; the rest is one row

@@ -10,9 +10,9 @@ import json
 import os
 import sys
 
-from common.errors import InputError, reported, with_kind
-from common.params_file import checkpoint_files
-from common.parent_process import dies_with
+from common.base.errors import InputError, reported, with_kind
+from common.base.processes import dies_with
+from common.checkpoint.params import checkpoint_files
 
 
 def main(request: dict) -> None:
@@ -22,12 +22,12 @@ def main(request: dict) -> None:
 
     from common.compiler.blocked import block_of
     from common.compiler.build import build, compiled_by_tvm, save
-    from common.compiler.cross import export_options
     from common.compiler.precision import in_precision, target_for
+    from common.compiler.processor import export_options
     from common.compiler.records import choose
     from common.compiler.relay_network import load_network
     from common.compiler.targets import check_runs_here, resolve_target
-    from common.inference.device import Device
+    from common.inference.runtime import Device
 
     name, device = request["target"], request["device"] and Device(*request["device"])
     prefix, epoch, precision = request["prefix"], request["epoch"], request["precision"]

@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 
-from common.environment import THREADS, check_environment
-from common.errors import InputError
+from common.base.errors import InputError
+from common.base.machine import THREADS, check_environment
 
 if "tvm" in sys.modules and "mxnet" not in sys.modules:
     raise ImportError("import common.find_mxnet before TVM: MXNet crashes when it is loaded after it")
@@ -39,3 +39,18 @@ except OSError as error:  # a library that it is linked to
                               "version, cuDNN and NCCL)", name="mxnet") from None
 
 __all__ = ["mx"]
+
+
+def contexts(gpus: str) -> list:
+    """[mx.cpu()] for an empty string, else the GPUs of a list such as "0,1"."""
+    if not gpus:
+        return [mx.cpu()]
+    try:
+        numbers = [int(n) for n in gpus.split(",")]
+    except ValueError:
+        raise InputError(f"--gpus {gpus}: give numbers with commas between, as in 0,1") from None
+    available = mx.context.num_gpus()
+    if any(not 0 <= n < available for n in numbers):
+        raise InputError(f"--gpus {gpus}: MXNet sees {available} GPUs here"
+                         + ("" if available else " (for NVIDIA: make setup MXNET=mxnet-cu117==1.9.1)"))
+    return [mx.gpu(n) for n in numbers]

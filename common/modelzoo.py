@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common.arguments import ArgumentParser
-from common.checkpoint_arrays import Checkpoint, checked
-from common.errors import InputError, printable, reported
-from common.params_file import load_checkpoint_params
+from common.base.arguments import ArgumentParser
+from common.base.errors import InputError, printable, reported
+from common.checkpoint.arrays import Checkpoint, checked
+from common.checkpoint.params import load_checkpoint_params
 from common.zoo.files import fetch, find, locate, take, verify
 from common.zoo.manifest import FIRST_EPOCH, MANIFEST, Entry, entries, entry_of
 from symbols.architecture import CLASSIFIER, REPEATS, widths

@@ -19,7 +19,7 @@ namespace {
 // what the library makes otherwise at the edge where it begins.
 constexpr JDIMENSION kMargin = 8;
 
-// As in common/jpeg_header.py.
+// As in common/images/jpeg_header.py.
 constexpr int kMaxScans = 500;
 
 struct Errors {

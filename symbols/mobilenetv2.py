@@ -11,7 +11,7 @@ def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = 
     """MobileNetV2 with a softmax head, as a Symbol.
 
     Input `data`: float32 (N, 3, H, W), H and W of 32 or more, RGB with the mean subtracted (see
-    `common.preprocess`); `softmax_label`: (N,). Output `softmax_output`: probabilities, (N, num_classes).
+    `common.images.preprocess`); `softmax_label`: (N,). Output `softmax_output`: probabilities, (N, num_classes).
 
     Parameters are those of `symbols.architecture.architecture`, which also lists what a ValueError is raised for;
     names and shapes of the weights are those of the published checkpoints.

@@ -1,6 +1,6 @@
 """Checkpoints for tests."""
-from common.checkpoint import write_params, write_symbol
-from common.params_file import checkpoint_files
+from common.checkpoint.ndarrays import write_params, write_symbol
+from common.checkpoint.params import checkpoint_files
 
 
 def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params):

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError, is_of_memory
-from common.toml import tomllib
+from common.base.errors import InputError, is_of_memory
+from common.base.files import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS, MEMORY = 20, 2 ** 30
@@ -215,8 +215,8 @@ class Readers:
     """A method for each kind of file: what reads it, and asserts that what is read serves those who need it."""
 
     def __init__(self, seeds: Path, kind: str):
-        from common.params_file import load_params
-        from common.symbol_json import load_symbol
+        from common.checkpoint.params import load_params
+        from common.checkpoint.symbol import load_symbol
         self._graphs = [load_symbol(path) for path in sorted((seeds / "symbol").glob("*"))]
         params = seeds / "all.params"
         self._params = {name.partition(":")[2]: array for name, array in load_params(params).items()} \
@@ -232,7 +232,7 @@ class Readers:
             import common.compiler.records
             return
         if kind in IMAGES:
-            from common.decoding import decode
+            from common.images.decoding import decode
             from tests.images import images
             for content, reason in images().values():
                 if not reason:
@@ -243,19 +243,19 @@ class Readers:
             import common.modelzoo
             return
         if kind == "bound":
-            import common.mxnet_predict
+            import common.evaluation.score
             import eval_imagenet  # noqa: F401
             return
         import onnx
 
         import common.conversion.convert
         import common.conversion.onnx_model
-        import common.preprocess  # noqa: F401
+        import common.images.preprocess  # noqa: F401
         onnx.checker.check_model(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], [])))
 
     def params(self, path):
-        from common.checkpoint_arrays import Checkpoint, checked, network_of
-        from common.params_file import load_checkpoint_params
+        from common.checkpoint.arrays import Checkpoint, checked, network_of
+        from common.checkpoint.params import load_checkpoint_params
         arg_params, aux_params = load_checkpoint_params(path)
         params = arg_params | aux_params
         assert all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in params.items())
@@ -268,11 +268,11 @@ class Readers:
                        for array in (checkpoint.arg_params | checkpoint.aux_params).values())
 
     def _missing(self, i, params):
-        from common.symbol_json import parameter_names
+        from common.checkpoint.symbol import parameter_names
         return len(set(parameter_names(self._graphs[i])) - set(params))
 
     def symbol(self, path):
-        from common.symbol_json import load_symbol, num_classes_of
+        from common.checkpoint.symbol import load_symbol, num_classes_of
         graph = load_symbol(path)
         assert num_classes_of(graph) is None or num_classes_of(graph) > 0
         self._to_onnx(graph, self._params)
@@ -294,8 +294,8 @@ class Readers:
 
     def bound(self, path):
         """As MXNet runs it, for eval_imagenet.py and for from_mxnet.py --verify."""
+        from common.evaluation.score import predict
         from common.find_mxnet import mx
-        from common.mxnet_predict import predict
         from eval_imagenet import with_mxnet
         x = np.zeros((2, 3, 32, 32), np.float32)
         with self._beside(path, "bound", "all.params") as prefix:
@@ -361,7 +361,7 @@ class Readers:
             assert entry.preprocessing.crop > 0 and isinstance(f"{entry.licence} {entry.note} {entry.hash}", str)
 
     def jpeg(self, path):
-        from common.preprocess import preprocess, read_image
+        from common.images.preprocess import preprocess, read_image
         assert preprocess(read_image(path), (3, 32, 32)).shape == (1, 3, 32, 32)
 
     png = webp = jpeg
@@ -384,8 +384,8 @@ class Readers:
         assert arrays["fc_weight"].shape == (checkpoint.num_classes, checkpoint.network["channels"][-1])
 
     def preprocess(self, path):
-        from common.preprocess import preprocess
-        from common.preprocessing_file import load_preprocessing
+        from common.checkpoint.preprocessing import load_preprocessing
+        from common.images.preprocess import preprocess
         preprocessing = load_preprocessing(str(path).removesuffix("-preprocess.json"))
         x = preprocess(np.zeros((40, 50, 3), np.uint8), preprocessing=preprocessing)
         assert x.shape == (1, 3, preprocessing.crop, preprocessing.crop) and np.isfinite(x).all()

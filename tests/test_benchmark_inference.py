@@ -11,7 +11,7 @@ from benchmarks import inference
 from benchmarks.contender import Contender
 from benchmarks.inference_report import figure_of, markdown, read
 from benchmarks.inference_runners import RUNNERS
-from common.errors import InputError
+from common.base.errors import InputError
 
 
 def rows_of_all(latency=lambda name: 10.0):

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from common.checkpoint.params import load_params
 from common.data.iterators import batches_in_epoch, training_iter, training_set
-from common.params_file import load_params
 from common.training.state import positions
 from tests.common.data.test_iterators import options
 from tests.conftest import ROOT
@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 DUMP = """
 import os, runpy, sys
 import numpy as np
-import common.training.fit as fit
+import common.fit as fit
 train = fit.Run.train
 def train_and_dump(self):
     train(self)
@@ -119,7 +119,7 @@ def test_a_killed_worker_ends_all_and_the_run_is_resumed(packed, tmp_path):
 FAIL = """
 import os, runpy, sys
 import common.training.trainer as trainer
-from common.errors import InputError
+from common.base.errors import InputError
 step, steps = trainer.Trainer.step, []
 def fail(self, batch):
     steps.append(batch)

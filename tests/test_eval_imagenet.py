@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import eval_imagenet
-from common.errors import InputError
+from common.base.errors import InputError
+from common.evaluation.score import predict
 from common.find_mxnet import mx
-from common.mxnet_predict import predict
-from common.preprocess import preprocess, read_image
-from common.recordio import image_record
+from common.images.preprocess import preprocess, read_image
+from common.images.recordio import image_record
 from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
@@ -136,7 +136,7 @@ def test_several_devices_score_as_one(packed, checkpoint, tmp_path, monkeypatch,
     """Batches that do not divide among them, and ones with fewer images than there are devices, included."""
     evaluate(packed, checkpoint, "--predictions", tmp_path / "one.csv")
     one = rows(tmp_path / "one.csv")
-    monkeypatch.setattr("common.devices.contexts", lambda gpus: [mx.cpu(i) for i in range(count)])
+    monkeypatch.setattr("common.find_mxnet.contexts", lambda gpus: [mx.cpu(i) for i in range(count)])
     for batch_size in (1, 3, 6, 7, 32):
         evaluate(packed, checkpoint, "--batch-size", batch_size, "--predictions", tmp_path / "several.csv")
         several = rows(tmp_path / "several.csv")

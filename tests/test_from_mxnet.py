@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
+from common.evaluation.score import predict
 from common.find_mxnet import mx
-from common.mxnet_predict import predict
-from common.preprocess import preprocess, read_image
+from common.images.preprocess import preprocess, read_image
 from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
 from tests.networks import random_params

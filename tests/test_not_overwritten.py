@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 import train_imagenet
-from common.errors import InputError
-from common.files import check_not_read
+from common.base.errors import InputError
+from common.base.files import check_not_read
 
 MODEL = ("--model-prefix", "x", "--epoch", "0")
 EVALUATION = ("eval_imagenet", *MODEL, "--data-val", "val.rec", "--synset", "synset.txt")

@@ -12,15 +12,15 @@ import pytest
 import eval_imagenet
 import from_mxnet
 import train_imagenet
-from common import checkpoint_arrays
-from common.checkpoint import load_checkpoint
+from common.base.errors import InputError
+from common.checkpoint import arrays as checkpoint_arrays
+from common.checkpoint.ndarrays import load_checkpoint
+from common.checkpoint.params import load_checkpoint_params
+from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, save_preprocessing
 from common.compiler.relay_network import load_network
-from common.errors import InputError
+from common.evaluation.score import predict
 from common.find_mxnet import mx
-from common.mxnet_predict import predict
-from common.params_file import load_checkpoint_params
-from common.preprocess import read_image
-from common.preprocessing_file import Preprocessing, load_preprocessing, save_preprocessing
+from common.images.preprocess import read_image
 from common.training.recipe import resolve
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common.preprocessing_file import Preprocessing, save_preprocessing
+from common.checkpoint.preprocessing import Preprocessing, save_preprocessing
 from tests.conftest import ROOT
 
 # OUT is the folder, of which those names may stay that a line gives
@@ -83,7 +83,7 @@ def test_one_line_and_nothing_half_written(words, checkpoint, tmp_path, name, fa
 WITHOUT_MEMORY = """
 import resource, runpy, sys
 from common.find_mxnet import mx
-import common.training.fit, common.packing.prepare
+import common.fit, common.packing.prepare
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + 300_000_000,) * 2)
 sys.argv = sys.argv[1:]

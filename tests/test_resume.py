@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import train_imagenet
-from common.errors import InputError
-from common.processor import usable_processors
+from common.base.errors import InputError
+from common.base.machine import usable_processors
 from common.training.state import newest_state
 from tests.conftest import ROOT
 
@@ -65,7 +65,7 @@ def start(command, prefix, code="", **options):
 
 
 KILL = """
-import os, signal, common.training.fit as fit, common.training.state as state
+import os, signal, common.fit as fit, common.training.state as state
 count = 0
 def killed(function, moment):
     def call(*args):

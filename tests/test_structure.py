@@ -11,25 +11,34 @@ from tests.conftest import ROOT
 ALLOWED = {
     "runners": (),  # copied into bundles, where there is nothing of this repository
     "symbols": ("common.find_mxnet",),
-    "common/conversion": ("common", "symbols"),
-    "common/curves": ("common",),
-    "common/data": ("common",),
-    "common/launching": ("common",),
-    "common/packing": ("common",),
-    "common/training": ("common", "common/data", "symbols"),
-    "common/zoo": ("common", "symbols"),
-    "common/inference": ("common",),  # without what compiles, which takes seconds to import
-    "common/compiler": ("common", "common/inference", "symbols"),
-    "common": ("symbols",),
-    "tools": ("common", "common/compiler", "common/conversion", "common/curves", "common/inference", "common/launching",
-              "common/packing", "symbols"),
-    "": ("common", "common/data", "common/inference", "common/training"),  # the three scripts
-    "benchmarks": ("common", "common/data", "common/inference", "common/packing", "common/training", "symbols",
-                   "tools"),
+    "common/base": ("symbols",),  # the sizes of images that flags may give
+    "common/checkpoint": ("common.find_mxnet", "common/base", "symbols"),
+    "common/images": ("common/base", "common/checkpoint", "symbols"),
+    "common/evaluation": ("common", "common/base", "common/checkpoint"),
+    "common/conversion": ("common/base", "common/checkpoint", "symbols"),
+    "common/curves": ("common/base",),
+    "common/data": ("common", "common/base", "common/checkpoint", "common/images"),
+    "common/launching": ("common/base",),
+    "common/packing": ("common/base", "common/images"),
+    "common/training": ("common", "common/base", "common/checkpoint", "common/data", "common/evaluation",
+                        "common/images", "symbols"),
+    "common/zoo": ("common/base", "common/checkpoint", "symbols"),
+    # without what compiles, which takes seconds to import
+    "common/inference": ("common/base", "common/checkpoint", "common/evaluation", "common/images"),
+    "common/compiler": ("common/base", "common/checkpoint", "common/inference", "symbols"),
+    "common": ("common/base", "symbols"),
+    "tools": ("common", "common/base", "common/checkpoint", "common/compiler", "common/conversion", "common/curves",
+              "common/images", "common/inference", "common/launching", "common/packing", "symbols"),
+    # the three scripts
+    "": ("common", "common/base", "common/checkpoint", "common/data", "common/evaluation", "common/images",
+         "common/inference", "common/training"),
+    "benchmarks": ("common", "common/base", "common/checkpoint", "common/data", "common/evaluation", "common/images",
+                   "common/inference", "common/packing", "common/training", "symbols", "tools"),
 }
-DOORS = {  # modules of common that lead to a folder within it, and import it where they are called
-    "common.compile": ("common/compiler", "common/inference"),
-    "common.modelzoo": ("common/conversion", "common/zoo"),
+DOORS = {  # modules of common that lead to its rooms
+    "common.compile": ("common/checkpoint", "common/compiler", "common/inference"),
+    "common.fit": ("common/checkpoint", "common/data", "common/evaluation", "common/images", "common/training"),
+    "common.modelzoo": ("common/checkpoint", "common/conversion", "common/zoo"),
 }
 SOURCES = [path for pattern in ("*.py", "symbols/*.py", "common/**/*.py", "tools/*.py", "runners/*.py",
                                 "benchmarks/*.py") for path in sorted(ROOT.glob(pattern))]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import train_imagenet
-from common.errors import InputError
+from common.base.errors import InputError
+from common.checkpoint.params import load_params
 from common.find_mxnet import mx
-from common.params_file import load_params
-from common.recordio import image_record
+from common.images.recordio import image_record
 from common.training.options import NETWORKS
 from tests.images import images
 
@@ -247,7 +247,7 @@ def test_what_mxnet_would_end_the_process_on_is_looked_for_first(packed, tmp_pat
     ("batch-size = 21", "--batch-size 21 does not divide by the 2 devices"),
 ])
 def test_slips_of_a_later_stage_are_told_before_the_first(packed, tmp_path, monkeypatch, slip, message):
-    monkeypatch.setattr("common.devices.contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    monkeypatch.setattr("common.find_mxnet.contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
     (tmp_path / "x.toml").write_text(f"[[stage]]\nepochs = 1\n[[stage]]\nepochs = 1\n{slip}\n")
     with pytest.raises(InputError, match=re.escape(message)):
         train_imagenet.main(["--recipe", f"{tmp_path}/x.toml", "--data-train", f"{packed}.rec", "--num-classes", "2",
@@ -424,13 +424,13 @@ def test_the_loss_scale_changes_nothing_but_the_gradients_on_the_way(packed, tmp
 def test_two_devices_train_as_one(packed, tmp_path, monkeypatch):
     """But for BatchNorm, whose statistics are those of each device's part: with an equal learning rate of 0 for the
     weights the statistics are means, and the rest of the state goes both ways."""
-    import common.devices
-    monkeypatch.setattr(common.devices, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    import common.find_mxnet
+    monkeypatch.setattr(common.find_mxnet, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
     train(packed, tmp_path / "x", "--num-epochs", "1", "--data-val", f"{packed}.rec", "--kv-store", "local")
     monkeypatch.undo()
     train(packed, tmp_path / "x", "--num-epochs", "2", "--data-val", f"{packed}.rec", "--resume")
     assert np.isfinite(load_params(tmp_path / "x-0002.params")["arg:fc_weight"]).all()
-    monkeypatch.setattr(common.devices, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1), mx.cpu(2)])
+    monkeypatch.setattr(common.find_mxnet, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1), mx.cpu(2)])
     with pytest.raises(InputError, match="--batch-size 20 does not divide by the 3 devices"):
         train(packed, tmp_path / "y")
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import InputError, reported
-from common.files import check_not_read
-from common.prefix import check_no_file_name, files_read
-from common.preprocessing_options import add_preprocessing_args, completed, preprocessing_of
-from common.recordio import files_of
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read
+from common.checkpoint.prefix import check_no_file_name, files_read
+from common.images.options import add_preprocessing_args, completed, preprocessing_of
+from common.images.recordio import files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +43,11 @@ def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "PREFIX")
     check_not_overwritten(args)
     args = completed(args, args.prefix)
+    from common.checkpoint.params import checkpoint_files
     from common.compiler.build import compiled_by_tvm
     from common.compiler.calibration import measure, save_calibration
     from common.compiler.relay_network import load_network
-    from common.inference.precision import calibration_file
-    from common.params_file import checkpoint_files
+    from common.inference.choices import calibration_file
 
     network = load_network(args.prefix, args.epoch, (1, *args.image_shape))
     chosen = chosen_images(args)
@@ -62,8 +62,8 @@ def main(args: argparse.Namespace) -> None:
 
 def check_not_overwritten(args: argparse.Namespace) -> None:
     """Raise InputError where the file to write is read here."""
+    from common.inference.choices import calibration_file
     from common.inference.classify import images_in
-    from common.inference.precision import calibration_file
 
     out = calibration_file(args.prefix, args.epoch)
     check_not_read(out, *(file for file in files_read(args.prefix, args.epoch) if file != out),
@@ -71,15 +71,15 @@ def check_not_overwritten(args: argparse.Namespace) -> None:
 
 
 def chosen_images(args: argparse.Namespace) -> list:
-    """(name, function that gives the image as common.preprocess.read_image does) of some of --images."""
+    """(name, function that gives the image as common.images.preprocess.read_image does) of some of --images."""
     def choose(found):
         if not found:
             raise InputError(f"{args.images}: no images there")
         return random.Random(args.seed).sample(found, min(args.count, len(found)))
 
     if Path(args.images).is_dir():
+        from common.images.preprocess import read_image
         from common.inference.classify import images_in
-        from common.preprocess import read_image
 
         return [(name, lambda name=name: read_image(name)) for name in choose(list(images_in([args.images])))]
     return records(args.images, choose)
@@ -87,9 +87,9 @@ def chosen_images(args: argparse.Namespace) -> list:
 
 def records(rec: str, choose: "Callable[[list], list]") -> list:
     """As `chosen_images`, of a RecordIO file."""
-    from common.decoding import decode
+    from common.images.decoding import decode
+    from common.images.recordio import check_records, read_records, record_offsets
     from common.packing.inspection import split
-    from common.recordio import check_records, read_records, record_offsets
 
     def image(offset):
         return decode(split(rec, *next(read_records(rec, offset)))[2], upright=False)
@@ -104,7 +104,7 @@ def prepared(images: "list[tuple[str, Callable[[], np.ndarray]]]",
     """The images that can be read, as the network takes them; a warning for each of the others."""
     from tqdm import tqdm
 
-    from common.preprocess import preprocess
+    from common.images.preprocess import preprocess
 
     for name, read in tqdm(images, unit=" images", disable=None, dynamic_ncols=True):
         try:

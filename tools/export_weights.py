@@ -13,16 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, image_shape, not_negative
-from common.checkpoint_arrays import load
+from common.base.arguments import ArgumentParser, image_shape, not_negative
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read, written_atomically
+from common.checkpoint.arrays import check_image_size, load
+from common.checkpoint.params import checkpoint_files, load_checkpoint_params
+from common.checkpoint.prefix import check_no_file_name, files_read
+from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, parse_preprocessing
+from common.checkpoint.symbol import load_symbol
 from common.conversion.outgoing import save_npz, save_timm, save_torchvision
-from common.errors import InputError, reported
-from common.files import check_not_read, written_atomically
-from common.image_size import check_image_size
-from common.params_file import checkpoint_files, load_checkpoint_params
-from common.prefix import check_no_file_name, files_read
-from common.preprocessing_file import Preprocessing, load_preprocessing, parse_preprocessing
-from common.symbol_json import load_symbol
 
 
 def get_args_parser() -> ArgumentParser:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import InputError, reported
-from common.files import check_not_read
-from common.labels import read_names
-from common.recordio import files_of
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read
+from common.images.class_names import read_names
+from common.images.recordio import files_of
 
 FEW = 20  # classes that are all listed
 

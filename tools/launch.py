@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, amount, port, positive
-from common.errors import InputError, reported
+from common.base.arguments import ArgumentParser, amount, port, positive
+from common.base.errors import InputError, reported
 from common.launching.hosts import (
     address_for,
     check_hosts,

@@ -14,9 +14,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser
-from common.errors import reported
-from common.files import named_in_errors, written_atomically
+from common.base.arguments import ArgumentParser
+from common.base.errors import reported
+from common.base.files import named_in_errors, written_atomically
 from common.packing.prepare import prepare
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser
-from common.errors import InputError, reported
-from common.files import check_not_read, written_atomically
+from common.base.arguments import ArgumentParser
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read, written_atomically
 
 INFO = "timm/data/_info/"
 

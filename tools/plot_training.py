@@ -19,12 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from common.arguments import ArgumentParser
+from common.base.arguments import ArgumentParser
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read, written_atomically
 from common.curves.curves import Curves
-from common.curves.published import read_published
-from common.curves.run import read_run
-from common.errors import InputError, reported
-from common.files import check_not_read, written_atomically
+from common.curves.read import read_published, read_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

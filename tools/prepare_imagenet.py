@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, not_negative, positive
-from common.errors import reported
+from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.errors import reported
 
 
 def get_args_parser() -> ArgumentParser:

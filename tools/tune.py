@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.arguments import ArgumentParser, image_shape, not_negative, port, positive, positive_amount
-from common.errors import InputError, reported
-from common.files import check_not_read, locked
-from common.inference.record_files import FOLDER
-from common.prefix import files_read
+from common.base.arguments import ArgumentParser, image_shape, not_negative, port, positive, positive_amount
+from common.base.errors import InputError, reported
+from common.base.files import check_not_read, locked
+from common.checkpoint.prefix import files_read
+from common.inference.choices import FOLDER
 
 if TYPE_CHECKING:
     from tvm import autotvm
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from common.compiler.records import Records
     from common.compiler.relay_network import Network
-    from common.inference.device import Device
+    from common.inference.runtime import Device
 
 
 def get_args_parser() -> ArgumentParser:
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError("--multiplier is of the networks that are tuned without --model-prefix")
     from common.compiler.targets import resolve_target
     from common.inference.boards import board
-    from common.inference.device import describe
+    from common.inference.runtime import describe
 
     resolve_target(args.target)
     device = board(args.rpc[0], args.rpc[1], args.key, args.target) if args.rpc else describe(args.target)

@@ -14,10 +14,10 @@ import tvm
 from tvm import autotvm, relay
 from tvm.contrib import cc
 
+from common.base.errors import InputError, is_of_memory, with_kind
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
 from common.compiler.relay_network import Network
-from common.errors import InputError, is_of_memory, with_kind
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a linker may say of a disk
 logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned

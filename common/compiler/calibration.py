@@ -17,16 +17,16 @@ import tvm
 from tvm import relay
 from tvm.contrib import graph_executor
 
+from common.base.digest import digest
+from common.base.errors import InputError
+from common.base.files import read_text, written_atomically
+from common.checkpoint.params import checkpoint_files
+from common.checkpoint.symbol import INPUT
 from common.compiler.build import build
 from common.compiler.quantize import Statistics, layers_of
 from common.compiler.relay_network import Network
 from common.compiler.targets import host_cpu
-from common.digest import digest
-from common.errors import InputError
-from common.files import read_text, written_atomically
-from common.inference.precision import calibration_file
-from common.params_file import checkpoint_files
-from common.symbol_json import INPUT
+from common.inference.choices import calibration_file
 
 DIGITS = 6  # that are kept of a number
 

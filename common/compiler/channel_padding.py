@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.symbol_attributes import SCALARS, Attributes
-from common.symbol_json import INPUT, SOFTMAX_OPS
+from common.checkpoint.attributes import SCALARS, Attributes
+from common.checkpoint.symbol import INPUT, SOFTMAX_OPS
 
 # operators of which a channel of the output depends on the same channel of the inputs alone. Not a number divided by
 # them: that of zero is infinite, and infinite times a weight of zero is no number
@@ -28,7 +28,7 @@ def pad_channels(graph: dict, params: dict, multiple: int) -> tuple[dict, dict]:
 
     Parameters
     ----------
-    graph : dict of `common.symbol_json`, without BatchNorm (`fold_batch_norm`); not changed.
+    graph : dict of `common.checkpoint.symbol`, without BatchNorm (`fold_batch_norm`); not changed.
     params : dict of str to numpy.ndarray; not changed.
     """
     nodes, new_params, widths = [], dict(params), {}

@@ -18,10 +18,10 @@ from tvm._ffi.libinfo import find_lib_path
 from tvm.contrib.popen_pool import PopenWorker, kill_child_processes
 from tvm.rpc.tracker import TrackerServerHandler
 
-from common.errors import InputError, last_line
+from common.base.errors import InputError, last_line
+from common.base.machine import usable_cores
+from common.base.processes import uninterrupted
 from common.inference.rpc_server import serve
-from common.processor import usable_cores
-from common.stop import uninterrupted
 
 ROOT = str(Path(__file__).resolve().parent.parent.parent)
 
@@ -53,7 +53,7 @@ def _server(kind, tracker_port, key):
         try:
             process.recv()
         except (InputError, OSError, ValueError) as error:  # with the traceback there as its message
-            raise InputError(last_line(error).removeprefix("common.errors.InputError: ")) from None
+            raise InputError(last_line(error).removeprefix("common.base.errors.InputError: ")) from None
         yield
     finally:
         process.kill()

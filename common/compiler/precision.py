@@ -4,14 +4,14 @@ from pathlib import Path
 import tvm
 from tvm import relay
 
+from common.base.errors import InputError
 from common.compiler import vnni
 from common.compiler.blocked import BLOCKS
 from common.compiler.calibration import load_calibration
 from common.compiler.processor import has_feature
 from common.compiler.quantize import Arithmetic, quantized
 from common.compiler.relay_network import Network
-from common.errors import InputError
-from common.inference.precision import PRECISIONS
+from common.inference.choices import PRECISIONS
 
 HALF = ("avx512fp16", "fullfp16")  # of processors with half-precision arithmetic: x86, ARM
 

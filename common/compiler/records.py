@@ -15,11 +15,11 @@ from typing import NamedTuple
 import tvm
 from tvm import autotvm
 
+from common.base.errors import InputError, last_line
+from common.base.files import read_text, written_atomically
 from common.compiler.blocked import layout_of
-from common.errors import InputError, last_line
-from common.files import read_text, written_atomically
-from common.inference.device import Device
-from common.inference.record_files import AUTO, record_files
+from common.inference.choices import AUTO, record_files
+from common.inference.runtime import Device
 
 NEEDS = {"nchw16c": ("avx512f",), "nchw8c": ("avx2", "fma")}  # of a layout: flags of x86 processors with such vectors
 ABOUT: dict[str, type | tuple] = {"device": (str, type(None)), "kind": str, "layout": str, "needs": list, "tvm": str,

@@ -8,13 +8,12 @@ import tvm
 from tvm import relay
 from tvm.relay.frontend import mxnet as frontend
 
-from common.batch_norm import fold_batch_norm
-from common.checkpoint_arrays import parameter_shapes
+from common.base.errors import InputError, is_of_memory, last_line
+from common.checkpoint.arrays import check_image_size, parameter_shapes
+from common.checkpoint.fold import fold_batch_norm
+from common.checkpoint.params import checkpoint_files, load_checkpoint_params
+from common.checkpoint.symbol import INPUT, is_label, load_symbol, parameter_names
 from common.compiler.channel_padding import pad_channels
-from common.errors import InputError, is_of_memory, last_line
-from common.image_size import check_image_size
-from common.params_file import checkpoint_files, load_checkpoint_params
-from common.symbol_json import INPUT, is_label, load_symbol, parameter_names
 from symbols.mobilenetv2_json import get_graph
 
 
@@ -75,7 +74,7 @@ def untrained_network(multiplier: float, data_shape: Sequence[int], block: int =
 
 
 def to_relay(graph: dict, params: dict, data_shape: Sequence[int]) -> Network:
-    """`graph` (of `common.symbol_json`) with `params` (str to float32 numpy.ndarray) in Relay, types checked."""
+    """`graph` (of `common.checkpoint.symbol`) with `params` (str to float32 numpy.ndarray) in Relay, types checked."""
     labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if is_label(node["name"])}
     shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}
     params = {name: tvm.nd.array(array) for name, array in params.items()}

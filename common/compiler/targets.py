@@ -1,11 +1,11 @@
 """What TVM's target strings mean here."""
 import tvm
 
+from common.base.errors import InputError
 from common.compiler.blocked import layout_for
 from common.compiler.processor import is_elsewhere
-from common.errors import InputError
+from common.inference.choices import kind_of
 from common.inference.runtime import device_of
-from common.inference.target_string import kind_of
 
 
 def host_cpu() -> str:

@@ -10,13 +10,12 @@ from tvm.autotvm.env import AutotvmGlobalScope, reset_global_scope
 from tvm.contrib import cc, tar
 from tvm.contrib.popen_pool import PopenPoolExecutor
 
+from common.base.errors import last_line
+from common.base.processes import dies_with, uninterrupted
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
-from common.compiler.cross import export_options
+from common.compiler.processor import export_options
 from common.compiler.relay_network import Network
-from common.errors import last_line
-from common.parent_process import dies_with
-from common.stop import uninterrupted
 
 SMALL = 128  # schedules that are tried in any order; of a layer with more, those that a genetic search comes to
 TIMEOUT = 60  # seconds to build a schedule, or to measure it

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint_arrays import Checkpoint, checked, widths_of
-from common.errors import InputError
-from common.preprocessing_file import Preprocessing
+from common.base.errors import InputError
+from common.checkpoint.arrays import Checkpoint, checked, widths_of
+from common.checkpoint.preprocessing import Preprocessing
 from symbols.architecture import CLASSIFIER, STRIDES
 
 EPS = 1e-5  # BatchNorm's, here

@@ -3,7 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from common.checkpoint_arrays import Checkpoint, check_numbers
+from common.base.errors import InputError
+from common.checkpoint.arrays import Checkpoint, check_numbers
+from common.checkpoint.preprocessing import Preprocessing, preprocessing_from
 from common.conversion.assemble import (
     EPS,
     Params,
@@ -22,8 +24,6 @@ from common.conversion.sources import (
     timm_params,
     torchvision_params,
 )
-from common.errors import InputError
-from common.preprocessing_file import Preprocessing, preprocessing_from
 from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, TABLE
 
 IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # 255 x (0.485, 0.456, ...)

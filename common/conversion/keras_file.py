@@ -1,6 +1,6 @@
 """Read the weights that Keras saves, as NumPy arrays.
 
-HDF5's library crashes, loops or fills the memory on some damaged files: call this through `common.confined`.
+HDF5's library crashes, loops or fills the memory on some damaged files: call this through `common.base.processes`.
 """
 import io
 import json
@@ -13,8 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from common.base.errors import InputError
 from common.conversion.readers import IMAGE_SHAPE, check_arrays, reading
-from common.errors import InputError
 
 MAX_ARRAYS = 1000  # Keras's MobileNetV2 has 262
 MAX_CONFIGURATION = 1 << 24  # bytes; its has 100,000

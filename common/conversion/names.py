@@ -6,7 +6,7 @@ block of all blocks, each from 0, and sums such as {b+1} of it.
 import re
 from typing import NamedTuple
 
-from common.checkpoint_arrays import unit_names
+from common.checkpoint.arrays import unit_names
 
 TORCH = {"gamma": ".weight", "beta": ".bias", "moving_mean": ".running_mean", "moving_var": ".running_var"}
 

@@ -12,11 +12,11 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
-from common.batch_norm import fold_batch_norm
-from common.errors import InputError, last_line
-from common.preprocessing_file import Preprocessing, preprocessing_json
-from common.symbol_attributes import Attributes
-from common.symbol_json import INPUT, parameter_names
+from common.base.errors import InputError, last_line
+from common.checkpoint.attributes import Attributes
+from common.checkpoint.fold import fold_batch_norm
+from common.checkpoint.preprocessing import Preprocessing, preprocessing_json
+from common.checkpoint.symbol import INPUT, parameter_names
 
 OPSET, IR_VERSION = 13, 7  # those of ONNX 1.8
 PRODUCER = "MobileNetV2 for MXNet"
@@ -43,11 +43,11 @@ def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int
 
     Input `data`: float32 (N, 3, H, W), for any N. Output: probabilities (N, classes). Nodes, tensors and weights have
     the symbol's names, so that the output of this repository's networks is `softmax`. The metadata's "preprocessing",
-    JSON as in `common.preprocessing_file`, is what has to be done to an image before it is `data`.
+    JSON as in `common.checkpoint.preprocessing`, is what has to be done to an image before it is `data`.
 
     Parameters
     ----------
-    graph : dict, as `common.symbol_json.load_symbol` gives it.
+    graph : dict, as `common.checkpoint.symbol.load_symbol` gives it.
     params : dict of str to numpy.ndarray, arguments and auxiliary states together.
     data_shape : (3, H, W), with or without N before it.
     fold : whether the BatchNorms that follow a convolution become part of it.

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint_arrays import Checkpoint
+from common.base.errors import InputError
+from common.base.files import written_atomically
+from common.checkpoint.arrays import Checkpoint
 from common.conversion.assemble import IDENTITY, Params, first_shortcut, with_expansion, without_expansion
 from common.conversion.convert import eight
-from common.conversion.description import ENTRY, description_of
 from common.conversion.names import TIMM, TORCHVISION, Names, source_names
-from common.errors import InputError
-from common.files import written_atomically
+from common.conversion.readers import ENTRY, description_of
 from symbols.architecture import FIRST_CHANNELS, LAST_CHANNELS, REPEATS, STRIDES, TABLE
 
 MULTIPLIERS = (0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0)  # tried for a torchvision model

@@ -2,6 +2,7 @@
 
 Those that need a package of their own are read by state_dict.py, keras_file.py and tflite.py.
 """
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -10,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from common.conversion.description import ENTRY, parse_description
-from common.errors import InputError
-from common.files import MOST_WEIGHTS, check_size
-from common.params_file import load_params
+from common.base.errors import InputError
+from common.base.files import MOST_WEIGHTS, check_size
+from common.checkpoint.arrays import Checkpoint
+from common.checkpoint.params import load_params
+from common.checkpoint.preprocessing import preprocessing_from
+from symbols.architecture import architecture
 
 IMAGE_SHAPE = ":image-shape"  # among arrays: that of the images, [3, H, W]; no parameter has such a name
+ENTRY = "mxnet-mobilenet-v2"  # its name in such a file
+NETWORK = ("repeats", "strides", "padding", "image_shape")
 
 
 @contextmanager
@@ -63,3 +68,27 @@ def check_arrays(size: int, path: str | Path) -> None:
     """Raise InputError for more than MOST_WEIGHTS bytes of arrays in the file `path`."""
     if size > MOST_WEIGHTS:
         raise InputError(f"{path}: holds {size / 2 ** 30:.1f} GB, which no MobileNetV2 has; a damaged file?")
+
+
+def description_of(checkpoint: Checkpoint) -> str:
+    """JSON of what the arrays do not tell of a checkpoint, which `parse_description` reads."""
+    network = {key: checkpoint.network[key] for key in NETWORK if checkpoint.network.get(key) is not None}
+    return json.dumps({**network, "preprocessing": checkpoint.preprocessing._asdict()})
+
+
+def parse_description(text: str | None, path: str | Path) -> dict:
+    """{"repeats", "strides", "padding", "image_shape", "preprocessing"}, those that are there, of an ENTRY in the file
+    `path`; none of `text` None. Raises InputError for what was not written by `description_of`."""
+    if text is None:
+        return {}
+    try:
+        content = json.loads(text)
+        found = {key: content[key] for key in NETWORK if key in content}
+        for key in ("repeats", "image_shape"):
+            if key in found:
+                found[key] = tuple(found[key])
+        architecture(**found)
+        preprocessing = content["preprocessing"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path}: its entry {ENTRY} cannot be understood; the file is damaged") from None
+    return {**found, "preprocessing": preprocessing_from(preprocessing, path)}

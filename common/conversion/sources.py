@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint_arrays import unit_names
-from common.confined import confined
+from common.base.errors import InputError
+from common.base.processes import confined
+from common.checkpoint.arrays import unit_names
+from common.checkpoint.preprocessing import Preprocessing
 from common.conversion.assemble import IDENTITY, Params
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
 from common.conversion.readers import IMAGE_SHAPE, read_gluon, read_npz
-from common.errors import InputError
-from common.preprocessing_file import Preprocessing
 from symbols.architecture import REPEATS
 
 IGNORED = ".num_batches_tracked"  # PyTorch's counters

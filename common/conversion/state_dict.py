@@ -6,9 +6,8 @@ import ml_dtypes  # noqa: F401  so that NumPy has bfloat16
 import numpy as np
 import safetensors
 
-from common.conversion.description import ENTRY, parse_description
-from common.conversion.readers import reading
-from common.errors import InputError
+from common.base.errors import InputError
+from common.conversion.readers import ENTRY, parse_description, reading
 
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put it
 DATA_PARALLEL = "module."  # what DistributedDataParallel puts before each name

@@ -12,11 +12,11 @@ import numpy as np
 import tflite
 from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 
+from common.base.errors import InputError
+from common.base.files import MOST_WEIGHTS, read_bytes
 from common.conversion.assemble import IDENTITY
 from common.conversion.readers import reading
 from common.conversion.tflite_graph import OPTIONS, Graph
-from common.errors import InputError
-from common.files import MOST_WEIGHTS, read_bytes
 from symbols.architecture import PADDINGS, REPEATS, STRIDES, Architecture, Padding, Unit, architecture
 
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this

@@ -9,7 +9,7 @@ import numpy as np
 import tflite
 from tflite import BuiltinOperator, TensorType
 
-from common.errors import InputError
+from common.base.errors import InputError
 
 MAX_OPERATORS = 2000  # MobileNetV2 has 66, and one more for each array in float16
 

@@ -1,1 +1,1 @@
-"""The curves of a training run, as its metrics file, a log of MXNet's or a published table has them."""
+"""Curves of training runs: read from metrics, logs and published tables. Imports base/."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
-from common.files import check_regular
+from common.base.errors import InputError
+from common.base.files import check_regular
 
 BATCH_COLUMNS = ("epoch", "batch", "batches", "train_loss", "train_top1", "train_top5", "lr", "images_per_s")
 EPOCH_COLUMNS = ("epoch", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "ema_top1",

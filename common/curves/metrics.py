@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.base.errors import InputError
 from common.curves.curves import LARGEST, Rows
-from common.errors import InputError
 
 TRAINING = {"loss": "train_loss", "lr": "lr", "images_per_s": "images_per_s", "seconds": "seconds"}
 COLUMNS = {"batches": TRAINING, "epoch": TRAINING, "validation": {"loss": "val_loss", "ema-top-1": "ema_top1"}}

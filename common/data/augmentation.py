@@ -11,8 +11,8 @@ from statistics import NormalDist
 import cv2
 import numpy as np
 
-from common.errors import InputError
-from common.preprocess import size_for_shorter_side
+from common.base.errors import InputError
+from common.images.preprocess import size_for_shorter_side
 
 DRAWS = 64  # random numbers that one image needs at most
 ATTEMPTS = 10  # to place a crop of random area

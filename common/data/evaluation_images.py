@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from common.base.errors import ImageError
+from common.checkpoint.preprocessing import Preprocessing
 from common.data.heads import check_heads
-from common.decoding import decode
-from common.errors import ImageError
 from common.find_mxnet import mx
-from common.preprocess import preprocess
-from common.preprocessing_file import Preprocessing
-from common.recordio import check_label, check_records, read_files, record_files, record_named, unpack_image
+from common.images.decoding import decode
+from common.images.preprocess import preprocess
+from common.images.recordio import check_label, check_records, read_files, record_files, record_named, unpack_image
 
 
 class EvaluationIter(mx.io.DataIter):
-    """Batches of `common.preprocess.preprocess`ed images; `pad` of the last batch says how many places are empty,
-    `index` the images' numbers, from 0, in `rec` and `idx`, as `common.recordio.record_files` takes them.
+    """Batches of images, prepared by `common.images.preprocess`; `pad` of the last batch says how many places are
+    empty, `index` the images' numbers, from 0, in `rec` and `idx`, as `common.images.recordio.record_files` takes them.
 
     For 256 : 224 the numbers are those of ImageRecordIter(resize=256, inter_method=3), which cannot be used for this:
     it skips in the next pass the images it borrowed to fill the last batch, cannot have batches of more than twice the

@@ -2,16 +2,16 @@
 from collections.abc import Sequence
 from itertools import islice
 
-from common.decoding import image_size
-from common.errors import ImageError
-from common.recordio import HEAD, check_label, read_files, read_records, record_named, unpack_image
+from common.base.errors import ImageError
+from common.images.decoding import image_size
+from common.images.recordio import HEAD, check_label, read_files, read_records, record_named, unpack_image
 
 
 def check_heads(files: Sequence[tuple[str, str]], num_classes: int, part: int = 0, parts: int = 1,
                 skip_damaged: bool = False) -> None:
-    """Raise InputError for the first record of `common.recordio.record_files` whose label is no class's or, unless
-    `skip_damaged`, whose image is refused for what its header claims. Of `parts` workers, number `part` looks at the
-    records part, part + parts, ..."""
+    """Raise InputError for the first record of `files`, as `common.images.recordio.record_files` gives them, whose
+    label is no class's or, unless `skip_damaged`, whose image is refused for what its header claims. Of `parts`
+    workers, number `part` looks at the records part, part + parts, ..."""
     for rec, number, offset, head in islice(read_files(files, HEAD), part, None, parts):
         with record_named(rec, number):
             _, label, content = unpack_image(head)

@@ -6,9 +6,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError, last_line
+from common.base.errors import InputError, last_line
 from common.find_mxnet import mx
-from common.recordio import check_label
+from common.images.recordio import check_label
 
 # with seed_aug, without which several threads give other images each time, it augments the images at the same place of
 # all its batches alike: small batches are read many at a time

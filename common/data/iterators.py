@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.base.errors import InputError
 from common.data import jpeg_box
 from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
 from common.data.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
 from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS, decoding_threads
 from common.data.training_images import TrainingImages, epoch_order, offsets_of
-from common.dataset import packed_as
-from common.errors import InputError
 from common.find_mxnet import mx
-from common.preprocessing_options import preprocessing_of
-from common.recordio import check_records, record_files
+from common.images.dataset import packed_as
+from common.images.options import preprocessing_of
+from common.images.recordio import check_records, record_files
 
 SHORT_SIDE, CROP = 480, 224  # of the published training: the shorter side of its records, and what it cropped
 

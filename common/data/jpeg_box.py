@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from common.decoding import decode
-from common.errors import last_line
-from common.pixel_limit import check_pixels, room_for
-from common.shared_library import load_library
+from common.base.errors import last_line
+from common.base.machine import load_library
+from common.images.decoding import decode
+from common.images.pixel_limit import check_pixels, room_for
 
 LIBRARY = Path(__file__).resolve().parents[2] / "native" / "build" / "libjpeg_box.so"
 

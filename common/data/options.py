@@ -1,9 +1,9 @@
 """The flags that say which images there are, and how those for training are augmented."""
 import argparse
 
-from common.arguments import amount, grey, not_negative, positive, side_or_stored, switch
-from common.preprocessing_options import add_preprocessing_args
-from common.processor import usable_processors
+from common.base.arguments import amount, grey, not_negative, positive, side_or_stored, switch
+from common.base.machine import usable_processors
+from common.images.options import add_preprocessing_args
 
 BENCHMARK_BATCHES = 50
 DATA_BACKENDS = ("opencv", "mxnet")

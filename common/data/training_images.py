@@ -9,12 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from common.base.errors import ImageError, InputError
 from common.data.augmentation import DRAWS, Augmentation
 from common.data.jpeg_box import open_image
-from common.errors import ImageError, InputError
 from common.find_mxnet import mx
-from common.preprocess import normalise
-from common.recordio import check_label, read_record, record_offsets, unpack_image
+from common.images.preprocess import normalise
+from common.images.recordio import check_label, read_record, record_offsets, unpack_image
 
 IMAGES_OF_A_TASK = 8
 

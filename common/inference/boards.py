@@ -6,9 +6,9 @@ import sys
 import tvm
 from tvm.rpc import base
 
-from common.errors import InputError, last_line
-from common.inference.device import Device
-from common.inference.target_string import kind_of
+from common.base.errors import InputError, last_line
+from common.inference.choices import kind_of
+from common.inference.runtime import Device
 
 PATIENCE = 5  # seconds that a tracker has to answer
 

@@ -22,9 +22,9 @@ from typing import IO, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from common.cache_folder import cache_folder
-from common.digest import digest
-from common.errors import InputError
+from common.base.digest import digest
+from common.base.errors import InputError
+from common.base.files import cache_folder
 from common.inference.owner import check_private, is_own
 
 MANIFEST = "manifest.json"

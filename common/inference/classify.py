@@ -13,13 +13,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from common.answers import check_finite
-from common.decoding import MAX_BYTES, decode
-from common.errors import InputError, last_line
-from common.files import listed, read_bytes
-from common.preprocess import USUAL, one_opencv_thread, preprocess
-from common.preprocessing_file import Preprocessing
-from common.processor import usable_processors
+from common.base.errors import InputError, last_line
+from common.base.files import listed, read_bytes
+from common.base.machine import usable_processors
+from common.checkpoint.preprocessing import Preprocessing
+from common.evaluation.answers import check_finite
+from common.images.decoding import MAX_BYTES, decode
+from common.images.preprocess import USUAL, one_opencv_thread, preprocess
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
                       ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".ico"))  # the last four to be told of

@@ -23,15 +23,15 @@ import string
 from contextlib import suppress
 from pathlib import Path
 
-from common.errors import InputError
-from common.files import make_folder, read_text
-from common.inference.device import describe
+from common.base.errors import InputError
+from common.base.files import make_folder, read_text
+from common.base.machine import processor_name
+from common.checkpoint.preprocessing import Preprocessing
+from common.checkpoint.symbol import INPUT
+from common.images.class_names import read_synset
+from common.inference.choices import is_for_another_machine
 from common.inference.plugin import PLUGIN
-from common.inference.target_string import is_for_another_machine
-from common.labels import read_synset
-from common.preprocessing_file import Preprocessing
-from common.processor import processor_name
-from common.symbol_json import INPUT
+from common.inference.runtime import describe
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNERS = ROOT / "runners"
@@ -78,7 +78,7 @@ def export(entry: str | Path, folder: str | Path, synset: str | Path, preprocess
     """Write the bundle `folder` from `entry`, a folder as the compiler writes it; a bundle there is replaced whole.
 
     `synset`: path of the names of its classes. `preprocessing`: of an image for the input's longer side, as
-    `common.preprocessing_options.preprocessing_of` gives it. `target`: as it was given.
+    `common.images.options.preprocessing_of` gives it. `target`: as it was given.
     Raises InputError for a folder that holds anything else, or names that do not fit; OSError where files cannot be
     written.
     """

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from common.digest import digest
-from common.errors import InputError
-from common.files import MOST_WEIGHTS, check_size
+from common.base.digest import digest
+from common.base.errors import InputError
+from common.base.files import MOST_WEIGHTS, check_size
+from common.base.machine import processor_identity
+from common.checkpoint.params import checkpoint_files
+from common.inference.choices import files_of, kind_of, record_files
 from common.inference.drivers import PLATFORMS
-from common.inference.precision import files_of
-from common.inference.record_files import record_files
 from common.inference.runtime import tvm
-from common.inference.target_string import kind_of
-from common.params_file import checkpoint_files
-from common.processor import processor_identity
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPILER = "common/compile.py"
@@ -26,7 +24,7 @@ IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+(\([^)]*\)
 
 def key_of(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str, precision: str,
            records: str | Path | None) -> str:
-    """Hexadecimal digits. `records` is the path of tuning records, None, or AUTO of common.inference.record_files.
+    """Hexadecimal digits. `records` is the path of tuning records, None, or AUTO of common.inference.choices.
 
     Raises InputError for a missing file.
     """

@@ -10,16 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
+from common.base.errors import InputError
+from common.checkpoint.symbol import INPUT
 from common.inference.cache import Cache
-from common.inference.device import describe
+from common.inference.choices import AUTO, check_device, kind_of
 from common.inference.kernels import keep_kernels, load_library
 from common.inference.key import key_of
-from common.inference.precision import check_device
-from common.inference.record_files import AUTO
-from common.inference.runtime import ONLY_RUNTIME, device_of, graph_executor
-from common.inference.target_string import kind_of
-from common.symbol_json import INPUT
+from common.inference.runtime import ONLY_RUNTIME, describe, device_of, graph_executor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -2,8 +2,8 @@
 import ctypes
 from pathlib import Path
 
-from common.errors import InputError
-from common.shared_library import load_library
+from common.base.errors import InputError
+from common.base.machine import load_library
 
 PLUGIN = Path(__file__).resolve().parent.parent.parent / "native" / "build" / "libtvm_opencl.so"
 

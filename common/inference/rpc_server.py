@@ -14,11 +14,11 @@ from functools import partial
 import tvm
 from tvm.rpc.server import PopenRPCServerState
 
-from common.arguments import ArgumentParser, port
-from common.errors import reported
+from common.base.arguments import ArgumentParser, port
+from common.base.errors import reported
+from common.base.processes import dies_with
 from common.inference.boards import boards_at
 from common.inference.plugin import PLUGIN, load_plugin
-from common.parent_process import dies_with
 
 PORTS = 9000, 9190
 

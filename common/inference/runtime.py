@@ -11,14 +11,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr
-from typing import Any
+from typing import Any, NamedTuple
 
-from common.environment import THREADS, check_environment
-from common.errors import InputError
+from common.base.errors import InputError
+from common.base.machine import THREADS, check_environment, processor_flags, processor_name, usable_cores
+from common.inference.choices import kind_of
 from common.inference.drivers import PLATFORMS
 from common.inference.plugin import load_plugin
-from common.inference.target_string import kind_of
-from common.processor import processor_name, usable_cores
 
 NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pyopencl pocl-binary-distribution; "
              "--target llvm works without OpenCL")
@@ -101,3 +100,26 @@ def device_name(device: Any) -> str:
     if device.device_type == tvm.cpu().device_type:
         return f"this processor ({processor_name()})"
     return device.device_name
+
+
+class Device(NamedTuple):
+    """`floats`: how many its vectors hold, of OpenCL on a processor; 0 of other devices. `flags`: of /proc/cpuinfo."""
+    name: str
+    floats: int
+    flags: tuple
+
+
+def describe(target: str) -> Device:
+    """The device that `target`, a TVM target string, runs on. Raises InputError where there is none."""
+    device = device_of(target)
+    if kind_of(target) != "opencl":
+        return Device(processor_name(), 0, processor_flags())
+    name = device.device_name
+    floats = max((d.native_vector_width_float for _, devices in PLATFORMS for d in devices
+                  if d.name == name and _is_processor(d)), default=0)
+    return Device(name, floats, processor_flags() if floats else ())
+
+
+def _is_processor(device: Any) -> bool:
+    import pyopencl
+    return bool(device.type & pyopencl.device_type.CPU)

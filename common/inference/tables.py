@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import Closed, InputError
-from common.files import written_atomically
+from common.base.errors import Closed, InputError
+from common.base.files import written_atomically
 
 TOP = 5
 COLUMNS = ("label", "class", "probability")  # each with the rank: label_1, class_1, probability_1, label_2, ...

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from common.answers import top_answers
-from common.errors import printable
+from common.base.errors import printable
+from common.evaluation.answers import top_answers
 from common.inference.classify import classify_images
 from common.inference.tables import TOP
 

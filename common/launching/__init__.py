@@ -1,1 +1,1 @@
-"""Several workers: the hosts that they run on, and their end, whatever happens to what started them."""
+"""Starting the processes of a distributed run, here or over ssh. Imports base/."""

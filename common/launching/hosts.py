@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from common.errors import InputError
-from common.files import read_text
+from common.base.errors import InputError
+from common.base.files import read_text
 
 WATCHED = Path(__file__).with_name("watched.py")
 SSH_OPTIONS = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]

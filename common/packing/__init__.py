@@ -1,1 +1,1 @@
-"""From the images that people have to the RecordIO files that MXNet reads."""
+"""Images into RecordIO: sources, order, progress, inspection. Imports base/ and images/."""

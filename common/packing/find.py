@@ -2,10 +2,10 @@
 from collections import Counter
 from pathlib import Path
 
-from common.digest import digest
-from common.errors import InputError
-from common.files import check_regular
-from common.labels import read_names
+from common.base.digest import digest
+from common.base.errors import InputError
+from common.base.files import check_regular
+from common.images.class_names import read_names
 from common.packing.imagenet import ARCHIVES, DEVKIT, read_devkit
 from common.packing.sources import ClassArchivesSource, FolderSource, Source, ValidationArchiveSource
 

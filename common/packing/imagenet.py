@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.confined import confined
-from common.errors import InputError, last_line
+from common.base.errors import InputError, last_line
+from common.base.processes import confined
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from common.dataset import NAME, read_dataset
-from common.decoding import decode, image_size
-from common.digest import digest
-from common.errors import ImageError, InputError
-from common.files import written_atomically
-from common.packing.progress import progress
-from common.packing.workers import in_order
-from common.processor import usable_processors
-from common.recordio import HEAD, read_records, unpack_image
+from common.base.digest import digest
+from common.base.errors import ImageError, InputError
+from common.base.files import written_atomically
+from common.base.machine import usable_processors
+from common.images.dataset import NAME, read_dataset
+from common.images.decoding import decode, image_size
+from common.images.recordio import HEAD, read_records, unpack_image
+from common.packing.progress import in_order, progress
 
 THUMBNAIL, CAPTION, GAP = 144, 16, 6  # pixels
 LONGEST_CAPTION = 100  # characters that are looked at, of which some 30 fit

@@ -1,19 +1,22 @@
-"""Append-only files that survive being killed: what was committed stays, what came after it is cut off."""
+"""Append-only files that survive being killed: what was committed stays, what came after it is cut off; and JSON files
+that tell when they were damaged."""
+import json
 import os
 import re
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from common.errors import InputError
-from common.files import named_in_errors, written_atomically
+from common.base.errors import InputError
+from common.base.files import named_in_errors, read_text, written_atomically
 from common.packing.progress import progress
-from common.packing.sealed import damaged, is_count, read_sealed, sealed
 
 STATE = "state.json"
 BUFFER, PIECE = 1 << 16, 1 << 20
 NAME = re.compile(r"[a-z]+([.-]\w+)?", re.ASCII)  # of its files: what is in no other folder
+MOST = 1 << 53  # bytes, images, and all else that is counted
 
 
 class Journal:
@@ -138,3 +141,31 @@ def _crc32(path, length, show):
             crc32, read = zlib.crc32(piece, crc32), read + len(piece)
             show(read)
     return crc32 if read == length else None
+
+
+def sealed(content: Any) -> str:
+    """The text of such a file."""
+    text = json.dumps(content)
+    return f'{{"crc32": {zlib.crc32(text.encode())}, "content": {text}}}'
+
+
+def read_sealed(path: Path, work: Path) -> Any:
+    """The content of such a file, which is part of the unfinished work in the folder `work`. Raises InputError for one
+    that is not as it was written, FileNotFoundError where there is none."""
+    try:
+        text = read_text(path)
+        content = json.loads(text)["content"]
+        if sealed(content) == text:
+            return content
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise damaged(path, work)
+
+
+def damaged(path: Path, work: Path) -> InputError:
+    """The error that a file of the unfinished work in `work` is not as it was written."""
+    return InputError(f"{path}: of another version or damaged; remove {work} to begin again")
+
+
+def is_count(value: Any, most: int = MOST) -> bool:
+    return type(value) is int and 0 <= value <= most  # true and false are of type bool

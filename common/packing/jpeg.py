@@ -1,10 +1,10 @@
 """One image, as it is found, into the JPEG that is packed."""
 import cv2
 
-from common.decoding import decode
-from common.errors import ImageError
-from common.pixel_limit import MOST_PIXELS
-from common.preprocess import size_for_shorter_side
+from common.base.errors import ImageError
+from common.images.decoding import decode
+from common.images.pixel_limit import MOST_PIXELS
+from common.images.preprocess import size_for_shorter_side
 
 MAX_SIDE = 65500  # pixels, of a JPEG by libjpeg
 

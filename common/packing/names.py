@@ -3,7 +3,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.errors import InputError
+from common.base.errors import InputError
 
 MAX_NAME = 4096  # bytes
 UNLISTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: controls, surrogates (no UTF-8), ends of lines

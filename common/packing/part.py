@@ -7,22 +7,21 @@ and written. Workers make the records, in whichever of the two passes reads the 
 import hashlib
 import json
 import os
+import re
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
-from common.digest import FollowedDigest, digest
-from common.errors import InputError
-from common.packing.journal import BUFFER, Journal
+from common.base.digest import FollowedDigest, digest
+from common.base.errors import InputError
+from common.images.recordio import NUMBER_AT, image_record, set_number
+from common.packing.journal import BUFFER, Journal, is_count
 from common.packing.jpeg import to_jpeg
 from common.packing.names import check_listable
-from common.packing.part_state import KINDS, MAX_BUCKETS, is_state, new_state
-from common.packing.progress import progress
+from common.packing.progress import in_order, progress
 from common.packing.sources import Source
-from common.packing.workers import in_order
-from common.recordio import NUMBER_AT, image_record, set_number
 
 BUCKET_BYTES = 256 << 20
 SKIPPED = "skipped"
@@ -30,6 +29,11 @@ ENTRY = struct.Struct("<QIHI")  # in a bucket: key, label, lengths of the path a
 KEYS = 1 << 64
 NO_FILES = ("", ".", "..")
 SHORTEST = NUMBER_AT + 8  # bytes of a record that can be given a number
+KINDS = ("rec", "idx", "lst")
+PHASES = ("sort", "write", "done")
+MAX_BUCKETS = 128
+COUNTS = ("done", "sorted", "bucket", "taken", "seen", "written")
+MD5, SHA256 = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
 
 
 class PartPacking:
@@ -242,3 +246,32 @@ class PartPacking:
             check_listable(path)
             if length < SHORTEST:
                 raise ValueError
+
+
+def new_state(source: Source, buckets: int) -> dict:
+    return {"phase": "sort", "position": None, "done": 0, "buckets": buckets, "sorted": 0,  # the first pass
+            "bucket": 0, "taken": 0, "seen": 0, "written": 0,  # the second: images of the bucket, and of all of them
+            "images": [0] * len(source.classes), "md5": None, "files": {}}
+
+
+def is_state(state: dict, part: str, source: Source) -> bool:
+    """Whether `state` can be that of packing `part` from `source`: with it nothing is read or written elsewhere than
+    without."""
+    if state.keys() != new_state(source, 1).keys() or not all(is_count(state[name]) for name in COUNTS):
+        return False
+    position, images, files = state["position"], state["images"], state["files"]
+    names = [f"{part}.{kind}" for kind in KINDS] if state["phase"] == "done" else []
+    return (state["phase"] in PHASES
+            and (position is None or isinstance(position, list) and len(position) in (1, 2)
+                 and all(is_count(at, source.size) for at in position))
+            and is_count(state["buckets"], MAX_BUCKETS) and state["bucket"] <= state["buckets"]
+            and isinstance(images, list) and len(images) == len(source.classes) and all(map(is_count, images))
+            and sum(images) == state["written"] <= state["seen"] <= state["sorted"]
+            and (state["md5"] is None or _is_text(state["md5"], MD5))
+            and isinstance(files, dict) and sorted(files) == sorted(names)
+            and all(isinstance(file, dict) and file.keys() == {"bytes", "sha256"} and is_count(file["bytes"])
+                    and _is_text(file["sha256"], SHA256) for file in files.values()))
+
+
+def _is_text(value, pattern):
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -18,18 +18,17 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from common.dataset import FORMAT, NAME, read_dataset
-from common.digest import digest
-from common.errors import InputError
-from common.files import check_not_read, written_atomically
+from common.base.digest import digest
+from common.base.errors import InputError
+from common.base.files import check_not_read, written_atomically
+from common.base.machine import usable_processors
+from common.images.dataset import FORMAT, NAME, read_dataset
+from common.images.preprocess import one_opencv_thread
 from common.packing.find import PARTS, SYNSET, class_names, find_sources
 from common.packing.imagenet import ARCHIVES
-from common.packing.part import PartPacking
-from common.packing.part_state import KINDS
+from common.packing.journal import damaged, read_sealed, sealed
+from common.packing.part import KINDS, PartPacking
 from common.packing.progress import progress
-from common.packing.sealed import damaged, read_sealed, sealed
-from common.preprocess import one_opencv_thread
-from common.processor import usable_processors
 
 WORK = ".prepare"  # in the output folder, until the data set is finished
 LOCK, IDENTITY = "lock", "identity.json"  # in it: the first that is there, and the last that goes

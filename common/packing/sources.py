@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import InputError
-from common.files import listed
+from common.base.errors import InputError
+from common.base.files import listed
 from common.packing.imagenet import DEVKIT, VAL_NAME, Devkit
 from common.packing.names import check_listable, check_names
 from common.packing.tar_members import MAX_BYTES, content, members

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.packing.names import check_listable
 
 MAX_BYTES = 256 << 20  # the largest image of ImageNet has 15 MB

@@ -1,1 +1,1 @@
-"""A run of training: its options and stages, the loop, and what it writes."""
+"""A run of training: its recipe and stages, what it starts from, and what it writes; the loop is common/fit.py."""

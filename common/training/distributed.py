@@ -8,8 +8,8 @@ from dataclasses import astuple
 
 import numpy as np
 
-from common.errors import InputError, last_line
-from common.evaluate import Score
+from common.base.errors import InputError, last_line
+from common.evaluation.score import Score
 from common.find_mxnet import mx
 
 # what a worker wishes at a batch, the greatest of which all obey: to go on (0), to save and go on, to save and end by a

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import last_line
+from common.base.errors import last_line
+from common.base.machine import load_library
 from common.find_mxnet import mx
-from common.shared_library import load_library
 
 LIBRARY = Path(__file__).resolve().parents[2] / "native" / "build" / "libbatchnorm_clip.so"
 OPERATOR = "_BatchNormClip"

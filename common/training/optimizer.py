@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError, last_line
+from common.base.errors import InputError, last_line
 from common.find_mxnet import mx
-from common.training.learning_rate import quiet
+from common.training.plan import quiet
 from symbols.architecture import CLASSIFIER
 
 REGISTRY = sorted(set(mx.optimizer.Optimizer.opt_registry) - {"test"})  # which adds the gradient, for MXNet's own tests

@@ -5,9 +5,9 @@ which devices, what to save.
 """
 import argparse
 
-from common.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
+from common.base.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
 from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, add_data_args, add_data_aug_args
-from common.preprocessing_options import PREPROCESSING
+from common.images.options import PREPROCESSING
 from symbols.architecture import PADDINGS, REPEATS, STRIDES
 
 NETWORKS = ("mobilenetv2", "mobilenetv2_gluon")

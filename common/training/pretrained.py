@@ -3,13 +3,13 @@ import logging
 import re
 from pathlib import Path
 
-from common.checkpoint_arrays import network_of, widths_of
-from common.errors import InputError
-from common.params_file import load_checkpoint_params
-from common.prefix import PARAMS
-from common.preprocessing_file import preprocessing_file
-from common.preprocessing_options import USUAL, saved_options
-from common.symbol_json import load_symbol
+from common.base.errors import InputError
+from common.checkpoint.arrays import network_of, widths_of
+from common.checkpoint.params import load_checkpoint_params
+from common.checkpoint.prefix import PARAMS
+from common.checkpoint.preprocessing import preprocessing_file
+from common.checkpoint.symbol import load_symbol
+from common.images.options import USUAL, saved_options
 from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, REPEATS, widths
 
 # what flags that are not given stand for

@@ -8,11 +8,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import InputError
-from common.files import read_text
-from common.params_file import checkpoint_files
-from common.preprocessing_options import USUAL
-from common.toml import read_toml
+from common.base.errors import InputError
+from common.base.files import read_text, read_toml
+from common.checkpoint.params import checkpoint_files
+from common.images.options import USUAL
 from common.training.options import COMMON, STAGE
 from common.training.pretrained import NETWORK, inherited
 

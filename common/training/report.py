@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.errors import InputError
-from common.evaluate import Score
-from common.files import named_in_errors
+from common.base.errors import InputError
+from common.base.files import named_in_errors
+from common.evaluation.score import Score
 
 
 class Report:

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint import fitting, load_params_for, load_start_params
-from common.errors import InputError
-from common.files import check_not_read
+from common.base.errors import InputError
+from common.base.files import check_not_read
+from common.checkpoint.ndarrays import fitting, load_params_for, load_start_params
+from common.checkpoint.params import checkpoint_files
+from common.checkpoint.prefix import check_prefix, files_under
+from common.checkpoint.preprocessing import load_preprocessing, preprocessing_file
 from common.find_mxnet import mx
-from common.params_file import checkpoint_files
-from common.prefix import check_prefix, files_under
-from common.preprocessing_file import load_preprocessing, preprocessing_file
-from common.preprocessing_options import preprocessing_of
-from common.recordio import files_of
-from common.training.learning_rate import quiet
+from common.images.options import preprocessing_of
+from common.images.recordio import files_of
 from common.training.optimizer import NOT_EXACT
-from common.training.plan import Plan
+from common.training.plan import Plan, quiet
 from common.training.pretrained import files_beside, listed
 from common.training.state import TrainingState, halves, plain_checkpoints, positions, stem
 from common.training.symbol import params_before

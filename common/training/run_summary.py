@@ -4,12 +4,11 @@ import json
 import math
 from collections.abc import Sequence
 
+from common.checkpoint.symbol import INPUT, is_label
 from common.data.iterators import augmentation_options
 from common.find_mxnet import mx
-from common.symbol_json import INPUT, is_label
-from common.training.learning_rate import scaled_rates
 from common.training.optimizer import MOMENTUM_OPTIMIZERS
-from common.training.plan import Plan
+from common.training.plan import Plan, scaled_rates
 from common.training.pretrained import listed
 from common.training.recipe import Recipe
 

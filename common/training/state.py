@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.checkpoint import write_params, write_symbol
-from common.digest import digest
-from common.errors import InputError, last_line
-from common.evaluate import Score
-from common.files import MOST_WEIGHTS, check_size, locked, written_atomically
+from common.base.digest import digest
+from common.base.errors import InputError, last_line
+from common.base.files import MOST_WEIGHTS, check_size, locked, written_atomically
+from common.checkpoint.ndarrays import write_params, write_symbol
+from common.checkpoint.params import load_checkpoint_params, load_params
+from common.evaluation.score import Score
 from common.find_mxnet import mx
-from common.params_file import load_checkpoint_params, load_params
 
 FORMAT = 1
 POSITION = r"-(\d{4,})(?:-b(\d{5,}))?"  # in a name, behind the prefix

@@ -2,7 +2,7 @@
 import json
 from collections.abc import Sequence
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.find_mxnet import mx
 
 

@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from common.errors import InputError
-from common.evaluate import Score, count, module_predictor
+from common.base.errors import InputError
+from common.evaluation.score import Score, count, module_predictor
 from common.find_mxnet import mx
 from common.training.distributed import Workers
 from common.training.fused_batchnorm import CannotFuse, fused, load
 from common.training.optimizer import init_optimizer, master_weights, restore_state, state_arrays
 from common.training.state import TrainingState
 from common.training.symbol import params_before, training_symbol
-from common.training.weight_average import WeightAverage
 
 LOSS_SCALE = {"float32": 1.0, "float16": 128.0}
 
@@ -106,7 +105,7 @@ class Trainer:
         return state_arrays(self._module)
 
     def predictor(self, params: tuple[dict, dict], data_shape: Sequence[int]) -> Callable:
-        """`predict` of common.evaluate.score by the network, in float32, with these (arg_params, aux_params)."""
+        """`predict` of common.evaluation.score by the network, in float32, with these (arg_params, aux_params)."""
         # a new Module each time: MXNet fuses convolution and BatchNorm for inference, and keeps the fused weights of
         # the first forward pass when others are set
         module = mx.mod.Module(self.network, label_names=None, context=self._devices)
@@ -134,3 +133,27 @@ def settle() -> None:
     """Wait for all that was begun. BatchNorm's moving mean and variance are written in the backward pass, and MXNet
     does not wait for that before it reads them: the first layers would miss the last batch, now and then."""
     mx.nd.waitall()
+
+
+class WeightAverage:
+    """average <- d average + (1 - d) weights after each update, BatchNorm's moving mean and variance included.
+
+    d = min(`decay`, (1 + n) / (10 + n)) after n updates, so that the first weights are soon forgotten (as in
+    tf.train.ExponentialMovingAverage with num_updates). `arrays`: {name: float32 NDArray}, which are copied.
+    """
+
+    def __init__(self, decay: float, arrays: dict) -> None:
+        self._decay = decay
+        self.arrays = {name: array.copy() for name, array in arrays.items()}
+
+    def update(self, weights: dict, updates: int) -> None:
+        """`weights` after so many updates of the run."""
+        decay = min(self._decay, (1 + updates) / (10 + updates))
+        for name, average in self.arrays.items():
+            average *= decay
+            average += (1 - decay) * weights[name]
+
+    def params(self, arg_params: dict, aux_params: dict) -> tuple:
+        """The average as (arg_params, aux_params), with the names of these."""
+        return tuple({name: self.arrays[name].as_in_context(mx.cpu()) for name in params}
+                     for params in (arg_params, aux_params))

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from common.errors import InputError
-from common.files import make_folder
+from common.base.errors import InputError
+from common.base.files import make_folder
 from common.zoo.hashes import Hash, fault
 from common.zoo.transfer import MAX_SIZE, PAUSES, TIMEOUT, Refused, transfer
 

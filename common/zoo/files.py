@@ -1,18 +1,20 @@
 """Where the file of published weights is, and whether it is that file: found, downloaded, taken or recognised."""
 import filecmp
+import json
 import os
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from common.cache_folder import cache_folder
-from common.errors import InputError
-from common.files import MOST_WEIGHTS, check_size, make_folder, written_atomically
-from common.zoo.companions import complete
+from common.base.errors import InputError
+from common.base.files import MOST_WEIGHTS, cache_folder, check_size, make_folder, written_atomically
+from common.checkpoint.params import checkpoint_files
+from common.checkpoint.preprocessing import preprocessing_file, save_preprocessing
 from common.zoo.download import DownloadError, download, extract_member
 from common.zoo.hashes import HEX_DIGITS, fault, file_hash
-from common.zoo.manifest import MANIFEST, MODELS, Entry, entries, entry_of
+from common.zoo.manifest import FIRST_EPOCH, MANIFEST, MODELS, Entry, entries, entry_of
+from symbols.mobilenetv2_json import get_graph
 
 
 def folders() -> list[Path]:
@@ -148,3 +150,18 @@ def _another(path: Path, entry: Entry, reason: str) -> InputError:
 
 def _expected(entry):
     return f"{entry.file}, {entry.hash or 'of which no hash is known'}"
+
+
+def complete(entry: Entry, path: Path) -> None:
+    """Write PREFIX-symbol.json and PREFIX-preprocess.json, as the manifest has them, beside the weights `path` of an
+    entry in MXNet's layout; only what is not there already. Raises OSError where they cannot be written."""
+    if entry.layout != "mxnet":
+        return
+    prefix = str(path).removesuffix(FIRST_EPOCH)
+    symbol_file, _ = checkpoint_files(prefix, 0)
+    if not Path(symbol_file).exists():
+        with written_atomically(symbol_file) as partial:
+            graph = get_graph(entry.classes, **entry.network)
+            Path(partial).write_text(json.dumps(graph, indent=2) + "\n", encoding="utf-8")
+    if not Path(preprocessing_file(prefix)).exists():
+        save_preprocessing(prefix, entry.preprocessing)

@@ -3,8 +3,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from common.digest import digest
-from common.files import MOST_WEIGHTS
+from common.base.digest import digest
+from common.base.files import MOST_WEIGHTS
 
 HEX_DIGITS = {"git-blob": 40, "sha1": 40, "sha256": 64}
 PREFIX = "sha256-prefix"  # the first digits of a SHA-256, which torchvision and timm put in file names

@@ -3,9 +3,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import InputError
-from common.preprocessing_file import Preprocessing, preprocessing_from
-from common.toml import read_toml
+from common.base.errors import InputError
+from common.base.files import read_toml
+from common.checkpoint.preprocessing import Preprocessing, preprocessing_from
 from common.zoo.hashes import HEX_DIGITS, PREFIX, Hash
 from symbols.architecture import architecture
 

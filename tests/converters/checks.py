@@ -4,9 +4,9 @@ import sys
 
 import numpy as np
 
-from common.checkpoint import load_checkpoint
+from common.checkpoint.ndarrays import load_checkpoint
+from common.checkpoint.preprocessing import load_preprocessing
 from common.find_mxnet import mx
-from common.preprocessing_file import load_preprocessing
 from tests.conftest import ROOT
 
 TOLERANCE = 1e-4

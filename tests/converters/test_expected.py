@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from common.base.errors import InputError
+from common.checkpoint.preprocessing import load_preprocessing
 from common.conversion import convert as conversion
-from common.errors import InputError
-from common.preprocessing_file import load_preprocessing
 from tests.converters.checks import answer, answer_to, assert_same_answer, convert
 from tests.converters.facts import read_facts
 from tests.converters.tflite_skeleton import fill

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from common.errors import reported
+from common.base.errors import reported
 from common.find_mxnet import mx
-from common.preprocess import preprocess, read_image
+from common.images.preprocess import preprocess, read_image
 from tests.conftest import ROOT
 from tools import calibrate
 

@@ -6,14 +6,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from common.checkpoint import load_checkpoint
-from common.checkpoint_arrays import Checkpoint, save
-from common.errors import InputError
+from common.base.errors import InputError
+from common.checkpoint.arrays import Checkpoint, save
+from common.checkpoint.ndarrays import load_checkpoint
+from common.checkpoint.preprocessing import Preprocessing, load_preprocessing
+from common.evaluation.score import predict
 from common.find_mxnet import mx
-from common.labels import read_synset
-from common.mxnet_predict import predict
-from common.preprocess import preprocess, read_image
-from common.preprocessing_file import Preprocessing, load_preprocessing
+from common.images.class_names import read_synset
+from common.images.preprocess import preprocess, read_image
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 
 from common.find_mxnet import mx
-from common.labels import read_synset
+from common.images.class_names import read_synset
 from tests.conftest import ROOT
 
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from common.curves.run import read_run
-from common.errors import InputError, reported
+from common.base.errors import InputError, reported
+from common.curves.read import read_run
 from tests.conftest import ROOT
 from tools import plot_training
 from tools.plot_training import BEHIND, COLORS, Curve, points

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
+from common.base.files import locked
 from common.compiler import records
-from common.files import locked
 from common.inference.network import open_network
 from tests.conftest import ROOT
 

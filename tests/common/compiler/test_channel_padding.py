@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from common.batch_norm import fold_batch_norm
+from common.checkpoint.fold import fold_batch_norm
+from common.checkpoint.symbol import load_symbol
 from common.compiler.channel_padding import pad_channels
 from common.find_mxnet import mx
-from common.symbol_json import load_symbol
 from symbols.mobilenetv2 import get_symbol
 from tests.networks import random_params
 
@@ -18,7 +18,7 @@ def as_graph(symbol, folder):
 
 
 def answers(graph, params, data):
-    """MXNet's, of a graph of common.symbol_json."""
+    """MXNet's, of a graph of common.checkpoint.symbol."""
     content = {**graph, "arg_nodes": [i for i, node in enumerate(graph["nodes"]) if node["op"] == "null"]}
     symbol = mx.sym.load_json(json.dumps(content))
     executor = symbol.simple_bind(mx.cpu(), data=data.shape, grad_req="null")

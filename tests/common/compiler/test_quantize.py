@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from common.base.errors import InputError
 from common.compiler import vnni
 from common.compiler.blocked import block_of
 from common.compiler.build import build
@@ -13,12 +14,11 @@ from common.compiler.precision import arithmetic_of, in_float16, in_precision, t
 from common.compiler.quantize import Statistics, coding, quantized, quantized_weight
 from common.compiler.relay_network import Network, load_network
 from common.compiler.targets import resolve_target
-from common.errors import InputError
+from common.evaluation.score import predict
 from common.find_mxnet import mx
+from common.inference.choices import HALF, calibration_file, check_device
 from common.inference.drivers import PLATFORMS
-from common.inference.precision import HALF, calibration_file, check_device
 from common.inference.runtime import graph_executor, opencl_device, tvm
-from common.mxnet_predict import predict
 from tests.checkpoints import save_checkpoint
 from tests.networks import convolution_3x3, random_params
 

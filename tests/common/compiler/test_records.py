@@ -4,14 +4,14 @@ import os
 
 import pytest
 
+from common.base.errors import InputError
 from common.compiler import records
 from common.compiler.build import build
 from common.compiler.relay_network import untrained_network
 from common.compiler.targets import resolve_target
-from common.errors import InputError
-from common.inference import record_files as record_files_module
-from common.inference.device import Device
-from common.inference.record_files import AUTO, record_files
+from common.inference import choices
+from common.inference.choices import AUTO, record_files
+from common.inference.runtime import Device
 
 AVX512, AVX2 = ("avx2", "fma", "avx512f"), ("avx2", "fma")
 SHIPPED = record_files(AUTO)
@@ -33,7 +33,7 @@ UNKNOWN_TO_TVM = (ROW | {"input": ["nonsense -x", "conv2d.blocked", [], {}]},
 
 
 def test_those_that_fit_best_are_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(record_files_module, "FOLDER", tmp_path)
+    monkeypatch.setattr(choices, "FOLDER", tmp_path)
     haswell, opencl = resolve_target("llvm -mcpu=haswell"), resolve_target("opencl", 8)
     assert records.choose("auto", haswell, Device("A", 0, AVX2)) is None
     write(tmp_path, "any")
@@ -50,7 +50,7 @@ def test_those_that_fit_best_are_taken(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_used_is_passed_over(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(record_files_module, "FOLDER", tmp_path)
+    monkeypatch.setattr(choices, "FOLDER", tmp_path)
     haswell, device = resolve_target("llvm -mcpu=haswell"), Device("A", 0, AVX2)
     write(tmp_path, "another-tvm", device="A", tvm="0.18.0")
     write(tmp_path, "another-layout", layout="nchw16c", records=[3])  # is not looked into

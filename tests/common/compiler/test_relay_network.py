@@ -6,11 +6,11 @@ import shutil
 import pytest
 import tvm
 
+from common.base.errors import InputError
+from common.checkpoint.params import save_checkpoint_params
 from common.compiler.build import build, compiled_by_tvm
 from common.compiler.relay_network import load_network
-from common.errors import InputError
 from common.find_mxnet import mx
-from common.params_file import save_checkpoint_params
 from tests.networks import random_params
 
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
+from common.base.errors import InputError
 from common.compiler.precision import target_for
 from common.compiler.targets import check_runs_here, host_cpu, resolve_target
-from common.errors import InputError
 from tests.conftest import ROOT
 
 

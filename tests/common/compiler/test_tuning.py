@@ -14,16 +14,16 @@ import pytest
 from tvm import rpc
 from tvm.autotvm.measure import MeasureInput
 
-from common.compiler import cross
+from common.base.errors import InputError
+from common.compiler import processor
 from common.compiler.blocked import block_of
 from common.compiler.measuring import reached
 from common.compiler.relay_network import load_network
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import NoneRan, builder_for, measurement, tasks_of, tune
-from common.errors import InputError
 from common.inference import boards, rpc_server
 from common.inference.boards import board, boards_at
-from common.inference.device import Device
+from common.inference.runtime import Device
 
 AARCH64 = 183  # of elf.h
 
@@ -33,7 +33,7 @@ def first_task(prefix, target):
 
 
 def test_without_a_cross_compiler_a_boards_schedules_are_archives(one_convolution, monkeypatch):
-    monkeypatch.setattr(cross.shutil, "which", lambda _: None)
+    monkeypatch.setattr(processor.shutil, "which", lambda _: None)
     target = resolve_target("llvm -mtriple=aarch64-linux-gnu")
     task = first_task(one_convolution, target)
     with reached(("127.0.0.1", 1), "board", target):

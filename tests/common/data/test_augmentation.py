@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from common.base.errors import InputError
 from common.data.augmentation import DRAWS, Augmentation, change_hls
 from common.data.jpeg_box import open_image
-from common.errors import InputError
 from common.find_mxnet import mx
 
 SHAPE = (48, 40)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from common.base.errors import InputError
+from common.checkpoint.preprocessing import Preprocessing
 from common.data.iterators import (
     AUGMENTATION,
     READERS,
@@ -20,12 +22,10 @@ from common.data.iterators import (
     training_iter,
     training_set,
 )
-from common.dataset import packed_as
-from common.errors import InputError
 from common.find_mxnet import mx
-from common.preprocess import preprocess, read_image
-from common.preprocessing_file import Preprocessing
-from common.preprocessing_options import USUAL
+from common.images.dataset import packed_as
+from common.images.options import USUAL
+from common.images.preprocess import preprocess, read_image
 from tests.conftest import ROOT
 
 

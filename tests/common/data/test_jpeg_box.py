@@ -7,10 +7,10 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from common.base.errors import ImageError
 from common.data import jpeg_box
 from common.data.jpeg_box import open_image
-from common.decoding import decode
-from common.errors import ImageError
+from common.images.decoding import decode
 from tests.archives import ycck
 
 

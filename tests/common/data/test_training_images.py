@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 
+from common.base.errors import InputError
 from common.data.iterators import training_iter, training_set
 from common.data.training_images import epoch_order
-from common.errors import InputError
 from common.find_mxnet import mx
-from common.recordio import record_files, record_offsets
+from common.images.recordio import record_files, record_offsets
 from tests.common.data.test_iterators import options
 
 PLAIN = dict(random_crop=0, random_mirror=0, min_random_scale=1.0, max_random_h=0, max_random_s=0, max_random_l=0)

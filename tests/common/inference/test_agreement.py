@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
+from common.evaluation.score import predict
 from common.find_mxnet import mx
 from common.inference.network import open_network
-from common.mxnet_predict import predict
 from symbols import mobilenetv2_gluon
 from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_checkpoint

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.errors import InputError
-from common.files import make_folder
+from common.base.errors import InputError
+from common.base.files import make_folder
 from common.inference.cache import MANIFEST, Cache, clear_cache
 from common.zoo.files import folders
 from tests.conftest import ROOT

@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from common.answers import top_answers
-from common.decoding import decode
-from common.errors import Closed, InputError, printable
+from common.base.errors import Closed, InputError, printable
+from common.checkpoint.preprocessing import Preprocessing
+from common.evaluation.answers import top_answers
+from common.images.decoding import decode
+from common.images.preprocess import preprocess, read_image
 from common.inference.classify import AHEAD, classify_images, images_in
 from common.inference.tables import answers_table
 from common.inference.tabulate import tabulate
-from common.preprocess import preprocess, read_image
-from common.preprocessing_file import Preprocessing
 
 SHAPE = (10, 3, 48, 64)
 PREPARED = Preprocessing(resize=70, crop=64, mean=(120.0, 110.0, 100.0), std=(50.0, 60.0, 70.0))

@@ -21,13 +21,13 @@ import pytest
 import tvm
 from PIL import Image
 
-from common.errors import InputError
+from common.base.errors import InputError
+from common.base.machine import usable_cores
+from common.checkpoint.preprocessing import Preprocessing
+from common.images.preprocess import preprocess, read_image
 from common.inference import export as exporting
 from common.inference.export import check_destination, export
 from common.inference.network import compile_elsewhere, open_network
-from common.preprocess import preprocess, read_image
-from common.preprocessing_file import Preprocessing
-from common.processor import usable_cores
 from tests.conftest import ROOT
 from tests.control_groups import CONTROL_GROUPS, put
 from tests.fuzzing import changed_bytes, changed_json

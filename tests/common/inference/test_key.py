@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.inference import key
 from common.inference.key import key_of
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
+from common.evaluation.score import predict
 from common.inference import network
 from common.inference.network import CompiledNetwork, open_network, tuning_line
-from common.mxnet_predict import predict
 from tests.conftest import ROOT
 
 SHAPE = (2, 3, 8, 8)

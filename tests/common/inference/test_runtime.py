@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from common.processor import usable_cores
+from common.base.machine import usable_cores
 from tests.conftest import ROOT
 
 

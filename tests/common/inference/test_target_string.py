@@ -3,7 +3,7 @@ import platform
 
 import pytest
 
-from common.inference.target_string import is_for_another_machine, kind_of
+from common.inference.choices import is_for_another_machine, kind_of
 
 
 @pytest.mark.parametrize(("target", "kind"), [("llvm", "llvm"), (" opencl -device=mali", "opencl"), ("", "")])

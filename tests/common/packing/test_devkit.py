@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.packing import imagenet
 from common.packing.imagenet import META, read_devkit
 from tests.archives import CLASSES, add, write_devkit

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.find_mxnet import mx
+from common.images.recordio import read_records
 from common.packing.inspection import contact_sheet, problems, summarise
-from common.recordio import read_records
 from tests.conftest import ROOT
 
 

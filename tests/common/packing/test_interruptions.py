@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from common.digest import FollowedDigest
-from common.errors import InputError
+from common.base.digest import FollowedDigest
+from common.base.errors import InputError
 from common.packing import prepare as prepare_module
 from common.packing.journal import Journal
 from tests.archives import write_devkit

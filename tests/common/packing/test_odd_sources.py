@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from common.dataset import read_dataset
-from common.digest import digest
-from common.errors import InputError
+from common.base.digest import digest
+from common.base.errors import InputError
+from common.images.dataset import read_dataset
 from common.packing import prepare as prepare_module
 from common.packing.find import find_sources
 from common.packing.imagenet import ARCHIVES, DEVKIT, Archive

@@ -8,11 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from common.dataset import read_dataset
-from common.errors import InputError
+from common.base.errors import InputError
 from common.find_mxnet import mx
+from common.images.dataset import read_dataset
+from common.images.recordio import check_records
 from common.packing.journal import Journal
-from common.recordio import check_records
 from tests.archives import CLASSES
 from tests.conftest import ROOT
 from tests.packing import SHORT_SIDE, command, contents, records, run, without_description

@@ -5,9 +5,9 @@ import zlib
 
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
+from common.packing.journal import read_sealed, sealed
 from common.packing.part import ENTRY
-from common.packing.sealed import read_sealed, sealed
 from tests.packing import Killed, killed_at, run
 
 BUCKET = ".prepare/val/bucket-000"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import train_imagenet
+from common.base.errors import InputError
 from common.data.iterators import TrainingSet
-from common.errors import InputError
 from common.training.plan import Plan
 from common.training.recipe import FOLDER, resolve
 from common.training.run_summary import stages_table

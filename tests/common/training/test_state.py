@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.find_mxnet import mx
 from common.training.state import (
     TrainingState,

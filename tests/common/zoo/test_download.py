@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.zoo.download import DownloadError, download, extract_member
 from common.zoo.hashes import Hash
 from tests.conftest import ROOT
@@ -281,7 +281,7 @@ def test_another_file_in_its_place_is_left_alone(server, path):
 DOWNLOAD = """
 import sys
 from common.zoo.download import download
-from common.errors import reported
+from common.base.errors import reported
 from common.zoo.hashes import Hash
 with reported("download"):
     download([sys.argv[1]], sys.argv[2], Hash("sha1", sys.argv[3]))

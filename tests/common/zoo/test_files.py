@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InputError
+from common.base.errors import InputError
+from common.checkpoint.preprocessing import Preprocessing, load_preprocessing
 from common.find_mxnet import mx
 from common.modelzoo import (
     entries,
@@ -17,7 +18,6 @@ from common.modelzoo import (
     take,
     verify,
 )
-from common.preprocessing_file import Preprocessing, load_preprocessing
 from common.zoo import files
 from tests.common.zoo.conftest import CLASSES, CONTENT, manifest_of
 from tests.conftest import ROOT
@@ -106,7 +106,7 @@ import sys
 from pathlib import Path
 from common.modelzoo import fetch, locate, prefix_of
 from common.zoo import files
-from common.errors import reported
+from common.base.errors import reported
 files.MODELS = Path(sys.argv[1])
 with reported("x"):
     print(locate("x", manifest=sys.argv[2]))

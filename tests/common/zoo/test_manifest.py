@@ -5,7 +5,7 @@ import re
 import pytest
 from mxnet.gluon.model_zoo import model_store
 
-from common.errors import InputError
+from common.base.errors import InputError
 from common.modelzoo import (
     entries,
 )

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from mxnet.gluon.model_zoo import vision
 
-from common.checkpoint_arrays import Checkpoint
+from common.base.errors import InputError
+from common.checkpoint.arrays import Checkpoint
+from common.checkpoint.params import load_params, save_checkpoint_params
+from common.checkpoint.preprocessing import Preprocessing
 from common.conversion.convert import eight
 from common.conversion.names import KERAS, source_names
 from common.conversion.outgoing import save_timm, save_torchvision
-from common.errors import InputError
 from common.find_mxnet import mx
 from common.modelzoo import (
     FETCH,
@@ -24,8 +26,6 @@ from common.modelzoo import (
     load_pretrained_gluon,
     prefix_of,
 )
-from common.params_file import load_params, save_checkpoint_params
-from common.preprocessing_file import Preprocessing
 from symbols.architecture import REPEATS, TABLE
 from symbols.mobilenetv2 import get_symbol
 from tests.common.zoo.conftest import CLASSES, SIZE, manifest_of
@@ -131,7 +131,7 @@ def test_weights_of_the_gluon_zoo_in_an_archive(tmp_path, image):
 
 
 def test_a_package_that_is_missing_is_told_before_anything_is_downloaded(tmp_path, server):
-    code = "import sys; sys.modules |= dict.fromkeys(sys.argv[2:]); from common.errors import reported\n" \
+    code = "import sys; sys.modules |= dict.fromkeys(sys.argv[2:]); from common.base.errors import reported\n" \
            "with reported('x'):\n    from common.modelzoo import load_pretrained_arrays as load\n" \
            "    load('x', manifest=sys.argv[1])"
     for layout, file, absent, message in [

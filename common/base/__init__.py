@@ -1,0 +1,2 @@
+"""What every other room uses: errors, arguments, files, checksums, this machine, processes. Imports nothing else of
+common/."""

@@ -1,0 +1,184 @@
+"""Files that are read within bounds, TOML among them, folders that can be written, and files of which a reader never
+sees half."""
+import fcntl
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from common.base.errors import InputError, last_line
+
+MOST_LINKS = 40  # that lead to each other
+MOST_TEXT = 64 << 20  # bytes; the longest that is read here, a metrics file of many epochs, has a few
+MOST_WEIGHTS = 1 << 30  # bytes, of a file of weights and of its arrays; the widest MobileNetV2 here has 60 MB
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raise InputError for a pipe or a device, which would be waited for or read without end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # who opens it says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: is a pipe or a device; give the name of a file")
+
+
+def check_size(path: str | os.PathLike, most: int) -> None:
+    """Raise InputError for a file of more than `most` bytes, which is not read, a pipe or a device."""
+    check_regular(path)
+    try:
+        size = os.path.getsize(path)
+    except (OSError, ValueError):
+        return  # who opens it says what is wrong
+    if size > most:
+        raise InputError(_too_large(path, most))
+
+
+def _too_large(path, most):
+    return f"{path}: has more than {most >> 20} MiB; another file, or a damaged one?"
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+    """The content of a file. Raises InputError where it has more than `most` bytes or is no file, OSError as `open`."""
+    check_size(path, most)
+    with open(path, "rb") as file:
+        content = file.read()  # a number would be that of the bytes it takes, whatever the file has
+    if len(content) > most:  # one of the system's own, say
+        raise InputError(_too_large(path, most))
+    return content
+
+
+def read_text(path: str | os.PathLike, most: int = MOST_TEXT) -> str:
+    """A file of UTF-8, with the ends of lines as they are. Raises UnicodeDecodeError too; the rest as `read_bytes`."""
+    return read_bytes(path, most).decode("utf-8")
+
+
+def listed(folder: str | Path) -> list[os.DirEntry]:
+    """Entries of a folder, sorted by name, without the hidden ones. Raises InputError where it cannot be read."""
+    try:
+        with os.scandir(str(folder)) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or last_line(error)}") from None
+
+
+@contextmanager
+def named_in_errors(path: str | Path) -> Iterator[None]:
+    """An OSError in this block that names no file is one of `path`: that of a write names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def written_atomically(path: str | os.PathLike) -> Iterator[str]:
+    """A temporary name beside `path`, or beside the file that it is a link to; what was written there is renamed to it,
+    with the permissions of the one before, when the block ends well.
+
+    Raises InputError, before the block, where `path` is not the name of a file: a folder, or a device such as
+    /dev/null or /dev/stdout, which root would replace.
+    """
+    target = _followed(Path(path))
+    if not target or os.fspath(path).endswith("/") or not target.name or target.exists() and not target.is_file():
+        raise InputError(f"{path}: cannot be written, not the name of a file")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        yield str(partial)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
+        os.replace(partial, target)
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _followed(path):
+    """What a link leads to, step by step; None where that is one of the system's own, such as /dev/stdout."""
+    for _ in range(MOST_LINKS):
+        if not path.is_symlink():
+            return path
+        folder = os.path.realpath(path.parent)
+        if folder == "/dev" or folder.startswith("/proc/"):
+            return None
+        path = Path(folder, os.readlink(path))
+    return None
+
+
+def check_not_read(out: str | os.PathLike, *inputs: str | os.PathLike | None) -> None:
+    """Raise InputError where `out`, a file to write or a folder to replace, is one of `inputs`, which are read, or
+    holds one, by whatever path or link. What is in a folder that is read is to be given file by file."""
+    if not os.path.exists(out):
+        return
+    for path in filter(os.path.exists, filter(None, inputs)):
+        if os.path.samefile(out, path) or Path(path).resolve().is_relative_to(Path(out).resolve()):
+            raise InputError(f"{out}: is read here, and would be overwritten; give another name to write to")
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Within this block no other process is in one with the same `path`, a file that is there only meanwhile. Raises
+    InputError(refusal) where one is."""
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        try:
+            if os.fstat(lock).st_size:
+                os.close(lock)
+                raise InputError(f"{path}: has something in it, and is in the place of a lock; move it away")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
+                break
+        except BlockingIOError:
+            os.close(lock)
+            raise InputError(refusal) from None
+        except OSError:
+            break  # a file system without locks
+        os.close(lock)  # it was that of a process that has just ended
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make the folder where it is not there. Raises InputError where files cannot be made in it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permissions do not tell: root has them in /proc
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error.strerror})") from None
+
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_toml(path: str | Path) -> dict:
+    """The content of a TOML file. Raises InputError for another file, OSError where it cannot be read."""
+    try:
+        return tomllib.loads(read_text(path))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # also of numbers and dates
+        raise InputError(f"{path}: not TOML: {error}") from None
+
+
+def cache_folder() -> Path:
+    """mxnet-mobilenet-v2 in the folder that XDG_CACHE_HOME names, if its path is absolute, as the XDG specification has
+    it, else in ~/.cache. Published weights lie in it, compiled networks in a folder of their own in it."""
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(shared if os.path.isabs(shared) else os.path.expanduser("~/.cache")) / "mxnet-mobilenet-v2"

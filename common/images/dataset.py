@@ -1,0 +1,65 @@
+"""dataset.json: what a folder of packed images holds, written beside its records and read by training."""
+import json
+import os
+from pathlib import Path
+
+from common.base.errors import InputError
+from common.base.files import read_text
+from common.images.recordio import folder_of
+
+NAME = "dataset.json"
+FORMAT = 1
+
+
+def read_dataset(folder: str | Path) -> dict | None:
+    """The dataset.json of a folder; None where there is none, or one of something else. Raises InputError for one that
+    is not usable."""
+    path = Path(folder) / NAME
+    try:
+        content = json.loads(read_text(path))
+    except FileNotFoundError:
+        return None
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not JSON'}") from None
+    if not isinstance(content, dict) or "format" not in content:
+        return None
+    try:
+        if content["format"] != FORMAT:
+            raise InputError(f"{path}: of format {content['format']!r:.40}, this version reads {FORMAT}")
+        if not (_whole(content["options"]["short_side"]) and isinstance(content["classes"], list)
+                and all(_whole(part["images"]) and all(_whole(file["bytes"]) and isinstance(file["sha256"], str)
+                                                       and Path(name).name == name  # beside this file
+                                                       for name, file in part["files"].items())
+                        for part in content["parts"].values())):
+            raise TypeError
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: not a description of packed images; remove or rename it") from None
+    return content
+
+
+def classes_beside(records: str) -> int | None:
+    """The number of classes in dataset.json beside `records`, as `common.images.recordio.record_files` takes them; None
+    if there is no such file. Raises InputError for one that is not usable."""
+    dataset = read_dataset(folder_of(records))
+    return len(dataset["classes"]) if dataset else None
+
+
+def _whole(number):
+    return isinstance(number, int) and number > 0
+
+
+def packed_as(rec: str | Path) -> tuple:
+    """(shorter side that was packed, number of images) of a record file that has a dataset.json beside it which lists
+    it; (None, None) otherwise. Raises InputError for a record file of another size than that."""
+    rec = Path(rec)
+    dataset = read_dataset(rec.parent)
+    for part in dataset["parts"].values() if dataset else ():
+        file = part["files"].get(rec.name)
+        if file and rec.exists():
+            if (size := os.path.getsize(rec)) != file["bytes"]:
+                raise InputError(f"{rec}: {size} bytes, {NAME} beside it says {file['bytes']}: not copied whole, or "
+                                 f"that {NAME} belongs to other records (remove it then)")
+            return dataset["options"]["short_side"], part["images"]
+    return None, None

@@ -1,0 +1,64 @@
+"""What a network may be compiled for: a TVM target string, read without TVM, a precision, and tuning records.
+
+Precisions: float32; float16: half-precision arithmetic and weights, softmax in float32; int8: see
+`common.compiler.quantize`.
+"""
+import platform
+from pathlib import Path
+from typing import Any
+
+from common.base.errors import InputError
+
+TRIPLE = "-mtriple="
+PRECISIONS = ("float32", "float16", "int8")
+HALF = "cl_khr_fp16"  # OpenCL's extension of half-precision arithmetic
+FOLDER = Path(__file__).resolve().parents[2] / "tuning"
+AUTO = "auto"
+
+
+def kind_of(target: str) -> str:
+    """Its first word: opencl, llvm ...; "" of an empty one."""
+    return target.split()[0] if target.split() else ""
+
+
+def is_for_another_machine(target: str) -> bool:
+    """Whether it names a processor of another architecture than this machine's."""
+    return any(is_other_machine(word.removeprefix(TRIPLE)) for word in target.split() if word.startswith(TRIPLE))
+
+
+def is_other_machine(triple: str) -> bool:
+    """Whether LLVM's name of a system (aarch64-linux-gnu) is of another architecture than this machine's."""
+    return architecture(triple) != platform.machine()
+
+
+def architecture(triple: str) -> str:
+    """The first part of a target triple, such as aarch64."""
+    return triple.split("-")[0]
+
+
+def calibration_file(prefix: str | Path, epoch: int) -> str:
+    """Beside a checkpoint's parameters: what tools/calibrate.py measured of them, for int8."""
+    return f"{prefix}-{epoch:04d}-int8.json"
+
+
+def files_of(precision: str, prefix: str | Path, epoch: int) -> list:
+    """The files that compiling for `precision` reads beside those of the checkpoint."""
+    return [calibration_file(prefix, epoch)] if precision == "int8" else []
+
+
+def check_device(precision: str, device: Any) -> None:
+    """Raises InputError where `device` (tvm.runtime.Device), an OpenCL device, cannot compute in `precision`."""
+    if precision != "float16":
+        return
+    from common.inference.drivers import PLATFORMS  # not above: what reads arguments imports this module
+
+    name = device.device_name.strip()
+    for _, devices in PLATFORMS:
+        if any(found.name.strip() == name and HALF in found.extensions.split() for found in devices):
+            return
+    raise InputError(f"--precision float16: {name} has no half-precision arithmetic ({HALF}); give float32 or int8")
+
+
+def record_files(records: str | Path | None) -> list:
+    """Those that may decide how it is compiled: all of tuning/ for AUTO, a file, or none (None)."""
+    return [] if records is None else sorted(FOLDER.glob("*.json")) if records == AUTO else [records]
