@@ -39,7 +39,8 @@ def get_args_parser() -> ArgumentParser:
     model.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
     model.add_argument("--epoch", type=not_negative, required=True, help="number of PREFIX-%%04d.params")
     data = parser.add_argument_group("images")
-    data.add_argument("--data-val", required=True, help="RecordIO file of the images")
+    data.add_argument("--data-val", required=True, metavar="REC", help="RecordIO file of the images, several with "
+                      "commas between, or a folder of the parts of one set")
     add_image_args(data, "--model-prefix")
     device = parser.add_argument_group("device")
     device.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
@@ -66,9 +67,10 @@ def main(args: argparse.Namespace) -> None:
     from common.data.iterators import evaluation_iter  # with MXNet, which has to come before TVM
     from common.evaluation.score import score
     from common.images.options import completed
-    from common.images.recordio import check_records
+    from common.images.recordio import check_records, record_files
 
-    check_records(args.data_val, args.data_val_idx)  # slips show before anything is compiled
+    for file in record_files(args.data_val, args.data_val_idx):  # slips show before anything is compiled
+        check_records(*file)
     args = completed(args, args.model_prefix)
     num_classes, build = BACKENDS[args.backend](args)
     images = evaluation_iter(args, num_classes)

@@ -15,7 +15,7 @@ from common.base.errors import InputError
 from common.evaluation.score import predict
 from common.find_mxnet import mx
 from common.images.preprocess import preprocess, read_image
-from common.images.recordio import image_record
+from common.images.recordio import image_record, record_offsets
 from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
@@ -97,6 +97,20 @@ def test_evaluation_of_a_gluon_export(packed, checkpoint, tmp_path, capsys):
     assert first == second and first[1] == "5" and first[3] == "103"
     for one, other in zip(rows(tmp_path / "0.csv"), rows(tmp_path / "1.csv")):
         assert one["top-1"] == other["top-1"] and float(one["p-1"]) == pytest.approx(float(other["p-1"]), rel=1e-4)
+
+
+def test_the_parts_of_a_set_are_scored_as_one(packed, checkpoint, tmp_path, capsys):
+    """In the order of their names, records counted over all of them."""
+    offsets, content = record_offsets(f"{packed}.rec").tolist(), packed.with_name("val.rec").read_bytes()
+    (tmp_path / "val-0.rec").write_bytes(content[:offsets[40]])
+    (tmp_path / "val-1.rec").write_bytes(content[offsets[40]:])
+    tables = []
+    for given in (f"{packed}.rec", tmp_path, f"{tmp_path}/val-0.rec,{tmp_path}/val-1.rec"):
+        eval_imagenet.main(eval_imagenet.get_args_parser().parse_args([
+            "--model-prefix", str(checkpoint), "--epoch", "0", "--image-shape", "3,32,32", "--data-val", str(given),
+            "--predictions", f"{tmp_path}/{len(tables)}.csv"]))
+        tables.append((capsys.readouterr().out, (tmp_path / f"{len(tables)}.csv").read_text()))
+    assert tables[0] == tables[1] == tables[2] and "(103 images)" in tables[0][0]
 
 
 def test_the_tables_add_up_to_the_line(packed, checkpoint, tmp_path, capsys):
