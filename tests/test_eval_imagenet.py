@@ -229,7 +229,7 @@ def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--predictions", tmp_path], f"{tmp_path}: is a table to write; give a name that ends in .csv"),
         (["--predictions", f"{packed}.rec"], ".rec: is a table to write; give a name that ends in .csv"),
         (["--predictions", own, "--synset", own], "own.csv: is read here, and would be overwritten"),
-        (["--data-val", "."], "'.': not the name of a RecordIO file"),
+        (["--data-val", "."], ".: no .rec files in it"),
         (["--synset", ROOT / "data" / "cat.jpg"], "cat.jpg: not a text file of class names"),
         (["--synset", names, "--per-class", table], "names 1 classes, the network has 10"),
     ]:
