@@ -1,4 +1,4 @@
-"""Import MXNet 1.9.1, in the order and with the shims that it needs today.
+"""Import MXNet 1.9.1, in the order and with the shims that it needs today; the devices that --gpus names.
 
     from common.find_mxnet import mx
 
@@ -38,7 +38,7 @@ except OSError as error:  # a library that it is linked to
     raise ModuleNotFoundError(f"MXNet cannot be loaded: {error} (a build for GPUs needs NVIDIA's driver, CUDA of its "
                               "version, cuDNN and NCCL)", name="mxnet") from None
 
-__all__ = ["mx"]
+__all__ = ["contexts", "mx"]
 
 
 def contexts(gpus: str) -> list:

@@ -87,7 +87,7 @@ class Run:
             self.validation = evaluation_iter(self.settings, self.settings.num_classes, workers.rank, workers.count)
             self.validation.check(args.check_data)
         if args.data_backend == "mxnet" and not args.benchmark:  # which ends the process on what it does not like
-            check_heads(plan.images.files, self.settings.num_classes)
+            check_heads(plan.images.files, self.settings.num_classes, workers.rank, workers.count)
 
     def train(self) -> None:
         """Train to the end. Raises Stopped where a signal asks for it, InputError where the loss is not finite."""
