@@ -1,25 +1,17 @@
-"""Import MXNet 1.9.1, in the order and with the shims that it needs today; the devices that --gpus names.
+"""How MXNet is found and checked here; the devices that --gpus names.
 
     from common.find_mxnet import mx
 
 Everything that needs MXNet imports it from here. MXNet has to come before TVM in one process: TVM loads its LLVM for
 everyone, and MXNet then crashes on it. (`common.inference.runtime` owns what comes after: pyopencl, then TVM.)
 """
-import os
 import sys
-
-import numpy as np
 
 from common.base.errors import InputError
 from common.base.machine import THREADS, check_environment
 
 if "tvm" in sys.modules and "mxnet" not in sys.modules:
     raise ImportError("import common.find_mxnet before TVM: MXNet crashes when it is loaded after it")
-
-if "bool" not in vars(np):  # NumPy 1.24 dropped the name, which MXNet 1.9.1 reads at import (Python 3.12)
-    np.bool = bool  # type: ignore[attr-defined]
-os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # one log line for each network bound for inference
-os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")  # three, where a sparse array is copied to a dense one
 
 check_environment({  # what MXNet ends the process on, or waits for without end
     "OMP_NUM_THREADS": THREADS, "MXNET_CPU_WORKER_NTHREADS": THREADS,
@@ -28,7 +20,7 @@ if sys.flags.optimize > 1:
     raise InputError("MXNet needs docstrings: run Python without -OO, or PYTHONOPTIMIZE=2")
 
 try:
-    import mxnet as mx
+    from symbols._mxnet import mx
 except ModuleNotFoundError as error:
     if error.name != "mxnet":
         raise
@@ -41,8 +33,8 @@ except OSError as error:  # a library that it is linked to
 __all__ = ["contexts", "mx"]
 
 
-def contexts(gpus: str) -> list:
-    """[mx.cpu()] for an empty string, else the GPUs of a list such as "0,1"."""
+def contexts(gpus: str | None) -> list:
+    """[mx.cpu()] for an empty string or None, else the GPUs of a list such as "0,1"."""
     if not gpus:
         return [mx.cpu()]
     try:

@@ -1,1 +1,1 @@
-"""MobileNetV2 as an MXNet Symbol and as a Gluon HybridBlock, both made from one table."""
+"""The network. Imports MXNet and itself alone, relatively: the folder can be copied into anyone's project."""

@@ -4,6 +4,7 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018 (
 The Symbol and the Gluon definition both read the result of `architecture()`; nothing else holds the shape of the
 network. Names and shapes are those of the published checkpoints of liangfu/mxnet-mobilenet-v2.
 """
+import logging
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -33,7 +34,11 @@ STRIDES = {
 PADDINGS = ("symmetric", "same")
 
 MIN_MULTIPLIER, MAX_MULTIPLIER = 0.1, 2.0
-MIN_SIZE = 32
+MIN_SIZE = 28  # the last map is then 1x1, as it is up to 32
+TOTAL_STRIDE = 32
+
+# what the networks of MXNet's image-classification examples are made by
+OTHER_NETWORKS = ("num_layers", "num_group", "conv_workspace", "version", "batch_norm", "alpha", "stride")
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
 
@@ -89,7 +94,7 @@ def widths(multiplier: float = 1.0) -> tuple:
 
 
 def architecture(multiplier: float = 1.0, strides: str = "published", padding: str = "symmetric",
-                 image_shape: Sequence[int] | None = None, channels: Sequence[int] | None = None,
+                 image_shape: Sequence[int] | str | None = None, channels: Sequence[int] | None = None,
                  repeats: Sequence[int] | None = None) -> Architecture:
     """The layers of MobileNetV2.
 
@@ -102,8 +107,8 @@ def architecture(multiplier: float = 1.0, strides: str = "published", padding: s
         Stride table, see `STRIDES`.
     padding : "symmetric" | "same"
         One pixel on every side of each 3x3 convolution, or TensorFlow's SAME, which depends on the image's size.
-    image_shape : (3, height, width), optional
-        Height and width of 32 or more. Required for padding="same".
+    image_shape : (3, height, width) or "3,height,width", optional
+        Height and width of 28 or more. Required for padding="same".
     channels : nine ints, optional
         In place of `widths(multiplier)`: those of networks that round otherwise.
     repeats : seven ints, optional
@@ -123,7 +128,7 @@ def architecture(multiplier: float = 1.0, strides: str = "published", padding: s
     channels = widths(multiplier) if channels is None else _whole_numbers("channels", channels, 9, MAX_CHANNELS)
     repeats = REPEATS if repeats is None else _whole_numbers("repeats", repeats, len(TABLE), MAX_REPEATS)
     if image_shape is not None:
-        check_image_shape(image_shape)
+        image_shape = check_image_shape(image_shape)
     elif padding == "same":
         raise ValueError('padding="same" needs image_shape=(3, height, width): TensorFlow\'s SAME depends on it')
 
@@ -165,14 +170,32 @@ def _whole_numbers(what: str, numbers: Sequence, count: int, most: int) -> tuple
     return numbers
 
 
-def check_image_shape(image_shape: Sequence[int]) -> None:
-    """Raise ValueError unless `image_shape` is (3, height, width) with both of 32 or more."""
-    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
-    if len(shape) != 3 or shape[0] != 3 or not all(isinstance(n, Integral) and n >= MIN_SIZE for n in shape[1:]):
-        raise ValueError(f"image_shape must be (3, height, width), both {MIN_SIZE} or more, not {shape}")
+def check_image_shape(image_shape: Sequence[int] | str) -> tuple:
+    """(3, height, width), both of 28 or more, of such a sequence or of text such as "3,224,224" (the form of MXNet's
+    examples). Raises ValueError for anything else."""
+    if isinstance(image_shape, str):
+        words = [word.strip() for word in image_shape.split(",")]
+        shape: tuple = tuple(int(word) for word in words if word.isascii() and word.isdecimal())
+    else:
+        shape = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
+    if len(shape) != 3 or not all(isinstance(n, Integral) for n in shape) or shape[0] != 3 or min(shape[1:]) < MIN_SIZE:
+        raise ValueError(f"image_shape must be (3, height, width), both {MIN_SIZE} or more, not {image_shape}")
+    return shape
 
 
 def check_num_classes(num_classes: int) -> None:
     """Raise ValueError unless `num_classes` is a whole number of 1 or more."""
     if not isinstance(num_classes, Integral) or num_classes < 1:
         raise ValueError(f"num_classes must be a whole number of 1 or more, not {num_classes!r}")
+
+
+def check_ignored(options: dict) -> None:
+    """Name, in the log, those of `options`, keywords that `get_symbol` does not know, which make other networks of
+    MXNet's examples what they are. Raises TypeError for what is none of theirs, unless the options are all the flags of
+    a script, as in `get_symbol(**vars(args))`."""
+    named = [f"{name}={options[name]}" for name in OTHER_NETWORKS if options.get(name) is not None]
+    if named:
+        logging.info("MobileNetV2 has no %s: left out", ", ".join(named))
+    unknown = sorted(set(options) - set(OTHER_NETWORKS))
+    if unknown and "network" not in options:
+        raise TypeError(f"get_symbol() has no {', '.join(unknown)}")

@@ -1,27 +1,50 @@
 """MobileNetV2 with MXNet's Symbol API."""
 from collections.abc import Sequence
 
-from common.find_mxnet import mx
-from symbols.architecture import Unit, architecture, check_num_classes
+from ._mxnet import mx
+from .architecture import Unit, architecture, check_ignored, check_num_classes
 
 
 def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
-               padding: str = "symmetric", image_shape: Sequence[int] | None = None,
-               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> mx.sym.Symbol:
+               padding: str = "symmetric", image_shape: Sequence[int] | str | None = None,
+               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
+               **others: object) -> mx.sym.Symbol:
     """MobileNetV2 with a softmax head, as a Symbol.
 
-    Input `data`: float32 (N, 3, H, W), H and W of 32 or more, RGB with the mean subtracted (see
-    `common.images.preprocess`); `softmax_label`: (N,). Output `softmax_output`: probabilities, (N, num_classes).
+    Input `data`: float32 (N, 3, H, W), H and W of 28 or more, RGB from 0 to 255 less the mean (123.68, 116.78, 103.94);
+    `softmax_label`: (N,). Output `softmax_output`: probabilities, (N, num_classes).
 
-    Parameters are those of `symbols.architecture.architecture`, which also lists what a ValueError is raised for;
-    names and shapes of the weights are those of the published checkpoints.
+    Parameters are those of `architecture`, which also lists what a ValueError is raised for; names and shapes of the
+    weights are those of the published checkpoints. `others`: see `check_ignored`.
     """
+    check_ignored(others)
     check_num_classes(num_classes)
     data = _last_map(architecture(multiplier, strides, padding, image_shape, channels, repeats))
     data = mx.sym.Pooling(data, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
     data = mx.sym.Flatten(data, name="flatten")
     data = mx.sym.FullyConnected(data, num_hidden=num_classes, name="fc")
     return mx.sym.SoftmaxOutput(data, name="softmax")
+
+
+class MNetV2Gen:
+    """The network as the original repository makes it: MNetV2Gen((224, 224), multiplier=1.0)(class_num=1000).
+
+    `data_wh`: (width, height) of the images. A call returns the Symbol of `get_symbol`; with `layer_out`, the name of a
+    layer such as "seq-2-block2-shortcut", that layer's output, and of a list of names the list of their outputs.
+    """
+
+    def __init__(self, data_wh: Sequence[int], multiplier: float = 1.0) -> None:
+        width, height = data_wh
+        self._image_shape, self._multiplier = (3, height, width), multiplier
+
+    def __call__(self, class_num: int = 1000, layer_out: str | Sequence[str] | None = None) -> mx.sym.Symbol | list:
+        symbol = get_symbol(class_num, self._multiplier, image_shape=self._image_shape)
+        if layer_out is None:
+            return symbol
+        outputs = symbol.get_internals()
+        if isinstance(layer_out, str):
+            return outputs[f"{layer_out.strip()}_output"]
+        return [outputs[f"{name.strip()}_output"] for name in layer_out]
 
 
 def feature_names(strides: str = "published", repeats: Sequence[int] | None = None) -> dict[int, str]:

@@ -3,8 +3,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TypeAlias
 
-from common.find_mxnet import mx
-from symbols.architecture import Block, Unit, architecture, check_image_shape, check_num_classes
+from ._mxnet import mx
+from .architecture import Block, Unit, architecture, check_ignored, check_image_shape, check_num_classes
 
 Array: TypeAlias = mx.nd.NDArray | mx.sym.Symbol  # the first where a block is run, the second where it is traced
 
@@ -59,26 +59,51 @@ class InvertedResidual(mx.gluon.HybridBlock):
         return F.elemwise_add(x, out, name="shortcut") if self._shortcut else out
 
 
+class GlobalPool(mx.gluon.HybridBlock):
+    """(N, C, H, W) to (N, C, 1, 1), the means of the maps."""
+
+    def hybrid_forward(self, F: ModuleType, x: Array) -> Array:
+        return F.Pooling(x, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
+
+
+class Classifier(mx.gluon.HybridBlock):
+    """(N, C, 1, 1) to logits (N, num_classes)."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(prefix="")
+        self._num_classes = num_classes
+        with self.name_scope():
+            self.weight = self.params.get("fc_weight", shape=(num_classes, in_channels))
+            self.bias = self.params.get("fc_bias", shape=(num_classes,), init="zeros", wd_mult=0)
+
+    def hybrid_forward(self, F: ModuleType, x: Array, weight: Array, bias: Array) -> Array:
+        x = F.Flatten(x, name="flatten")
+        return F.FullyConnected(x, weight, bias, num_hidden=self._num_classes, name="fc")
+
+
 class MobileNetV2(mx.gluon.HybridBlock):
     """MobileNetV2: (N, 3, H, W) to logits (N, num_classes).
 
-    Arguments, their ranges and the ValueErrors are those of `symbols.mobilenetv2.get_symbol`. `load_parameters` and
+    Arguments, their ranges and the ValueErrors are those of `symbols.mobilenetv2.get_symbol`; `classes` is
+    `num_classes` by the name that Gluon's model zoo has for it. As there, `features` gives (N, C, 1, 1), and `output`
+    the logits of these: for other classes put `mx.gluon.nn.Dense(n)` in its place. `load_parameters` and
     `save_parameters` read and write `PREFIX-%04d.params` checkpoints, those of the Symbol definition and the published
     ones included; `export` writes symbol and parameters for use without this class.
     """
 
     def __init__(self, num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
-                 padding: str = "symmetric", image_shape: Sequence[int] | None = None,
-                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> None:
+                 padding: str = "symmetric", image_shape: Sequence[int] | str | None = None,
+                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
+                 classes: int | None = None) -> None:
+        num_classes = num_classes if classes is None else classes
         check_num_classes(num_classes)
         plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
         super().__init__(prefix="")
-        self._num_classes = num_classes
-        self._image_shape = tuple(image_shape) if padding == "same" else None
+        self._image_shape = check_image_shape(image_shape) if padding == "same" else None
         self.features = mx.gluon.nn.HybridSequential(prefix="")
-        self.features.add(ConvBatchNorm(plan.first), *map(InvertedResidual, plan.blocks), ConvBatchNorm(plan.last))
-        self.fc_weight = self.params.get("fc_weight", shape=(num_classes, plan.last.channels))
-        self.fc_bias = self.params.get("fc_bias", shape=(num_classes,), init="zeros", wd_mult=0)
+        self.features.add(ConvBatchNorm(plan.first), *map(InvertedResidual, plan.blocks), ConvBatchNorm(plan.last),
+                          GlobalPool(prefix=""))
+        self.output = Classifier(num_classes, plan.last.channels)
 
     def forward(self, x: Array, *args: Array) -> Array:
         if isinstance(x, mx.nd.NDArray):
@@ -89,11 +114,8 @@ class MobileNetV2(mx.gluon.HybridBlock):
                                  f"multiples of 32, not {x.shape[1:]}")
         return super().forward(x, *args)
 
-    def hybrid_forward(self, F: ModuleType, x: Array, fc_weight: Array, fc_bias: Array) -> Array:
-        x = self.features(x)
-        x = F.Pooling(x, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
-        x = F.Flatten(x, name="flatten")
-        return F.FullyConnected(x, fc_weight, fc_bias, num_hidden=self._num_classes, name="fc")
+    def hybrid_forward(self, F: ModuleType, x: Array) -> Array:
+        return self.output(self.features(x))
 
     def save_parameters(self, filename: str, deduplicate: bool = False) -> None:
         """Write the parameters under their checkpoint names (`arg:fc_weight`, ...), as Module and `export` do."""
@@ -104,8 +126,11 @@ class MobileNetV2(mx.gluon.HybridBlock):
 
 
 def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
-               padding: str = "symmetric", image_shape: Sequence[int] | None = None,
-               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> mx.sym.Symbol:
-    """The Gluon network traced into a Symbol with a softmax head, as `symbols.mobilenetv2.get_symbol` gives it."""
+               padding: str = "symmetric", image_shape: Sequence[int] | str | None = None,
+               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
+               ctx: object = None, **others: object) -> mx.sym.Symbol:
+    """The Gluon network traced into a Symbol with a softmax head, as `symbols.mobilenetv2.get_symbol` gives it. `ctx`,
+    which the original's takes, does not matter: no array is made."""
+    check_ignored(others)
     net = MobileNetV2(num_classes, multiplier, strides, padding, image_shape, channels, repeats)
     return mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")

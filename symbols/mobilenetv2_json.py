@@ -1,7 +1,7 @@
 """MobileNetV2 as the symbol JSON that MXNet writes and reads, made without MXNet."""
 from collections.abc import Sequence
 
-from symbols.architecture import Unit, architecture, check_num_classes
+from .architecture import Unit, architecture, check_num_classes
 
 MXNET_VERSION = 10901  # the format is that of 1.9.1
 OUTPUTS = {"BatchNorm": 3}  # of the operators that have more than one

@@ -10,14 +10,14 @@ from tests.conftest import ROOT
 # what the modules of a folder may import from other folders; deeper folders before those that hold them
 ALLOWED = {
     "runners": (),  # copied into bundles, where there is nothing of this repository
-    "symbols": ("common.find_mxnet",),
-    "common/base": ("symbols",),  # the sizes of images that flags may give
+    "symbols": (),  # can be copied into any project
+    "common/base": (),
     "common/checkpoint": ("common.find_mxnet", "common/base", "symbols"),
     "common/images": ("common/base", "common/checkpoint", "symbols"),
     "common/evaluation": ("common", "common/base", "common/checkpoint"),
     "common/conversion": ("common/base", "common/checkpoint", "symbols"),
     "common/curves": ("common/base",),
-    "common/data": ("common", "common/base", "common/checkpoint", "common/images"),
+    "common/data": ("common", "common/base", "common/checkpoint", "common/images", "symbols"),
     "common/launching": ("common/base",),
     "common/packing": ("common/base", "common/images"),
     "common/training": ("common", "common/base", "common/checkpoint", "common/data", "common/evaluation",
@@ -37,7 +37,7 @@ ALLOWED = {
 }
 DOORS = {  # modules of common that lead to its rooms
     "common.compile": ("common/checkpoint", "common/compiler", "common/inference"),
-    "common.fit": ("common/checkpoint", "common/data", "common/evaluation", "common/images", "common/training"),
+    "common.fit": ("common/evaluation", "common/images", "common/training"),
     "common.modelzoo": ("common/checkpoint", "common/conversion", "common/zoo"),
 }
 SOURCES = [path for pattern in ("*.py", "symbols/*.py", "common/**/*.py", "tools/*.py", "runners/*.py",

@@ -17,12 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.base.arguments import ArgumentParser, image_shape, positive, positive_amount
+from common.base.arguments import ArgumentParser, positive, positive_amount
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read
 from common.checkpoint.arrays import save
 from common.checkpoint.prefix import check_prefix, files_under
 from common.conversion.convert import BACKGROUND, KINDS, convert
+from common.images.options import image_shape
 from symbols.architecture import PADDINGS, STRIDES
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.base.arguments import ArgumentParser, image_shape, not_negative
+from common.base.arguments import ArgumentParser, not_negative
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read, written_atomically
 from common.checkpoint.arrays import check_image_size, load
@@ -22,6 +22,7 @@ from common.checkpoint.prefix import check_no_file_name, files_read
 from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, parse_preprocessing
 from common.checkpoint.symbol import load_symbol
 from common.conversion.outgoing import save_npz, save_timm, save_torchvision
+from common.images.options import image_shape
 
 
 def get_args_parser() -> ArgumentParser:

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.base.arguments import ArgumentParser, image_shape, not_negative, port, positive, positive_amount
+from common.base.arguments import ArgumentParser, not_negative, port, positive, positive_amount
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read, locked
 from common.checkpoint.prefix import files_read
+from common.images.options import image_shape
 from common.inference.choices import FOLDER
 
 if TYPE_CHECKING:

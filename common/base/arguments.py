@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.base.errors import InputError, printable
-from symbols.architecture import check_image_shape
 
 MOST = 1e30  # of a number, so that what is computed from it in float32 is finite
 
@@ -29,11 +28,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser with such help, whose errors are one line."""
+    """A parser with such help, whose errors are one line. `elsewhere`: {flag of other programs: what to give here}."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, elsewhere: dict[str, str] | None = None, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
         self._source: str | Path | None = None
+        self._elsewhere = elsewhere or {}
 
     def given(self, arguments: Sequence[str] | None = None) -> dict:
         """{destination: value} of the flags that `arguments` (those of the program) give, without the defaults."""
@@ -61,6 +61,9 @@ class ArgumentParser(argparse.ArgumentParser):
         """As argparse's. An empty value, such as that of a variable that is not set, is an error, but for flags that
         say what it means: those whose default it is."""
         parsed, left = super().parse_known_args(*arguments, **options)
+        for flag in (word.partition("=")[0] for word in left):
+            if flag in self._elsewhere:
+                self.error(f"{flag} is another program's: {self._elsewhere[flag]}")
         for action in self._actions:
             value = getattr(parsed, action.dest, None)
             if action.default != "" and action.nargs != argparse.REMAINDER and "" in (
@@ -73,16 +76,6 @@ class ArgumentParser(argparse.ArgumentParser):
             raise InputError(f"{self._source}: {message.removeprefix('argument ')}")
         print(printable(f"{self.prog}: error: {message} (see --help)"), file=sys.stderr)
         sys.exit(2)
-
-
-def image_shape(text: str) -> tuple:
-    """ "3,224,224" as (3, 224, 224)."""
-    try:
-        shape = tuple(map(positive, text.split(",")))
-        check_image_shape(shape)
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: give 3,height,width as in 3,224,224 ({error})") from None
-    return shape
 
 
 def positive(text: str) -> int:
@@ -171,7 +164,7 @@ def whole_numbers(count: int) -> Callable[[str], tuple]:
     """A type for `count` whole numbers of 1 or more, with commas between."""
     def parse(text: str) -> tuple:
         try:
-            values = tuple(map(positive, text.split(",")))
+            values = tuple(positive(n.strip()) for n in text.split(","))
         except argparse.ArgumentTypeError:
             values = ()
         if len(values) != count:

@@ -13,7 +13,7 @@ from common.checkpoint.attributes import Attributes
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params, save_checkpoint_params
 from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_file, preprocessing_json
 from common.checkpoint.symbol import SOFTMAX_OPS, load_symbol
-from symbols.architecture import MIN_SIZE, REPEATS, STRIDES, architecture
+from symbols.architecture import REPEATS, STRIDES, TOTAL_STRIDE, architecture
 from symbols.mobilenetv2_json import get_graph
 
 # operator: the attributes that matter
@@ -190,7 +190,7 @@ def check_image_size(graph: dict, arg_params: dict, data_shape: Sequence[int], s
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
     if not fits:
-        laid_out = ",".join(str(MIN_SIZE + size % 32) for size in network["image_shape"][1:])
+        laid_out = ",".join(str(TOTAL_STRIDE + size % TOTAL_STRIDE) for size in network["image_shape"][1:])
         raise InputError(f"{source}: its SAME padding is not that of images of 3,{data_shape[2]},{data_shape[3]}; it "
                          f"is for 3,{laid_out} and for what differs from it by multiples of 32")
 

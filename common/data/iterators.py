@@ -1,4 +1,4 @@
-"""Images for training and evaluation from RecordIO, or synthetic ones to measure speed."""
+"""Images for training and evaluation from RecordIO, or synthetic ones to measure speed, as the flags ask for them."""
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,18 @@ from common.base.errors import InputError
 from common.data import jpeg_box
 from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
+from common.data.heads import check_heads
 from common.data.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
 from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS, decoding_threads
 from common.data.training_images import TrainingImages, epoch_order, offsets_of
 from common.find_mxnet import mx
-from common.images.dataset import packed_as
-from common.images.options import preprocessing_of
+from common.images.class_names import names_beside
+from common.images.dataset import batches_in_epoch, classes_beside, packed_as
+from common.images.options import as_values, preprocessing_of
 from common.images.recordio import check_records, record_files
+from symbols.architecture import check_image_shape
 
+NUM_CLASSES = 1000  # if nothing tells
 SHORT_SIDE, CROP = 480, 224  # of the published training: the shorter side of its records, and what it cropped
 
 # random_resized_crop takes the place of these (MXNet refuses most of them together with it): it draws parts of the
@@ -28,7 +32,7 @@ REPLACED_BY_RESIZED_CROP = ("resize", "rand_crop", "min_random_scale", "max_rand
 class SyntheticIter(mx.io.DataIter):
     """The same random batch, `batches` times: what a training step costs without its input."""
 
-    def __init__(self, num_classes: int, data_shape: Sequence[int], batches: int) -> None:
+    def __init__(self, num_classes: int, data_shape: Sequence[int], batches: int = BENCHMARK_BATCHES) -> None:
         super().__init__(data_shape[0])
         rng = np.random.RandomState(0)
         data = mx.nd.array(rng.uniform(-1, 1, data_shape).astype(np.float32))
@@ -36,13 +40,19 @@ class SyntheticIter(mx.io.DataIter):
         self.provide_data = [mx.io.DataDesc("data", data.shape)]
         self.provide_label = [mx.io.DataDesc("softmax_label", label.shape)]
         self._batch = mx.io.DataBatch([data], [label], pad=0)
-        self._batches, self._given = batches, 0
+        self.batches, self._given = batches, 0
+
+    def __str__(self) -> str:
+        return "synthetic"
 
     def reset(self) -> None:
         self._given = 0
 
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        self._given = batch
+
     def next(self) -> mx.io.DataBatch:
-        if self._given == self._batches:
+        if self._given == self.batches:
             raise StopIteration
         self._given += 1
         return self._batch
@@ -76,11 +86,6 @@ def training_set(args: argparse.Namespace) -> TrainingSet:
         short_sides.add(short_side)
         examples += records
     return TrainingSet(tuple(files), examples, short_sides.pop() if len(short_sides) == 1 else None)
-
-
-def batches_in_epoch(examples: int, batch_size: int, workers: int = 1) -> int:
-    """The same number for every epoch and worker: as many as it takes for every image to be met."""
-    return -(-examples // (batch_size * workers))
 
 
 def training_iter(args: argparse.Namespace, images: TrainingSet, epoch: int = 0, rank: int = 0, workers: int = 1,
@@ -124,9 +129,73 @@ def _mxnet_iter(args, images, epoch, rank, workers, first):
 READERS = dict(zip(DATA_BACKENDS, (_opencv_iter, _mxnet_iter)))
 
 
-def synthetic_iter(args: argparse.Namespace) -> SyntheticIter:
-    """As `training_iter`, over images that cost nothing."""
-    return SyntheticIter(args.num_classes, (args.batch_size, *args.image_shape), BENCHMARK_BATCHES)
+class TrainingIter(mx.io.DataIter):
+    """Epoch after epoch of this worker's batches of `images`, as `args` ask for them; `seek` goes to any batch of any
+    epoch. What training wants to know of them beside:
+
+    `batches`: in an epoch. `conditions`: {name: value} of what the images depend on. `preprocessing`: what is to be
+    done to a photograph for the network trained on them. `class_names`: a name for each class, if a file beside the
+    records has them.
+    """
+
+    def __init__(self, args: argparse.Namespace, images: TrainingSet, rank: int = 0, workers: int = 1) -> None:
+        super().__init__(args.batch_size)
+        if images.examples < args.batch_size * workers:
+            raise InputError(f"--batch-size {args.batch_size} is more than the {images.examples} training images"
+                             + (f" over {workers} workers" if workers > 1 else "")
+                             + f"; give {images.examples // workers} at most")
+        augmentation_of(args, images)  # what does not go together is refused before any epoch
+        self._args, self.images, self._rank, self._workers = args, images, rank, workers
+        self.batches = batches_in_epoch(images.examples, args.batch_size, workers)
+        self.conditions = {"examples": images.examples, "data_backend": args.data_backend, "resize": resize_of(args),
+                           **({"data_nthreads": decoding_threads(args)} if args.data_backend == "mxnet" else {})}
+        self.preprocessing = preprocessing_of(args)
+        self.class_names = names_beside(args.data_train, args.num_classes)
+        self.provide_data = [mx.io.DataDesc("data", (args.batch_size, *args.image_shape))]
+        self.provide_label = [mx.io.DataDesc("softmax_label", (args.batch_size,))]
+        self._epoch, self.to_read_over = -1, 0
+        self._opened: mx.io.DataIter | None = None
+
+    def __str__(self) -> str:
+        packed = f", packed by --short-side {self.images.short_side}" if self.images.short_side else ""
+        return f"{self.images}, {self.images.examples:,} in an epoch{packed}"
+
+    def check(self) -> None:
+        """Raise InputError now for what a pass would meet, as far as it can be seen without decoding images."""
+        if self._args.data_backend == "mxnet":  # which ends the process on it
+            check_heads(self.images.files, self._args.num_classes, self._rank, self._workers)
+
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Go to batch number `batch` of an epoch, both counted from 0. `to_read_over` batches come before it, which can
+        only be read."""
+        self._epoch = epoch
+        self._opened = training_iter(self._args, self.images, epoch, self._rank, self._workers, batch)
+        self.to_read_over = self._opened.to_read_over
+
+    def reset(self) -> None:
+        """Go to the beginning of the next epoch, as MXNet's iterators do."""
+        self.seek(self._epoch + 1)
+
+    def next(self) -> mx.io.DataBatch:
+        if self._opened is None:
+            self.reset()
+        assert self._opened
+        return self._opened.next()
+
+
+def record_iterators(args: argparse.Namespace, rank: int = 0, workers: int = 1) -> tuple:
+    """(training, validation) iterators, as `common.data.get_rec_iter` describes them."""
+    args = argparse.Namespace(**as_values(vars(args)))
+    try:
+        check_image_shape(args.image_shape)
+    except ValueError as error:
+        raise InputError(f"--image-shape: {error}") from None
+    if args.benchmark:
+        return SyntheticIter(args.num_classes, (args.batch_size, *args.image_shape)), None
+    if args.num_classes is None:
+        args.num_classes = classes_beside(args.data_train) or NUM_CLASSES if args.data_train else NUM_CLASSES
+    train = TrainingIter(args, training_set(args), rank, workers)
+    return train, evaluation_iter(args, args.num_classes, rank, workers) if args.data_val else None
 
 
 def augmentation_of(args: argparse.Namespace, images: TrainingSet) -> Augmentation:

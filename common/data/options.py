@@ -1,27 +1,25 @@
-"""The flags that say which images there are, and how those for training are augmented."""
+"""The flags that say which images there are, and how those for training are augmented, with the names and defaults of
+MXNet's image-classification examples."""
 import argparse
 
 from common.base.arguments import amount, grey, not_negative, positive, side_or_stored, switch
 from common.base.machine import usable_processors
-from common.images.options import add_preprocessing_args
+from common.images.options import add_preprocessing_args, add_preprocessing_texts
 
 BENCHMARK_BATCHES = 50
 DATA_BACKENDS = ("opencv", "mxnet")
 
-# flag of MXNet's image-classification examples, option of ImageRecordIter, type, default, help.
-# The defaults are the first stage of the published 1.0 weights.
+# flag, option of ImageRecordIter, type, default, help
 AUGMENTATION = (
     ("random-crop", "rand_crop", switch, 1, "1: crop at a random place, 0: at the centre"),
     ("random-mirror", "rand_mirror", switch, 1, "1: mirror half of the images, at random"),
-    ("resize", "resize", side_or_stored, None, "shorter side, in pixels, that each image is given first, enlarged if "
-     "need be, and that the scales are relative to; -1: as it is stored (default: 480 for a crop of 224, and in that "
-     "proportion for others)"),
-    ("min-random-scale", "min_random_scale", amount, None, "smallest factor an image is scaled by (default: that which "
-     "leaves what evaluation sees, by --crop-ratio: 0.533 = 256 / 480)"),
+    ("resize", "resize", side_or_stored, -1, "shorter side, in pixels, that each image is given first, enlarged if "
+     "need be, and that the scales are relative to; -1: as it is stored"),
+    ("min-random-scale", "min_random_scale", amount, 1.0, "smallest factor an image is scaled by"),
     ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor an image is scaled by"),
-    ("max-random-h", "random_h", not_negative, 36, "largest change of hue (0 to 180)"),
-    ("max-random-s", "random_s", not_negative, 50, "largest change of saturation (0 to 255)"),
-    ("max-random-l", "random_l", not_negative, 50, "largest change of lightness (0 to 255)"),
+    ("max-random-h", "random_h", not_negative, 0, "largest change of hue (0 to 180)"),
+    ("max-random-s", "random_s", not_negative, 0, "largest change of saturation (0 to 255)"),
+    ("max-random-l", "random_l", not_negative, 0, "largest change of lightness (0 to 255)"),
     ("min-random-aspect-ratio", "min_aspect_ratio", amount, None, "smallest aspect ratio; "
      "--max-random-aspect-ratio is the largest one then"),
     ("max-random-aspect-ratio", "max_aspect_ratio", amount, 0.0, "largest change of the aspect ratio"),
@@ -39,12 +37,24 @@ AUGMENTATION = (
 )
 
 
+# what each level of augmentation of MXNet's examples adds to those below it
+LEVELS = (
+    {"random_crop": 1, "random_mirror": 1},
+    {"max_random_h": 36, "max_random_s": 50, "max_random_l": 50},
+    {"max_random_rotate_angle": 10, "max_random_shear_ratio": 0.1, "max_random_aspect_ratio": 0.25},
+)
+
+
 def add_image_args(group: argparse._ActionsContainer, owner: str) -> None:
-    """What evaluation and training both need to know of the images; `owner` as for `add_preprocessing_args`."""
-    group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, where there is one")
+    """What evaluation needs to know of the images; `owner` as for `add_preprocessing_args`."""
+    _add_validation_args(group)
     add_preprocessing_args(group, owner)
-    group.add_argument("--data-nthreads", type=positive, help="threads to decode with (default: one for each core that "
-                       "may be used)")
+
+
+def _add_validation_args(group):
+    group.add_argument("--data-val-idx", default="", help="index of --data-val; empty: beside it, if there is one")
+    group.add_argument("--data-nthreads", type=positive, help="threads that decode images (default: one for each core "
+                       "that may be used)")
     group.add_argument("--skip-damaged", action="store_true", help="evaluate without the images of --data-val that "
                        "cannot be decoded, and say how many there are, in place of an error")
 
@@ -54,14 +64,15 @@ def decoding_threads(args: argparse.Namespace) -> int:
     return args.data_nthreads or usable_processors()
 
 
-def add_data_args(parser: argparse.ArgumentParser) -> None:
-    """Which images training reads, and how many there are."""
+def add_data_args(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Which images training reads, how many there are, and how they are prepared."""
     data = parser.add_argument_group("data")
     data.add_argument("--data-train", metavar="REC", help="RecordIO file of the training images, several with commas "
                       "between, or a folder of the parts of one set")
     data.add_argument("--data-train-idx", default="", help="its index; empty: beside it, if there is one")
     data.add_argument("--data-val", metavar="REC", help="the same of the validation images; none: no validation")
-    add_image_args(data, "--pretrained-model")
+    _add_validation_args(data)
+    add_preprocessing_texts(data)
     data.add_argument("--check-data", type=switch, default=0, help="1: decode every image of --data-val before "
                       "training begins; 0: look at labels and headers only")
     data.add_argument("--data-backend", choices=DATA_BACKENDS, default="opencv", help="what reads and augments the "
@@ -72,10 +83,23 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
                       "takes for an epoch (default: those there are); an epoch trains on every image all the same")
     data.add_argument("--pad-size", type=not_negative, default=0, help="pixels added on every side before the crop")
     data.add_argument("--fill-value", type=grey, default=127, help="grey level, 0 to 255, of what is added")
+    data.add_argument("--benchmark", type=switch, default=0, help=f"1: measure the speed on {BENCHMARK_BATCHES} "
+                      "batches of synthetic images, and save nothing")
+    data.add_argument("--seed", type=not_negative, default=0, help="seed of initial weights, shuffle, augmentation and "
+                      "mixup")
+    return data
 
 
-def add_data_aug_args(parser: argparse.ArgumentParser) -> None:
-    """How they are augmented: the flags of AUGMENTATION."""
+def add_data_aug_args(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How the training images are augmented: the flags of AUGMENTATION."""
     group = parser.add_argument_group("augmentation of the training images")
     for flag, _, kind, default, text in AUGMENTATION:
         group.add_argument(f"--{flag}", type=kind, default=default, help=text)
+    return group
+
+
+def set_data_aug_level(parser: argparse.ArgumentParser, level: int) -> None:
+    """Set the defaults of `parser` to crop and mirror (1), with colour too (2), with rotation, shear and aspect ratio
+    too (3)."""
+    for options in LEVELS[:level]:
+        parser.set_defaults(**options)

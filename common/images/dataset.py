@@ -63,3 +63,8 @@ def packed_as(rec: str | Path) -> tuple:
                                  f"that {NAME} belongs to other records (remove it then)")
             return dataset["options"]["short_side"], part["images"]
     return None, None
+
+
+def batches_in_epoch(examples: int, batch_size: int, workers: int = 1) -> int:
+    """The same number for every epoch and worker: as many as it takes for every image to be met."""
+    return -(-examples // (batch_size * workers))

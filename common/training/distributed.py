@@ -5,6 +5,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +14,24 @@ from common.base.errors import InputError, last_line
 from common.evaluation.score import Score
 from common.find_mxnet import mx
 
-# what a worker wishes at a batch, the greatest of which all obey: to go on (0), to save and go on, to save and end by a
-# signal (its number), to end at once
-SAVE, FAILED = 1, 255
+
+class Do(IntEnum):
+    """What a worker may do after a batch."""
+    GO_ON = 0
+    SAVE = 1
+    STOP = 2  # save, then end
+    FAIL = 3  # end at once
+
+
+class Order(NamedTuple):
+    """What all workers do after a batch: the greatest of their wishes. `signal`: the number of that which asks to
+    stop."""
+    do: Do = Do.GO_ON
+    signal: int = 0
 
 
 class Workers:
-    """This worker among `count` of them, of number `rank`; a lone one where `kind` is not of the dist_ kinds.
+    """This worker among `count` of them, of number `rank`; a lone one unless `kind` is one of the dist_ kinds.
 
     What the workers tell each other (`gather`) is sent as bits, each 0 or the threshold of the gradient compression,
     which then leaves it as it is: the compression of a store holds for all that is sent through it, and a worker
@@ -27,6 +40,7 @@ class Workers:
 
     def __init__(self, kind: str, gc_type: str = "none", gc_threshold: float = 0.5) -> None:
         self.kv, self.rank, self.count = None, 0, 1
+        self._keys: set = set()
         self._bit = np.nextafter(np.float32(gc_threshold), np.float32(np.inf))  # never just below it
         self._asked = None
         if not kind.startswith("dist"):
@@ -44,7 +58,10 @@ class Workers:
         except mx.base.MXNetError as error:
             raise InputError(f"--kv-store {kind}: {last_line(error)}") from None
         self.rank, self.count = self.kv.rank, self.kv.num_workers
-        self._keys = set()
+
+    def store(self) -> mx.kvstore.KVStore:
+        """The key-value store as MXNet's data loaders take it, for its `rank` and `num_workers`."""
+        return self.kv or mx.kvstore.create("local")
 
     def gather(self, numbers: Sequence[float]) -> np.ndarray:
         """(workers, k) float64: the k numbers of every worker, exact and in the order of their ranks."""
@@ -53,13 +70,16 @@ class Workers:
             return values[np.newaxis]
         return self._receive(self._send(f"control/{len(values)}", values))
 
-    def agree(self, wish: int) -> int:
+    def agree(self, wish: Order) -> Order:
         """The greatest wish that any worker had when it last called this: all get the same answer at the same batch,
         and none waits for it. A lone worker has its wish at once."""
         if self.kv is None:
             return wish
-        before, self._asked = self._asked, self._send("control/wish", np.array([wish], "<f8"))
-        return 0 if before is None else int(self._receive(before).max())
+        before, self._asked = self._asked, self._send("control/wish", np.array(wish, "<f8"))
+        if before is None:
+            return Order()
+        do, signal = max(self._receive(before).tolist())
+        return Order(Do(int(do)), int(signal))
 
     def total(self, score: Score) -> Score:
         """The sum of the workers' scores."""

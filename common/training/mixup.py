@@ -22,7 +22,13 @@ class MixupIter(mx.io.DataIter):
         self._values = dict(on_value=1 - label_smoothing, off_value=off)
         self._seeds, self._batch = seeds, batch
         self.provide_data = images.provide_data
-        self.provide_label = [mx.io.DataDesc("softmax_label", (images.batch_size, num_classes))]
+        self.provide_label = self.label(images, num_classes)
+
+    @staticmethod
+    def label(images: mx.io.DataIter, num_classes: int) -> list:
+        """What the targets for these images are named, and their shape."""
+        (name, shape, *_), = images.provide_label
+        return [mx.io.DataDesc(name, (shape[0], num_classes))]
 
     def next(self) -> mx.io.DataBatch:
         batch = self._images.next()

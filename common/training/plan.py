@@ -5,27 +5,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from common.base.errors import InputError
-from common.data.iterators import TrainingSet, batches_in_epoch
 from common.find_mxnet import mx
+from common.images.dataset import batches_in_epoch
 from common.training.recipe import Recipe, lr_step_epochs
 
 
 class Plan:
     """`batches`: those of an epoch for one worker, for each stage. `scheduler`: the learning rate of each update, for
-    which an epoch has `num_examples` images (default: those there are), as in MXNet's image-classification examples.
+    which an epoch has `num_examples` images of all workers, as in MXNet's examples (None: those of its batches).
 
-    Raises InputError where recipe and images do not fit.
+    Raises InputError if the rates do not fit.
     """
 
-    def __init__(self, recipe: Recipe, images: TrainingSet, workers: int = 1, num_examples: int | None = None) -> None:
-        self.recipe, self.images, self.workers = recipe, images, workers
-        sizes = [stage["batch_size"] for stage in recipe.stages]
-        if images.examples < max(sizes) * workers:
-            raise InputError(f"--batch-size {max(sizes)} is more than the {images.examples} training images"
-                             + (f" over {workers} workers" if workers > 1 else "")
-                             + f"; give {images.examples // workers} at most")
-        self.batches, scheduled = ([batches_in_epoch(count, size, workers) for size in sizes]
-                                   for count in (images.examples, num_examples or images.examples))
+    def __init__(self, recipe: Recipe, batches: Sequence[int], workers: int = 1,
+                 num_examples: int | None = None) -> None:
+        self.recipe, self.batches, self.workers = recipe, list(batches), workers
+        scheduled = [batches_in_epoch(num_examples, stage["batch_size"], workers)
+                     for stage in recipe.stages] if num_examples else self.batches
         self.scheduler = make_scheduler(recipe, scheduled, workers, self.batches)
 
     def global_batch(self, stage: int) -> int:
@@ -85,7 +81,7 @@ def make_scheduler(recipe: Recipe, scheduled: Sequence[int], workers: int, batch
 
 
 def scaled_rates(recipe: Recipe, stage: dict, workers: int = 1) -> dict:
-    """The rates of a stage, in proportion to the global batch where the recipe says for which one they are meant (the
+    """The rates of a stage, in proportion to the global batch if the recipe says which one they are meant for (the
     linear rule of Goyal et al., 2017)."""
     meant_for = recipe.common["lr_for_batch"]
     ratio = stage["batch_size"] * workers / meant_for if meant_for else 1

@@ -9,7 +9,7 @@ from common.checkpoint.params import load_checkpoint_params
 from common.checkpoint.prefix import PARAMS
 from common.checkpoint.preprocessing import preprocessing_file
 from common.checkpoint.symbol import load_symbol
-from common.images.options import USUAL, saved_options
+from common.images.options import USUAL, as_flag, saved_options
 from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, REPEATS, widths
 
 # what flags that are not given stand for
@@ -38,8 +38,8 @@ def inherited(path: str, known: dict) -> dict:
         wanted["channels"] = ("multiplier", widths(known["multiplier"]))
     for name, (flag, value) in wanted.items():
         if value != network[name]:
-            raise InputError(f"--{flag} {listed(known[flag])}: {path} is of a network with --{name} "
-                             f"{listed(network[name])}; give that instead")
+            raise InputError(f"--{flag} {as_flag(known[flag])}: {path} is of a network with --{name} "
+                             f"{as_flag(network[name])}; give that instead")
     found = {**network, **(saved_options(prefix) if prefix else {})}
     return {name: value for name, value in found.items()
             if name not in {*wanted, *known} and value != {**NETWORK, **USUAL}[name]}
@@ -61,15 +61,8 @@ def _warn_of_guesses(path: str | Path, prefix: str | Path | None, known: dict) -
     unseen = {name: NETWORK[name] for name in ("strides", "padding")}
     if not prefix or not Path(preprocessing_file(prefix)).exists():
         unseen |= {name: USUAL[name] for name in ("rgb_mean", "rgb_std")}
-    guesses = [f"--{name.replace('_', '-')} {listed(value)}" for name, value in unseen.items()
+    guesses = [f"--{name.replace('_', '-')} {as_flag(value)}" for name, value in unseen.items()
                if known.get(name) is None]
     if guesses:
         logging.warning("%s: no PREFIX-symbol.json beside it tells its strides and padding; assuming %s", path,
                         ", ".join(guesses))
-
-
-def listed(value: object) -> str:
-    """A value as it is given to a flag."""
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(listed, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

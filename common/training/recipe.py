@@ -5,39 +5,47 @@ its epochs and what holds for it alone. Without a recipe the flags make one stag
 """
 import argparse
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from common.base.arguments import ArgumentParser
 from common.base.errors import InputError
 from common.base.files import read_text, read_toml
 from common.checkpoint.params import checkpoint_files
-from common.images.options import USUAL
-from common.training.options import COMMON, STAGE
+from common.data.options import add_data_args, add_data_aug_args
+from common.images.dataset import classes_beside
+from common.images.options import USUAL, as_texts, as_values
+from common.training.options import COMMON, STAGE, add_fit_args
+from common.training.options import NETWORK as NETWORK_FLAGS
 from common.training.pretrained import NETWORK, inherited
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 MAX_EPOCHS = 100_000
 INHERITED = ("multiplier", *NETWORK, *USUAL)  # what the checkpoint that a run starts from may decide
-NUM_CLASSES = 1000  # where nothing tells
+NUM_CLASSES = 1000  # if nothing tells
 
 
 @dataclass(frozen=True)
 class Recipe:
     """`common`: {destination: value}; `stages`: such a dict for each stage, with its "epochs"; `inherited`: those of
-    `common` that were read from the checkpoint that the run starts from, `source`."""
+    `common` that were read from the checkpoint that the run starts from, `source`; `file`: what it was read from."""
     name: str
     description: str
     common: dict
     stages: tuple
     inherited: dict = field(default_factory=dict)
     source: str | None = None
+    file: Path | None = None
 
     @property
     def epochs(self) -> int:
         return sum(stage["epochs"] for stage in self.stages)
 
     def first_epoch(self, index: int) -> int:
-        """The first epoch, counted from 0 over the whole run, of a stage."""
+        """The first epoch of a stage, counted from 0 over the run."""
         return sum(stage["epochs"] for stage in self.stages[:index])
 
     def stage_of(self, epoch: int) -> int:
@@ -45,8 +53,12 @@ class Recipe:
         return max(i for i in range(len(self.stages)) if self.first_epoch(i) <= epoch)
 
     def settings(self, args: argparse.Namespace, index: int) -> argparse.Namespace:
-        """`args` with the common settings and those of a stage."""
-        return argparse.Namespace(**{**vars(args), **self.common, **self.stages[index]})
+        """`args` with the common settings and those of a stage, as values."""
+        return argparse.Namespace(**as_values({**vars(args), **self.common, **self.stages[index]}))
+
+    def flags(self, args: argparse.Namespace, index: int) -> argparse.Namespace:
+        """The same as the flags of a script, for its data loader: lists of numbers are text."""
+        return argparse.Namespace(**as_texts(vars(self.settings(args, index))))
 
     def as_json(self) -> dict:
         return json.loads(json.dumps({"name": self.name, "description": self.description, "common": self.common,
@@ -63,34 +75,75 @@ class Recipe:
         return lines
 
 
-def resolve(parser: argparse.ArgumentParser, given: dict, saved: dict | None = None,
-            num_classes: int | None = None) -> Recipe:
-    """The recipe of a run: defaults, then `num_classes` of the records and what the checkpoint that it starts from says
-    (--load-epoch, --pretrained-model), then the file that --recipe names, else `saved` (of a checkpoint), then `given`,
-    the flags of the command line. If a run is resumed `saved` has what its start said. Raises InputError."""
-    defaults = {**vars(parser.parse_args([])), **USUAL, "num_classes": num_classes or NUM_CLASSES}
+@cache
+def default_flags() -> dict:
+    """{destination: value} of all flags of a run, without any."""
+    parser = ArgumentParser()
+    add_fit_args(parser)
+    add_data_args(parser)
+    add_data_aug_args(parser)
+    return vars(parser.parse_args([]))
+
+
+def recipe_of(args: argparse.Namespace, mobilenetv2: bool) -> Recipe:
+    """The flags `args` as a recipe of one stage; of another network than MobileNetV2 without what makes the network."""
+    values = as_values(vars(args))
+    network = {flag.replace("-", "_") for flag, _ in NETWORK_FLAGS}
+    common = {name: value for name, value in _pick(COMMON, values).items() if mobilenetv2 or name not in network}
+    stage = _with_curve({"epochs": args.num_epochs, **_pick(STAGE, values)})
+    return Recipe("none", "the flags alone", common, (stage,))
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags that `arguments` (None: those of the program) give, and their `recipe`, whose common settings and first
+    stage they are. A run that --resume goes on with has the recipe of its checkpoint. Raises InputError."""
+    given, args = parser.given(arguments), parser.parse_args(arguments)
+    saved = num_classes = None
+    if args.resume and args.model_prefix and not args.benchmark:
+        from common.training.state import newest_state  # with MXNet
+        state = newest_state(args.model_prefix, warn=False)
+        saved = state.info["recipe"] if state else None
+    if args.data_train and not args.benchmark:
+        num_classes = classes_beside(args.data_train)
+    recipe = resolve(parser, given, saved, num_classes)
+    return argparse.Namespace(**{**vars(recipe.flags(args, 0)), "recipe": recipe})
+
+
+def resolve(parser: ArgumentParser, given: dict, saved: dict | None = None, num_classes: int | None = None) -> Recipe:
+    """The recipe of a run, in which each of these layers lies over the one before: the flags' defaults, with
+    `num_classes` of the records; what the checkpoint says that the run starts from (--load-epoch, --pretrained-model),
+    or, if it is resumed, said when it began; the file that --recipe names, else `saved`, the recipe of the run that is
+    resumed; `given`, the flags of the command line. Raises InputError."""
+    defaults = {**vars(parser.parse_args([])), "num_classes": num_classes or NUM_CLASSES}
+    before = _from_json(parser, saved, "the checkpoint") if saved else None
+    file = None
     if given.get("recipe"):
-        name, description, common, stages = _read_recipe(parser, given["recipe"])
-    elif saved:
-        name, description, common, stages = _from_json(parser, saved, "the checkpoint")
+        file, (name, description, common, stages) = _read_recipe(parser, given["recipe"])
     else:
-        name, description, common, stages = "none", "the flags alone", {}, ({"epochs": defaults["num_epochs"]},)
+        name, description, common, stages = before or ("none", "the flags alone", {},
+                                                       ({"epochs": defaults["num_epochs"]},))
     scale = given.get("epoch_scale", 1.0)
     if scale != 1 and not given.get("recipe"):
         raise InputError("--epoch-scale: scales the epochs of a --recipe; without one give --num-epochs")
-    read, kept, source = {}, {}, None
-    if saved:
-        kept = _from_json(parser, saved, "the checkpoint")[2]
-        kept = {name: kept[name] for name in (*INHERITED, "num_classes") if name in kept}
-    elif source := _start_of({**common, **given}):
-        read = inherited(source, {**common, **given})
-    common = _pick(COMMON, _merged(defaults, kept, read, common, given))
+    read, source = {}, None
+    if before:
+        start = {key: before[2][key] for key in (*INHERITED, "num_classes") if key in before[2]}
+    else:
+        source = _start_of({**common, **given})
+        start = read = inherited(source, as_values({**common, **given})) if source else {}
+    common = _pick(COMMON, as_values(_merged(defaults, start, common, given)))
     stages = [{"epochs": stage["epochs"], **_pick(STAGE, {**defaults, **stage, **given})} for stage in stages]
-    stages = [_scaled(stage, scale) for stage in stages]
-    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))), read, source)
+    stages = [_scaled(_with_curve(stage), scale) for stage in stages]
+    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))), read, source, file)
     if recipe.epochs > MAX_EPOCHS:
         raise InputError(f"{recipe.epochs:.6g} epochs: give {MAX_EPOCHS} at most")
     return recipe
+
+
+def _with_curve(stage):
+    """`--lr-step-epochs pow2`, the original's way to ask for a polynomial, as the flags that do it here."""
+    match = re.fullmatch(r"pow[- ]*(\d+(?:\.\d+)?)", stage["lr_step_epochs"] or "")
+    return {**stage, "lr_mode": "poly", "lr_power": float(match[1]), "lr_step_epochs": ""} if match else stage
 
 
 def _start_of(values):
@@ -141,8 +194,8 @@ def _cut(stages, epochs):
 
 
 def lr_step_epochs(stage: dict) -> list:
-    """The epochs of --lr-step-epochs, counted from the beginning of the stage; empty for each epoch."""
-    text = stage["lr_step_epochs"]
+    """The epochs of --lr-step-epochs, counted from the beginning of the stage; empty: every epoch."""
+    text = stage["lr_step_epochs"] or ""
     try:
         steps = [int(epoch) for epoch in text.split(",")] if text else []
     except ValueError:
@@ -156,7 +209,7 @@ def _read_recipe(parser, name):
     path = FOLDER / f"{name}.toml" if "/" not in name and not name.endswith((".toml", ".json")) else Path(name)
     try:
         if path.suffix == ".json":
-            return _from_json(parser, json.loads(read_text(path))["recipe"], path)
+            return path, _from_json(parser, json.loads(read_text(path))["recipe"], path)
         content = read_toml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
@@ -168,7 +221,7 @@ def _read_recipe(parser, name):
     description, stages = content.pop("description", ""), content.pop("stage", None)
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise InputError(f"{path}: has no [[stage]]")
-    return (path.stem, str(description), *_checked(parser, content, stages, path))
+    return path, (path.stem, str(description), *_checked(parser, content, stages, path))
 
 
 def _from_json(parser, saved, source):

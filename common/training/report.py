@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -17,11 +17,33 @@ from common.base.files import named_in_errors
 from common.evaluation.score import Score
 
 
+@dataclass
+class Part:
+    """Some batches: their score, from batch number `first` on, when they began, and the seconds waited for data."""
+    first: int = 0
+    score: Score = Score()
+    began: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+
+
+@dataclass
+class Epoch:
+    """An epoch so far: the number of its next batch, its score, and the seconds that its finished parts took and waited
+    for data; `images`: in a batch of all workers."""
+    number: int = 0
+    batch: int = 0
+    batches: int = 0
+    images: int = 0
+    score: Score = Score()
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
 class Report:
-    """Collects the scores of batches, and tells of them each `every` batches, and at the end of an epoch.
+    """Collects the scores of batches, and tells of them every `every` batches, and at the end of an epoch.
 
     `images_left(epoch, batch)`: images of the run still to come. `top_k`: of the second accuracy, or 0. The lines are
-    those of MXNet's Speedometer and Module.fit.
+    those of MXNet's Speedometer and Module.fit. `measured`: {"train": {...}, "validation": {...}} of the last epoch.
     """
 
     def __init__(self, every: int, top_k: int, images_left: Callable[[int, int], int], metrics_file: Path | None = None,
@@ -31,6 +53,8 @@ class Report:
         self._events = _open_events(tensorboard, updates) if tensorboard else None
         self._file = _open_metrics(metrics_file, append) if metrics_file else None
         self._estimated = False
+        self._epoch, self._part = Epoch(), Part()
+        self.measured: dict[str, dict] = {"train": {}, "validation": {}}
 
     def __enter__(self) -> "Report":
         return self
@@ -54,12 +78,10 @@ class Report:
 
     def begin_epoch(self, epoch: int, epochs: int, batch: int, batches: int, images: int,
                     progress: tuple | None = None) -> None:
-        """`images`: in a batch of all workers; `progress`: as below, of the batches of this
-        epoch done before."""
-        self._epoch, self._batch, self._batches, self._images = epoch, batch, batches, images
-        score, self._seconds, self._waited = progress or ((), 0.0, 0.0)
-        self._total, self._part, self._part_waited = Score(*score), Score(), 0.0
-        self._part_began, self._part_from = time.monotonic(), batch
+        """`images`: in a batch of all workers; `progress`: as below, of the batches of this epoch done before."""
+        score, seconds, waited = progress or ((), 0.0, 0.0)
+        self._epoch = Epoch(epoch, batch, batches, images, Score(*score), seconds, waited)
+        self._part = Part(batch)
         if self._terminal:
             self._close_bar()
             self._bar = tqdm(total=batches, initial=batch, unit="batch", leave=False, dynamic_ncols=True,
@@ -69,41 +91,43 @@ class Report:
     @property
     def progress(self) -> tuple:
         """(score, seconds, seconds waited for data) of this epoch so far, for a checkpoint."""
-        now = time.monotonic()
-        return (astuple(self._total), self._seconds + now - self._part_began, self._waited + self._part_waited)
+        epoch, part = self._epoch, self._part
+        return astuple(epoch.score), epoch.seconds + time.monotonic() - part.began, epoch.waited + part.waited
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Within this block training waits for data."""
         began = time.monotonic()
         yield
-        self._part_waited += time.monotonic() - began
+        self._part.waited += time.monotonic() - began
 
     def batch(self, score: Score, lr: float, updates: int) -> None:
         """A batch was trained on at rate `lr`, the update of number `updates` of the run."""
-        self._batch += 1
-        self._total += score
-        self._part += score
+        self._epoch.batch += 1
+        self._epoch.score += score
+        self._part.score += score
         if self._bar:
             self._bar.set_postfix_str(self._short(lr), refresh=False)
             self._bar.update()
-        if (self._batch - self._part_from) >= self._every:
+        if self._epoch.batch - self._part.first >= self._every:
             self._tell_part(lr, updates)
 
     def end_epoch(self, lr: float, lr_end: float, updates: int) -> None:
         """`lr`: the rate of the last update; `lr_end`: the one after the decay that ends the epoch."""
         self._end_part()
         self._close_bar()
-        values = {"loss": self._total.mean_loss, **self._accuracies(self._total)}
-        for name, value in self._named(self._total):
-            logging.info("Epoch[%d] Train-%s=%f", self._epoch, name, value)
-        logging.info("Epoch[%d] Learning-rate=%.7g", self._epoch, lr_end)
-        logging.info("Epoch[%d] Time cost=%.3f", self._epoch, self._seconds)
-        speed = self._batches * self._images / self._seconds
-        self.event("epoch", epoch=self._epoch, batches=self._batches, **values, lr=lr, lr_end=lr_end,
-                   images_per_s=round(speed, 2), data_wait=round(self._waited / self._seconds, 4),
-                   seconds=round(self._seconds, 3))
-        self._scalars("train", {**values, "images_per_s": speed}, updates)
+        epoch = self._epoch
+        values = {"loss": epoch.score.mean_loss, **self._accuracies(epoch.score)}
+        for name, value in self._named(epoch.score):
+            logging.info("Epoch[%d] Train-%s=%f", epoch.number, name, value)
+        logging.info("Epoch[%d] Learning-rate=%.7g", epoch.number, lr_end)
+        logging.info("Epoch[%d] Time cost=%.3f", epoch.number, epoch.seconds)
+        speed = epoch.batches * epoch.images / epoch.seconds
+        self.event("epoch", epoch=epoch.number, batches=epoch.batches, **values, lr=lr, lr_end=lr_end,
+                   images_per_s=round(speed, 2), data_wait=round(epoch.waited / epoch.seconds, 4),
+                   seconds=round(epoch.seconds, 3))
+        self.measured["train"] = {**values, "images_per_s": speed}
+        self._scalars("train", self.measured["train"], updates)
 
     def validation(self, epoch: int, scores: dict, updates: int) -> None:
         """`scores`: {"": Score} and {"ema-": Score} where there is an average."""
@@ -117,41 +141,42 @@ class Report:
         if scores[""].skipped:
             logging.info("Epoch[%d] Validation-skipped=%d", epoch, scores[""].skipped)
         self.event("validation", epoch=epoch, **values, images=scores[""].images)
+        self.measured["validation"] = values
         self._scalars("validation", values, updates)
 
     def _tell_part(self, lr, updates):
-        first, part, waited = self._part_from, self._part, self._part_waited
+        epoch, part = self._epoch, self._part
         seconds = self._end_part()
-        speed = (self._batch - first) * self._images / seconds
-        left = self._images_left(self._epoch, self._batch) / speed
+        speed = (epoch.batch - part.first) * epoch.images / seconds
+        left = self._images_left(epoch.number, epoch.batch) / speed
         if not self._terminal:
             logging.info("Epoch[%d] Batch [%d-%d]\tSpeed: %.2f samples/sec\t%s\tlr=%.6g\tdata-wait=%.0f%%\tleft=%s",
-                         self._epoch, first, self._batch, speed,
-                         "\t".join(f"{name}={value:f}" for name, value in self._named(part)), lr,
-                         100 * waited / seconds, tqdm.format_interval(left))
+                         epoch.number, part.first, epoch.batch, speed,
+                         "\t".join(f"{name}={value:f}" for name, value in self._named(part.score)), lr,
+                         100 * part.waited / seconds, tqdm.format_interval(left))
         if not self._estimated:
             self._estimated = True
             logging.info("Estimated: %s to train, at the %.0f images/s of the first %d batches",
-                         tqdm.format_interval(left), speed, self._batch - first)
-        values = {"loss": part.mean_loss, **self._accuracies(part), "images_per_s": round(speed, 2),
-                  "data_wait": round(waited / seconds, 4), "lr": lr}
-        self.event("batches", epoch=self._epoch, batch=self._batch, batches=self._batches, **values)
+                         tqdm.format_interval(left), speed, epoch.batch - part.first)
+        values = {"loss": part.score.mean_loss, **self._accuracies(part.score), "images_per_s": round(speed, 2),
+                  "data_wait": round(part.waited / seconds, 4), "lr": lr}
+        self.event("batches", epoch=epoch.number, batch=epoch.batch, batches=epoch.batches, **values)
         self._scalars("batch", values, updates)
 
     def _end_part(self):
         """Seconds since the last such, which are added to those of the epoch."""
         now = time.monotonic()
-        seconds = max(now - self._part_began, 1e-9)
-        self._seconds += seconds
-        self._waited += self._part_waited
-        self._part, self._part_waited, self._part_began, self._part_from = Score(), 0.0, now, self._batch
+        seconds = max(now - self._part.began, 1e-9)
+        self._epoch.seconds += seconds
+        self._epoch.waited += self._part.waited
+        self._part = Part(self._epoch.batch, began=now)
         return seconds
 
     def _short(self, lr):
-        score, waited, seconds = self._total, self._waited + self._part_waited, self.progress[1]
-        speed = (self._batch - self._part_from) * self._images / max(time.monotonic() - self._part_began, 1e-9)
-        left = self._images_left(self._epoch, self._batch) / speed
-        return (f"loss {score.mean_loss:.3f} top-1 {score.top_1:.3f} {speed:.0f} images/s "
+        epoch, part, (_, seconds, waited) = self._epoch, self._part, self.progress
+        speed = (epoch.batch - part.first) * epoch.images / max(time.monotonic() - part.began, 1e-9)
+        left = self._images_left(epoch.number, epoch.batch) / speed
+        return (f"loss {epoch.score.mean_loss:.3f} top-1 {epoch.score.top_1:.3f} {speed:.0f} images/s "
                 f"data {100 * waited / seconds:.0f}% lr {lr:.3g} {tqdm.format_interval(left)} left")
 
     def _named(self, score):

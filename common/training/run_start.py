@@ -1,6 +1,7 @@
 """Where a run begins: from nothing, from weights, or from the checkpoint that it was interrupted after."""
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from common.images.options import preprocessing_of
 from common.images.recordio import files_of
 from common.training.optimizer import NOT_EXACT
 from common.training.plan import Plan, quiet
-from common.training.pretrained import files_beside, listed
+from common.training.pretrained import as_flag, files_beside
 from common.training.state import TrainingState, halves, plain_checkpoints, positions, stem
 from common.training.symbol import params_before
 
@@ -32,9 +33,10 @@ def check_model_prefix(args: argparse.Namespace) -> None:
     check_prefix(prefix, "--model-prefix")
 
 
-def check_not_overwritten(settings: argparse.Namespace, resumed: bool) -> None:
-    """Raise InputError where the run would write over, or remove in time, a file that it reads."""
-    inputs = [settings.recipe, *files_of(settings.data_train, settings.data_train_idx),
+def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, resumed: bool) -> None:
+    """Raise InputError if the run would write over, or remove in time, a file that it reads; `recipe`: that of
+    --recipe."""
+    inputs: list = [recipe, *files_of(settings.data_train, settings.data_train_idx),
               *files_of(settings.data_val, settings.data_val_idx)]
     if settings.pretrained_model and settings.load_epoch is None and not resumed:
         inputs += files_beside(settings.pretrained_model)
@@ -42,10 +44,9 @@ def check_not_overwritten(settings: argparse.Namespace, resumed: bool) -> None:
         check_not_read(file, *inputs)
 
 
-def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol) -> TrainingState:
-    """The state of a run that does not go on with an earlier one."""
+def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, data_shape: Sequence[int]) -> TrainingState:
+    """The state of a run that does not go on with an earlier one; `data_shape`: (1, 3, H, W) of its images."""
     prefix, settings = args.model_prefix, plan.recipe.settings(args, 0)
-    data_shape = (1, *settings.image_shape)
     if args.benchmark:
         return TrainingState()
     if args.load_epoch is not None and args.load_epoch >= plan.recipe.epochs:
@@ -85,7 +86,7 @@ def compare_preprocessing(prefix: str | Path, settings: argparse.Namespace) -> N
         same = False
     if not same:
         logging.warning("%s does not say what this run trains with, and is going to: resize %d, crop %d, mean %s, std "
-                        "%s", file, ours.resize, ours.crop, listed(ours.mean), listed(ours.std))
+                        "%s", file, ours.resize, ours.crop, as_flag(ours.mean), as_flag(ours.std))
 
 
 def check_statistics(state: TrainingState, settings: argparse.Namespace, path: str | Path,
@@ -97,6 +98,8 @@ def check_statistics(state: TrainingState, settings: argparse.Namespace, path: s
     for name, beta in state.arg_params.items():
         layer = name.removesuffix("_beta")
         if layer == name or name in frozen:
+            continue
+        if f"{layer}_moving_mean" not in state.aux_params:  # not of a BatchNorm
             continue
         mean, var = (state.aux_params[f"{layer}_moving_{kind}"].asnumpy() for kind in ("mean", "var"))
         if not mean.any() and np.ptp(var) == 0 and np.ptp(beta.asnumpy()) > 0.1:
@@ -116,14 +119,14 @@ def metrics_file(prefix: str | Path) -> Path:
 
 
 def resume(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, state: TrainingState,
-           pipeline: dict) -> TrainingState:
+           pipeline: dict, data_shape: Sequence[int]) -> TrainingState:
     """`state`, a checkpoint that was read, made ready to go on from, with warnings of all that is not as it was.
 
-    `pipeline`: what else the images depend on. Raises InputError where it cannot go on.
+    `pipeline`: what else the images depend on; `data_shape`: as for `begin`. Raises InputError if it cannot go on.
     """
     at = f"{args.model_prefix}-{stem(*state.position)}"
     before, settings = state.info["recipe"], plan.recipe.settings(args, 0)
-    if "resize" not in state.info["pipeline"]:
+    if "resize" in pipeline and "resize" not in state.info["pipeline"]:
         raise InputError(f"--resume: {at} is of an earlier version, which scaled images as they are stored and left "
                          f"out the last ones of an epoch; --load-epoch {state.epoch} starts from its weights")
     if before["common"].get("optimizer") != settings.optimizer:
@@ -139,11 +142,10 @@ def resume(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, state: 
         logging.warning("--optimizer %s has state that is not saved; the result will differ", settings.optimizer)
     updates = plan.updates_before(*state.position)
     stage = plan.recipe.stage_of(state.epoch)
-    if state.batch and (updates != state.updates or plan.images.examples != state.info["pipeline"].get("examples")
+    if state.batch and (updates != state.updates or pipeline.get("examples") != state.info["pipeline"].get("examples")
                         or plan.global_batch(stage) != state.info["pipeline"].get("global_batch")):
         raise InputError(f"--resume: {at} is inside an epoch, whose batches have changed with the batch size, the "
                          f"images or the workers; give them as they were, or --load-epoch {state.epoch}")
-    data_shape = (1, *settings.image_shape)
     state.arg_params, state.aux_params = fitting(network, (state.arg_params, state.aux_params), f"{at}.params",
                                                  data_shape)
     if state.average:

@@ -1,4 +1,4 @@
-"""Whole checkpoints of a training run: written, found again, removed.
+"""Complete checkpoints of a training run: written, found again, removed.
 
 After epoch 6 of PREFIX: `PREFIX-0006.params` as MXNet has it, `PREFIX-0006.optimizer` (arrays in the same format),
 `PREFIX-ema-0006.params` where an average is kept, and `PREFIX-0006.json`, written last: sizes and sums of these, the
@@ -79,8 +79,8 @@ def describe_again(prefix: str | Path, state: TrainingState) -> None:
     _write_description(prefix, state, {**state.info, "files": files})
 
 
-def newest_state(prefix: str | Path) -> TrainingState | None:
-    """The newest whole checkpoint; None where there is none. Those that are not whole are skipped with a warning."""
+def newest_state(prefix: str | Path, warn: bool = True) -> TrainingState | None:
+    """The newest complete checkpoint, or None. Those that are not complete are skipped, with a warning."""
     for position in reversed(positions(prefix)):
         file = _files(prefix, position)["description"]
         try:
@@ -89,7 +89,8 @@ def newest_state(prefix: str | Path) -> TrainingState | None:
             reason = last_line(error)
         except NO_DESCRIPTION:
             reason = "not a description of one"
-        logging.warning("%s: skipped, not a whole checkpoint: %s", file, reason)
+        if warn:
+            logging.warning("%s: skipped, not a complete checkpoint: %s", file, reason)
     return None
 
 

@@ -1,7 +1,7 @@
 """A network in training: a Module, its optimizer, and the moving average of its weights."""
 import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,11 +20,11 @@ LOSS_SCALE = {"float32": 1.0, "float16": 128.0}
 class Trainer:
     """Trains `network` as the `settings` of a run say, from the arrays of `state`.
 
-    `shapes`: (data, label) shapes of the first batches. `workers`: common.training.distributed.Workers. `updates`
-    counts those of the run. All devices together take a batch.
+    `batches`: (provide_data, provide_label) of the first stage's iterator. `workers`:
+    common.training.distributed.Workers. `updates` counts those of the run. All devices together take a batch.
     """
 
-    def __init__(self, network: mx.sym.Symbol, settings: argparse.Namespace, state: TrainingState, shapes: list,
+    def __init__(self, network: mx.sym.Symbol, settings: argparse.Namespace, state: TrainingState, batches: tuple,
                  scheduler: mx.lr_scheduler.LRScheduler, devices: list, workers: Workers, updates: int) -> None:
         self.network, self.settings, self.workers, self.updates = network, settings, workers, updates
         self._devices = devices
@@ -33,8 +33,10 @@ class Trainer:
         symbol = training_symbol(network, settings.label_smoothing, settings.dtype, self._loss_scale, frozen)
         if settings.fused_batchnorm and all(device.device_type == "cpu" for device in devices):
             symbol = _fused_where_possible(symbol)
-        self._module = mx.mod.Module(symbol, context=devices, fixed_param_names=frozen)
-        self._module.bind(*self._described(*shapes))
+        data, label = batches
+        self._module = mx.mod.Module(symbol, [desc[0] for desc in data], [desc[0] for desc in label], context=devices,
+                                     fixed_param_names=frozen)
+        self._module.bind(data, label)
         mx.random.seed(settings.seed)
         np.random.seed(settings.seed)
         self._module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2),
@@ -50,18 +52,18 @@ class Trainer:
             self.average = WeightAverage(settings.ema, {name: start[name].as_in_context(array.context)
                                                         for name, array in master_weights(self._module).items()})
 
-    def begin_stage(self, shapes: list) -> None:
-        """Go on with batches of other shapes."""
-        self._module.reshape(*self._described(*shapes))
-        self._module._optimizer.rescale_grad = 1 / (shapes[0][0] * self.workers.count * self._loss_scale)
+    def begin_stage(self, data: list, label: list) -> None:
+        """Go on with batches of other shapes: `provide_data` and `provide_label` of their iterator."""
+        self._module.reshape(data, label)
+        self._module._optimizer.rescale_grad = 1 / (data[0][1][0] * self.workers.count * self._loss_scale)
 
-    def _described(self, data, label):
-        check_batch_size(data[0], self._devices)
-        return [mx.io.DataDesc("data", data)], [mx.io.DataDesc("softmax_label", label)]
-
-    def step(self, batch: mx.io.DataBatch) -> None:
-        """Forward, backward and update; without an average nothing is waited for."""
+    def forward_backward(self, batch: mx.io.DataBatch) -> None:
+        """The gradients of a batch; nothing is waited for."""
         self._module.forward_backward(batch)
+
+    def update(self) -> None:
+        """The weights, by the gradients of all devices and workers; then their average, for which they are waited
+        for."""
         self.workers.update(self._module)
         self.updates += 1
         if self.average:
@@ -70,9 +72,11 @@ class Trainer:
 
     def score(self, batch: mx.io.DataBatch, top_k: int) -> Score:
         """That of the last step; of an image that mixup made, the label with the greater part counts."""
-        labels = batch.label[0].asnumpy()
-        labels = (labels.argmax(axis=1) if labels.ndim == 2 else labels).astype(np.int64)
-        return count(self._module.get_outputs()[0].asnumpy(), labels, top_k)
+        return count(self._module.get_outputs()[0].asnumpy(), _labels(batch).asnumpy().astype(np.int64), top_k)
+
+    def update_metric(self, metric: mx.metric.EvalMetric, batch: mx.io.DataBatch) -> None:
+        """Count the answers to the last step's batch, as Module.fit does."""
+        self._module.update_metric(metric, [_labels(batch)])
 
     def learning_rate(self) -> float:
         """Of the last update."""
@@ -97,6 +101,11 @@ class Trainer:
             for name, array in shared.items():
                 self.average.arrays[name][:] = array
 
+    def versions(self) -> dict:
+        """{"": parameters} and, if there is an average, {"ema-": those of the average}."""
+        average = self.averaged_params()
+        return {"": self.params(), **({"ema-": average} if average else {})}
+
     def averaged_params(self) -> tuple[dict, dict] | None:
         """As `params`, of the moving average; None without one."""
         return self.average.params(*self.params()) if self.average else None
@@ -104,14 +113,21 @@ class Trainer:
     def optimizer_state(self) -> dict:
         return state_arrays(self._module)
 
-    def predictor(self, params: tuple[dict, dict], data_shape: Sequence[int]) -> Callable:
-        """`predict` of common.evaluation.score by the network, in float32, with these (arg_params, aux_params)."""
+    def predictor(self, params: tuple[dict, dict], data: list) -> Callable:
+        """`predict` of common.evaluation.score by the network, in float32, with these (arg_params, aux_params); `data`:
+        provide_data of the images' iterator."""
         # a new Module each time: MXNet fuses convolution and BatchNorm for inference, and keeps the fused weights of
         # the first forward pass when others are set
-        module = mx.mod.Module(self.network, label_names=None, context=self._devices)
-        module.bind([mx.io.DataDesc("data", data_shape)], for_training=False)
+        module = mx.mod.Module(self.network, [desc[0] for desc in data], label_names=None, context=self._devices)
+        module.bind(data, for_training=False)
         module.set_params(*params, allow_missing=True)  # softmax_label
         return module_predictor(module)
+
+
+def _labels(batch):
+    """Classes (N,), those with the greatest part of what mixup made."""
+    label = batch.label[0]
+    return label.argmax(axis=1) if label.ndim == 2 and label.shape[1] > 1 else label.reshape(-1)
 
 
 def check_batch_size(batch_size: int, devices: list) -> None:

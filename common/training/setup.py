@@ -1,0 +1,106 @@
+"""A run as it is decided before it begins: all that can be refused is refused here, and nothing is written."""
+import argparse
+import logging
+from dataclasses import dataclass, replace
+
+from common.base.errors import InputError
+from common.find_mxnet import contexts, mx
+from common.training.distributed import Workers
+from common.training.loading import DataLoader, StageImages, load_stages
+from common.training.optimizer import check_optimizer
+from common.training.plan import Plan
+from common.training.recipe import Recipe, default_flags, recipe_of
+from common.training.run_start import begin, check_model_prefix, check_not_overwritten, resume
+from common.training.state import TrainingState, newest_state
+from common.training.trainer import check_batch_size
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`args`: all flags; `stages`: the images of each stage of the plan's recipe; `state`: where the run begins;
+    `pipeline`: {name: value} of what its batches depend on; `top_k`: of the second accuracy, 0 for none."""
+    args: argparse.Namespace
+    network: mx.sym.Symbol
+    devices: list
+    workers: Workers
+    plan: Plan
+    stages: list[StageImages]
+    state: TrainingState
+    pipeline: dict
+    top_k: int
+
+    def settings(self, stage: int) -> argparse.Namespace:
+        return self.plan.recipe.settings(self.args, stage)
+
+    @property
+    def saves(self) -> bool:
+        """Whether there are to be checkpoints."""
+        return bool(self.args.model_prefix) and not self.args.benchmark
+
+    @property
+    def writes(self) -> bool:
+        """Whether this worker writes them."""
+        return self.saves and self.workers.rank == 0
+
+
+def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataLoader, arg_params: dict | None = None,
+            aux_params: dict | None = None) -> Setup | None:
+    """The run that `common.fit.fit` is asked for; None if it is finished already. Raises InputError."""
+    recipe = getattr(args, "recipe", None)
+    args = argparse.Namespace(**{**default_flags(), **vars(args)})
+    if not isinstance(recipe, Recipe):
+        recipe = recipe_of(args, mobilenetv2="first-3x3-conv-conv2d_weight" in network.list_arguments())
+    if args.benchmark:
+        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1, "warmup_epochs": 0.0, "mixup": 0.0},))
+    check_model_prefix(args)
+    state = newest_state(args.model_prefix) if args.resume and not args.benchmark else None
+    if state and state.epoch >= recipe.epochs and (not args.data_val or "validation" in state.info):
+        logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
+                     state.epoch, recipe.epochs)
+        return None
+    if args.dtype == "float16" and not args.gpus:
+        raise InputError("--dtype float16: MXNet has its convolutions for GPUs only; give --gpus too")
+    devices = contexts(args.gpus)
+    settings = recipe.settings(args, 0)
+    check_not_overwritten(settings, recipe.file, resumed=state is not None)
+    check_optimizer(settings)
+
+    workers = Workers(args.kv_store, args.gc_type, args.gc_threshold)
+    if settings.num_classes is None:
+        recipe = replace(recipe, common={**recipe.common, "num_classes": _classes(network, settings.image_shape)})
+    stages = load_stages(data_loader, recipe, args, workers)
+    recipe = replace(recipe, stages=tuple({**stage, "batch_size": images.batch_size}
+                                          for stage, images in zip(recipe.stages, stages)))
+    for images in stages:
+        check_batch_size(images.batch_size, devices)
+    for images, given in ((stages[0].train, ()), (stages[0].validation, (args.check_data,))):
+        if hasattr(images, "check"):
+            images.check(*given)
+    plan = Plan(recipe, [images.batches for images in stages], workers.count, args.num_examples)
+    pipeline = {**getattr(stages[0].train, "conditions", {}), "workers": workers.count, "batches": plan.batches,
+                "num_examples": args.num_examples}
+    data_shape = (1, *stages[0].train.provide_data[0].shape[1:])
+    classes = _classes(network, data_shape[1:])
+    if classes is None:
+        raise InputError(f"the network's outputs are {', '.join(network.list_outputs())}: training here takes one, of "
+                         f"shape (N, classes) for images of {data_shape[1:]}")
+    if settings.num_classes not in (None, classes):
+        raise InputError(f"--num-classes {settings.num_classes}, but the network has {classes}")
+    if state:
+        state = resume(args, plan, network, state, pipeline, data_shape)
+    else:
+        state = begin(args, plan, network, data_shape)
+        if arg_params is not None:
+            state.arg_params, state.aux_params = arg_params, aux_params or {}
+    if len({tuple(position) for position in workers.gather(state.position).tolist()}) > 1:
+        raise InputError("--model-prefix: the workers see different checkpoints; put it on storage that all share")
+    return Setup(args, network, devices, workers, plan, stages, state, pipeline, min(args.top_k, classes))
+
+
+def _classes(network, image_shape):
+    """The number of classes of a network whose only output is (N, classes); None of another."""
+    try:
+        (_, classes), = network.infer_shape(data=(1, *image_shape))[1]
+    except (ValueError, TypeError, mx.base.MXNetError):
+        return None
+    return classes
