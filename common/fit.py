@@ -26,6 +26,7 @@ from common.images.preprocess import one_opencv_thread
 from common.training.distributed import Do, Order
 from common.training.loading import DataLoader
 from common.training.options import add_fit_args as add_flags
+from common.training.options import no_network
 from common.training.plan import quiet
 from common.training.run import Run, begun, logged
 from common.training.run_summary import run_summary
@@ -136,7 +137,10 @@ def measure_input(setup: Setup) -> dict:
 
 def _one_line(kind, error, trace):
     """What ends a script: one line of an InputError, or of a run that was stopped, a traceback of a defect."""
+    network = getattr(error, "name", None) or ""  # of a module that is not there
     if isinstance(error, (InputError, Stopped)):
         print(printable(f"error: {error}"), file=sys.stderr)
+    elif isinstance(error, ModuleNotFoundError) and network.startswith("symbols."):
+        print(f"error: --network: {no_network(network.removeprefix('symbols.'))}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)

@@ -18,17 +18,19 @@ from tests.conftest import ROOT
 
 # each worker writes its weights at the end, for the test to compare
 DUMP = """
-import os, runpy, sys
+import contextlib, os, runpy, sys
 import numpy as np
 import common.fit as fit
-train = fit.Run.train
-def train_and_dump(self):
-    train(self)
+begun = fit.begun
+@contextlib.contextmanager
+def begun_and_dumped(*arguments):
+    with begun(*arguments) as self:
+        yield self
     args, aux = self.trainer.params()
     np.savez(os.path.join(sys.argv[-1], f"worker{self.workers.rank}.npz"),
              **{name: array.asnumpy() for name, array in {**args, **aux}.items()})
 if os.environ["DMLC_ROLE"] == "worker":
-    fit.Run.train = train_and_dump
+    fit.begun = begun_and_dumped
 sys.argv[0] = "train_imagenet.py"
 folder = sys.argv[-1]
 runpy.run_path("train_imagenet.py", run_name="__main__")
@@ -120,13 +122,13 @@ FAIL = """
 import os, runpy, sys
 import common.training.trainer as trainer
 from common.base.errors import InputError
-step, steps = trainer.Trainer.step, []
-def fail(self, batch):
-    steps.append(batch)
+update, steps = trainer.Trainer.update, []
+def fail(self):
+    steps.append(self)
     if self.workers.rank == 1 and len(steps) == 3:
         raise {error}("the second worker has had enough")
-    step(self, batch)
-trainer.Trainer.step = fail
+    update(self)
+trainer.Trainer.update = fail
 sys.argv[0] = "train_imagenet.py"
 runpy.run_path("train_imagenet.py", run_name="__main__")
 """

@@ -65,7 +65,7 @@ def start(command, prefix, code="", **options):
 
 
 KILL = """
-import os, signal, common.fit as fit, common.training.state as state
+import os, signal, common.training.run as run, common.training.state as state
 count = 0
 def killed(function, moment):
     def call(*args):
@@ -85,8 +85,8 @@ def killed(function, moment):
 
 # inside an epoch, before, while and after it is written; at the end of a stage; in the validation that follows; in the
 # first batches of the next stage
-KILLS = (("fit.save_state", "before", 3), ("state._write_description", "before", 1), ("fit.save_state", "after", 7),
-         ("fit.prune", "before", 4), ("fit.describe_again", "before", 1), ("fit.save_state", "after", 1))
+KILLS = (("run.save_state", "before", 3), ("state._write_description", "before", 1), ("run.save_state", "after", 7),
+         ("run.prune", "before", 4), ("run.describe_again", "before", 1), ("run.save_state", "after", 1))
 
 
 @pytest.mark.parametrize("kills", [KILLS[1:2], pytest.param(KILLS, marks=pytest.mark.long)], ids=len)
@@ -109,7 +109,7 @@ def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, ca
     command = [*command, "--data-backend", "mxnet"]
     train_imagenet.main([*command, "--model-prefix", str(tmp_path / "whole")])
     process = start([*command, "--save-every", "1e-9"], tmp_path / "x",
-                    KILL.format(function="fit.save_state", moment="after", number=4))
+                    KILL.format(function="run.save_state", moment="after", number=4))
     assert process.communicate() and process.returncode == -signal.SIGKILL
     train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
     assert "Reading over 4 batches of epoch 0, which are done" in capfd.readouterr().err
@@ -135,12 +135,12 @@ def test_stopped_by_a_signal(command, expected, tmp_path, number, code):
 
 ASK = """
 import os, signal, common.training.trainer as trainer
-step = trainer.Trainer.step
-def asked(self, batch):
-    step(self, batch)
+update = trainer.Trainer.update
+def asked(self):
+    update(self)
     if self.updates == {updates}:
         os.kill(os.getpid(), signal.SIGTERM)
-trainer.Trainer.step = asked
+trainer.Trainer.update = asked
 """
 
 
@@ -180,7 +180,7 @@ def test_resuming_says_what_it_does(command, expected, tmp_path, capfd):
 def test_what_cannot_be_resumed(command, tmp_path):
     prefix = str(tmp_path / "x")
     process = start([*command, "--save-every", "1e-9", "--resume"], prefix, KILL.format(
-        function="fit.save_state", moment="after", number=2))
+        function="run.save_state", moment="after", number=2))
     process.communicate()
     for arguments, words in ((["--batch-size", "10"], "x-0000-b00002 is inside an epoch"),
                              (["--optimizer", "nag"], "--optimizer nag: the run to resume has sgd"),

@@ -47,6 +47,9 @@ class EvaluationIter(mx.io.DataIter):
         self.provide_label = [mx.io.DataDesc("softmax_label", (batch_size,))]
         self.reset()
 
+    def __str__(self) -> str:
+        return ", ".join(rec for rec, _ in self._files)
+
     def check(self, decode: bool) -> None:
         """Raise InputError for a label that is no class's, or an image that is refused for its header. With `decode`
         for all that a pass raises it for; `skipped` then says how many images it leaves out."""

@@ -28,7 +28,8 @@ class CannotFuse(Exception):
 
 def fused(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
     """`symbol` with its BatchNorms, and a clip that alone takes what one gives, as the operator, which is loaded; the
-    names of parameters stay. BatchNorms that the operator does not compute are left."""
+    names of parameters stay. BatchNorms that the operator does not compute, or that do not follow a convolution of
+    images, are left."""
     graph = json.loads(symbol.tojson())
     nodes, users = graph["nodes"], {}
     for number, node in enumerate(nodes):
@@ -43,7 +44,7 @@ def fused(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
             continue
         place[number] = len(made)
         inputs = [[place[source], *rest] for source, *rest in node["inputs"]]
-        if node["op"] == "BatchNorm" and _can_be_fused(node):
+        if node["op"] == "BatchNorm" and _can_be_fused(node, nodes[node["inputs"][0][0]]):
             clip = next((user for user in users.get(number, ()) if nodes[user]["op"] == "clip"), None)
             alone = clip is not None and len(users[number]) == 1 and number not in heads
             if alone:
@@ -55,9 +56,10 @@ def fused(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
         "heads": [[place[source], *rest] for source, *rest in graph["heads"]], "attrs": graph["attrs"]}))
 
 
-def _can_be_fused(node):
+def _can_be_fused(node, source):
     attrs = {**DEFAULTS, **node.get("attrs", {})}
-    return all(attrs[name] == value for name, value in FUSED.items())
+    of_images = source["op"] == "Convolution" and source["attrs"]["kernel"].count(",") == 1
+    return of_images and all(attrs[name] == value for name, value in FUSED.items())
 
 
 def _operator(node, limits):

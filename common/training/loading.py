@@ -39,7 +39,7 @@ class ResetIter(mx.io.DataIter):
         self._images, self._batches, self._given = images, batches, 0
 
     def __str__(self) -> str:
-        return type(self._images).__name__
+        return iterator_name(self._images)
 
     def seek(self, epoch: int, batch: int = 0) -> None:
         """Go to the beginning of an epoch, whichever it is."""
@@ -56,6 +56,11 @@ class ResetIter(mx.io.DataIter):
         except StopIteration:
             self._images.reset()
             return self._images.next()
+
+
+def iterator_name(images: mx.io.DataIter) -> str:
+    """What it reads, if it says so, or its class."""
+    return type(images).__name__ if type(images).__str__ is object.__str__ else str(images)
 
 
 def load_stages(data_loader: DataLoader, recipe: Recipe, args: argparse.Namespace, workers: Workers) -> list:

@@ -6,8 +6,18 @@ which devices, what to save.
 """
 import argparse
 from importlib.util import find_spec
+from typing import Any
 
-from common.base.arguments import amount, fraction, not_negative, positive, positive_amount, switch, whole_numbers
+from common.base.arguments import (
+    ArgumentParser,
+    amount,
+    fraction,
+    not_negative,
+    positive,
+    positive_amount,
+    switch,
+    whole_numbers,
+)
 from common.data.options import AUGMENTATION
 from common.images.options import PREPROCESSING
 from symbols.architecture import PADDINGS, REPEATS, STRIDES
@@ -19,18 +29,27 @@ DTYPES = ("float32", "float16")
 OF_PRETRAINED = " (default: as in --pretrained-model, else %(default)s)"
 
 
-def network(text: str) -> str:
-    """The name of a module in symbols/."""
-    if not text.isidentifier() or not find_spec(f"symbols.{text}"):
-        raise argparse.ArgumentTypeError(f"{text!r}: there is no symbols/{text}.py; give {' or '.join(NETWORKS)}, or "
-                                         "train a Symbol of your own by common.fit.fit")
-    return text
+class Network(argparse.Action):
+    """A name that is given is that of a module in symbols/. (A script's own default is its own business.)"""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any,
+                 option_string: str | None = None) -> None:
+        if not value.isidentifier() or not find_spec(f"symbols.{value}"):
+            if isinstance(parser, ArgumentParser):  # whose errors are one line
+                raise argparse.ArgumentError(self, no_network(value))
+            parser.exit(2, f"{parser.prog}: error: --network: {no_network(value)}\n")
+        setattr(namespace, self.dest, value)
+
+
+def no_network(name: str) -> str:
+    return (f"there is no symbols/{name}.py; give {' or '.join(NETWORKS)}, or train a Symbol of your own by "
+            "common.fit.fit (docs/from-the-original.md)")
 
 
 # (flag, options of add_argument)
 NETWORK = (
-    ("network", dict(type=network, default=NETWORKS[0], help=f"module of symbols/: {' or '.join(NETWORKS)}, the Symbol "
-                     "or the Gluon definition")),
+    ("network", dict(action=Network, default=NETWORKS[0], help=f"module of symbols/: {' or '.join(NETWORKS)}, the "
+                     "Symbol or the Gluon definition")),
     ("multiplier", dict(type=amount, default=1.0, help="width multiplier, 0.1 to 2" + OF_PRETRAINED)),
     ("channels", dict(type=whole_numbers(9), help="in its place, for networks that round otherwise: channels of the "
                       "first convolution, the seven stages and the last convolution, with commas between")),

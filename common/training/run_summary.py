@@ -1,4 +1,5 @@
 """What a run is going to do, in a few lines: the size of the network, and the stages of the recipe."""
+import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -8,7 +9,8 @@ from common.data.iterators import TrainingIter, augmentation_options
 from common.data.options import AUGMENTATION
 from common.find_mxnet import mx
 from common.images.options import as_flag, as_values
-from common.training.plan import scaled_rates
+from common.training.loading import iterator_name
+from common.training.plan import Plan, scaled_rates
 from common.training.recipe import default_flags
 from common.training.setup import Setup
 
@@ -40,14 +42,14 @@ def run_summary(setup: Setup) -> list:
     """Lines: the network, the images, what the recipe has that the flags' defaults have not, and its stages as a
     table."""
     recipe, train, settings = setup.plan.recipe, setup.stages[0].train, setup.settings(0)
+    validation = setup.stages[0].validation and iterator_name(setup.stages[0].validation)
     shape = train.provide_data[0].shape[1:]
     parameters, multiply_adds = network_summary(setup.network, (1, *shape))
     workers = f" of {setup.workers.count} workers" if setup.workers.count > 1 else ""
     usual = as_values(default_flags())
     lines = [f"Network: {settings.network}, {settings.num_classes} classes, {parameters:,} parameters, "
              f"{multiply_adds / 1e6:.1f} M multiply-adds an image of {'x'.join(map(str, shape))}",
-             f"Images: {train}{workers}; " + (f"validation: {setup.args.data_val}" if setup.args.data_val
-                                              else "no validation"),
+             f"Images: {train}{workers}; " + (f"validation: {validation}" if validation else "no validation"),
              f"Recipe {recipe.name}: {recipe.description}; seed {settings.seed}"]
     if recipe.inherited:
         lines.append(f"As in {recipe.source}: " + _named(recipe.inherited))
@@ -55,39 +57,39 @@ def run_summary(setup: Setup) -> list:
               if name not in SHOWN | set(recipe.inherited) and value != usual[name]}
     if others:
         lines.append("With " + _named(others))
-    return lines + stages_table(setup)
+    crops = [crop_of(setup.settings(i), images.train.images.short_side) if isinstance(images.train, TrainingIter)
+             else None for i, images in enumerate(setup.stages)]
+    return lines + stages_table(setup.plan, crops)
 
 
 def _named(values):
     return ", ".join(f"{name.replace('_', '-')} {as_flag(value)}" for name, value in values.items())
 
 
-def stages_table(setup: Setup) -> list:
-    """Lines of the table: what each stage does, with columns of equal widths."""
-    plan = setup.plan
+def stages_table(plan: Plan, crops: Sequence[str | None]) -> list:
+    """Lines of the table: what each stage does, with columns of equal widths; `crops`: what its images are cut from,
+    None if a data loader of someone's own prepares them."""
     rows = [("epochs", "batch", "batches", "learning rate", "images", "augmentation and more")]
-    for i, (stage, images) in enumerate(zip(plan.recipe.stages, setup.stages)):
+    for i, stage in enumerate(plan.recipe.stages):
         first = plan.recipe.first_epoch(i)
         batch = str(stage["batch_size"]) + (f" x {plan.workers}" if plan.workers > 1 else "")
-        rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{images.batches:,}", _rate(plan, stage),
-                     _crop(setup.settings(i), images.train), _named(_drawn(stage)) or "none"))
+        rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{plan.batches[i]:,}", _rate(plan, stage),
+                     crops[i] or "-", _named(_drawn(stage, augmented=crops[i] is not None)) or "none"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def _drawn(stage):
+def _drawn(stage, augmented):
     """The augmentation of a stage, and what else it has besides its schedule: what is not 0."""
-    flags = [flag.replace("-", "_") for flag, *_ in AUGMENTATION]
+    flags = [*(flag.replace("-", "_") for flag, *_ in AUGMENTATION), "pad_size"] if augmented else []
     ranges = () if stage["random_resized_crop"] else ("max_random_area", "min_random_area")
-    return {name: stage[name] for name in (*flags, "pad_size", "mixup")
+    return {name: stage[name] for name in (*flags, "mixup")
             if stage[name] and stage[name] != -1 and name not in SHOWN and name not in ranges}
 
 
-def _crop(settings, images):
-    """What a crop is cut from; nothing of images that a data loader of someone's own prepares."""
-    if not isinstance(images, TrainingIter):
-        return "-"
-    options = augmentation_options(settings, images.images.short_side)
+def crop_of(settings: argparse.Namespace, short_side: int | None) -> str:
+    """What a crop is cut from, of images packed with that shorter side."""
+    options = augmentation_options(settings, short_side)
     least, most, resize = (options.get(name) for name in ("min_random_scale", "max_random_scale", "resize"))
     height, width = settings.image_shape[1:]
     crop = f"crop {height}" if height == width else f"crop {width}x{height}"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import train_imagenet
 from common.base.errors import InputError
 from common.checkpoint.preprocessing import Preprocessing
 from common.data.iterators import (
@@ -30,7 +31,8 @@ from tests.conftest import ROOT
 
 
 def options(prefix, **changes):
-    augmentation = {flag.replace("-", "_"): default for flag, _, _, default, _ in AUGMENTATION}
+    defaults = vars(train_imagenet.get_args_parser().parse_args([]))
+    augmentation = {name: defaults[name] for name in (flag.replace("-", "_") for flag, *_ in AUGMENTATION)}
     return argparse.Namespace(**{**augmentation, **USUAL, **dict(
         data_train=f"{prefix}.rec", data_train_idx="", data_val=f"{prefix}.rec", data_val_idx="",
         image_shape=(3, 48, 48), num_classes=2, num_examples=None, data_nthreads=2, batch_size=10, pad_size=0,

@@ -7,13 +7,13 @@ import pytest
 
 import train_imagenet
 from common.base.errors import InputError
-from common.data.iterators import TrainingSet
+from common.images.dataset import batches_in_epoch
 from common.training.plan import Plan
 from common.training.recipe import FOLDER, resolve
-from common.training.run_summary import stages_table
+from common.training.run_summary import crop_of, stages_table
 from tests.conftest import ROOT
 
-IMAGENET = TrainingSet((("train.rec", ""),), 1_281_167, 480)
+IMAGENET = 1_281_167
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
@@ -23,7 +23,8 @@ def recipe(*arguments, saved=None):
 
 
 def plan(*arguments, images=IMAGENET, workers=1):
-    return Plan(recipe(*arguments), images, workers)
+    chosen = recipe(*arguments)
+    return Plan(chosen, [batches_in_epoch(images, stage["batch_size"], workers) for stage in chosen.stages], workers)
 
 
 def test_the_recipes():
@@ -47,17 +48,19 @@ def test_published_recipes_follow_the_published_curves(name, curve):
 
 
 def test_the_table_of_the_published_recipe():
-    args = train_imagenet.get_args_parser().parse_args([])
-    table = [line.split("  ") for line in stages_table(args, plan("--recipe", "published-1_0"))]
+    args, published = train_imagenet.get_args_parser().parse_args([]), plan("--recipe", "published-1_0")
+    crops = [crop_of(published.recipe.settings(args, stage), 480) for stage in range(4)]
+    table = [line.split("  ") for line in stages_table(published, crops)]
+    crop, colour = "random-crop 1, random-mirror 1", "max-random-h 36, max-random-s 50, max-random-l 50"
     assert [[cell.strip() for cell in line if cell] for line in table] == [
-        ["epochs", "batch", "batches", "learning rate", "images", "augmentation"],
-        ["0-85", "160", "8,008", "0.045 x 0.98 each epoch", "shorter side 256-480, crop 224",
-         "crop, mirror, hue 36, saturation 50, lightness 50"],
-        ["86-186", "240", "5,339", "0.008 x 0.98 each epoch", "shorter side 256-480, crop 224",
-         "crop, mirror, hue 36, saturation 50, lightness 50"],
-        ["187-217", "240", "5,339", "0.001 x 0.98 each epoch", "shorter side 256-288, crop 224",
-         "crop, mirror, hue 36, saturation 50, lightness 50, aspect 0.25, rotation 10, shear 0.1"],
-        ["218-234", "240", "5,339", "0.0005 x 0.95 each epoch", "shorter side 256-257, crop 224", "crop, mirror"],
+        ["epochs", "batch", "batches", "learning rate", "images", "augmentation and more"],
+        ["0-85", "160", "8,008", "0.045 x 0.98 every epoch", "shorter side 256-480, crop 224",
+         f"{crop}, {colour}"],
+        ["86-186", "240", "5,339", "0.008 x 0.98 every epoch", "shorter side 256-480, crop 224",
+         f"{crop}, {colour}"],
+        ["187-217", "240", "5,339", "0.001 x 0.98 every epoch", "shorter side 256-288, crop 224",
+         f"{crop}, {colour}, max-random-aspect-ratio 0.25, max-random-rotate-angle 10, max-random-shear-ratio 0.1"],
+        ["218-234", "240", "5,339", "0.0005 x 0.95 every epoch", "shorter side 256-257, crop 224", crop],
     ]
 
 
@@ -90,24 +93,23 @@ def test_a_scaled_recipe_ends_at_the_same_rates(name):
 
 
 def test_updates_and_images_of_a_plan():
-    digits = plan("--recipe", "digits", images=TrainingSet((("x", ""),), 1433))
+    digits = plan("--recipe", "digits", images=1433)
     assert digits.batches == [45, 45, 45]
     assert digits.updates_before(0, 0) == 0 and digits.updates_before(17, 3) == 17 * 45 + 3
     assert digits.images_left(0, 0) == 32 * 45 * 32 and digits.images_left(31, 45) == 0
-    three = plan("--recipe", "digits", "--batch-size", "11", images=TrainingSet((("x", ""),), 1433), workers=3)
+    three = plan("--recipe", "digits", "--batch-size", "11", images=1433, workers=3)
     assert three.batches == [44] * 3 and three.images_left(0, 1) == 33 * (44 * 32 - 1)
 
 
 def test_num_examples_is_what_the_schedule_takes_for_an_epoch():
     """As in MXNet's image-classification examples; a stage begins after the epochs that were trained all the same."""
-    images = TrainingSet((("x", ""),), 1433)
-    usual, twice = (Plan(recipe("--recipe", "digits", "--lr-factor", "0.5"), images, num_examples=count)
+    usual, twice = (Plan(recipe("--recipe", "digits", "--lr-factor", "0.5"), [45] * 3, num_examples=count)
                     for count in (None, 2 * 1433))
     assert twice.batches == usual.batches == [45] * 3
     assert [usual.lr_end(epoch) for epoch in (0, 1)] == [0.01, 0.005]
     assert [twice.lr_end(epoch) for epoch in (0, 1)] == [0.02, 0.01]
     assert twice.scheduler(16 * 45 + 1) == 0.0145
-    far = Plan(recipe("--lr-mode", "cosine", "--num-epochs", "2"), images, num_examples=1_281_167)
+    far = Plan(recipe("--lr-mode", "cosine", "--num-epochs", "2"), [15], num_examples=1_281_167)
     assert far.lr_end(1) == pytest.approx(0.045, rel=1e-3)
 
 
@@ -208,8 +210,7 @@ SCHEDULES = {
 def test_schedules_are_what_they_say(name):
     """Ten batches an epoch, four epochs; also when the scheduler begins in the middle."""
     flags, model = SCHEDULES[name]
-    images = TrainingSet((("x", ""),), 100)
     expected = [0.2 * model(t, 40) for t in range(1, 41)]
     for begin in (0, 27):
-        scheduler = plan("--num-epochs", "4", "--batch-size", "10", "--lr", "0.2", *flags, images=images).scheduler
+        scheduler = plan("--num-epochs", "4", "--batch-size", "10", "--lr", "0.2", *flags, images=100).scheduler
         assert [scheduler(t) for t in range(begin + 1, 41)] == pytest.approx(expected[begin:], abs=1e-12)
