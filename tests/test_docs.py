@@ -1,0 +1,61 @@
+"""What the documents point at exists: files, anchors, targets of make, flags of commands."""
+import re
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in
+             [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]]
+PROGRAM = re.compile(r"(?<![\w./-])(?:(?:tools/|benchmarks/)?\w+\.py|-m common\.modelzoo(?: [a-z]+)?)(?= |$)")
+
+
+def prose(document):
+    """Its text without blocks of code."""
+    return re.sub(r"^```.*?^```$", "", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path):
+    """Those that GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(path.relative_to(ROOT)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@cache
+def flags(program):
+    """Of a script or of `-m MODULE COMMAND`, as its help lists them."""
+    process = subprocess.run([sys.executable, *program.split(), "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return set(re.findall(r"--[\w-]+", process.stdout))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document):
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", prose(document)):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / name if name else ROOT / document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.resolve()), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_files_and_targets_exist(document):
+    text = (ROOT / document).read_text()
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= set(targets)
+    for name in re.findall(r"`((?:symbols|common|tools|native|recipes|runners|tests|benchmarks)/[a-z0-9_./-]*)`", text):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_take_their_flags(document):
+    for block in re.findall(r"^```(?:bash)?\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            programs = [name for name in PROGRAM.findall(line.partition(" # ")[0]) if (ROOT / name).exists()
+                        or name.startswith("-m")]
+            if programs:
+                given = set(re.findall(r"(?<= )--[a-z][\w-]*", line))
+                assert given <= set().union(*map(flags, programs)), line
