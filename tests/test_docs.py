@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import ROOT
 
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in
-             [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]]
+             [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), ROOT / "data/README.md",
+              ROOT / "models/README.md"]]
 PROGRAM = re.compile(r"(?<![\w./-])(?:(?:tools/|benchmarks/)?\w+\.py|-m common\.modelzoo(?: [a-z]+)?)(?= |$)")
 
 
