@@ -1,4 +1,5 @@
-"""What the documents point at exists: files, anchors, targets of make, flags of commands."""
+"""What the documents point at exists: files, anchors, targets of make, flags of commands, and what was measured."""
+import csv
 import re
 import subprocess
 import sys
@@ -12,6 +13,14 @@ DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in
              [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), ROOT / "data/README.md",
               ROOT / "models/README.md"]]
 PROGRAM = re.compile(r"(?<![\w./-])(?:(?:tools/|benchmarks/)?\w+\.py|-m common\.modelzoo(?: [a-z]+)?)(?= |$)")
+MEASURED = [  # file in benchmarks/, rows of it, columns that docs/benchmarks.md has
+    ("inference.csv", {}, ["label", "latency_ms", "ratio_to_onnxruntime", "images_per_s", "first_result_s", "peak_mib",
+                           "max_difference"]),
+    ("training.csv", {"side": "224"}, ["contender", "images_per_s", "times_pytorch_nchw", "peak_mib"]),
+    ("training.csv", {"side": "128"}, ["contender", "images_per_s", "times_pytorch_nchw"]),
+    ("input.csv", {"used_cores": "1"}, ["images_per_s", "of_bound"]),
+    ("input.csv", {"used_cores": "2"}, ["images_per_s", "of_bound", "times_image_record_iter", "peak_mib"]),
+]
 
 
 def prose(document):
@@ -60,3 +69,14 @@ def test_commands_take_their_flags(document):
             if programs:
                 given = set(re.findall(r"(?<= )--[a-z][\w-]*", line))
                 assert given <= set().union(*map(flags, programs)), line
+
+
+@pytest.mark.parametrize("name, rows, columns", MEASURED)
+def test_tables_hold_what_was_measured(name, rows, columns):
+    tables = [{cell.strip() for cell in line.split("|")} for line in prose("docs/benchmarks.md").splitlines()
+              if line.startswith("|")]
+    with open(ROOT / "benchmarks" / name, newline="") as file:
+        measured = [row for row in csv.DictReader(file) if rows.items() <= row.items()]
+    for row in measured:
+        if "its Python alone" not in row.get("contender", ""):  # not in the table
+            assert any({row[column] for column in columns} <= cells for cells in tables), row

@@ -11,7 +11,8 @@ from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
 from tests.networks import random_params
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS, OTHERS = (re.findall(rf"^```{mark}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+                  for mark in ("python", "py"))
 
 
 @pytest.fixture
@@ -39,3 +40,12 @@ def test_all_ways_to_load_give_the_same_class(demo, capsys):
         exec(block, {})
     ways, classes = zip(*(line.split(": ") for line in capsys.readouterr().out.splitlines()))
     assert ways == ("Symbol", "Gluon", "SymbolBlock") and len(set(classes)) == 1
+
+
+def test_blocks_that_need_data_are_python():
+    for block in OTHERS:
+        compile(block, "README.md", "exec")
+
+
+def test_the_script_is_the_same_in_both_documents():
+    assert OTHERS and all(block in (ROOT / "docs/from-the-original.md").read_text() for block in OTHERS)
