@@ -7,7 +7,7 @@ from common.base.errors import InputError
 from common.base.files import check_regular
 from common.images.class_names import read_names
 from common.packing.imagenet import ARCHIVES, DEVKIT, read_devkit
-from common.packing.sources import ClassArchivesSource, FolderSource, Source, ValidationArchiveSource
+from common.packing.sources import FolderSource, Source, train_archive, val_archive
 
 PARTS = ("val", "train")  # in the order they are packed: the small one first
 SYNSET = Path(__file__).resolve().parents[2] / "data" / "imagenet1k-synset.txt"
@@ -57,12 +57,12 @@ def find_sources(folder: str | Path, any_count: bool = False, synset: str | Path
     if synset:
         classes, of = tuple(class_names(synset)), str(synset)
     if "train" in archives:
-        sources["train"] = ClassArchivesSource(archives["train"], classes)
+        sources["train"] = train_archive(archives["train"], classes)
     elif "train" in trees:
         sources["train"] = FolderSource(trees["train"], classes, of)
     classes = classes or (sources["train"].classes if sources else None)
     if "val" in archives:
-        sources["val"] = ValidationArchiveSource(archives["val"], devkit)
+        sources["val"] = val_archive(archives["val"], devkit)
     elif "val" in trees:
         sources["val"] = FolderSource(trees["val"], classes, of)
     if not any_count:
@@ -98,6 +98,6 @@ def _check_is_imagenet(part, source):
     if source.classes != wnids:
         count = f"{len(source.classes)} classes" if len(source.classes) != len(wnids) else "other classes"
         raise InputError(f"{source.path}: {count} instead of ImageNet's 1000 (--any-count accepts other sets)")
-    if not source.is_archive and source.size != ARCHIVES[part].images:
+    if isinstance(source, FolderSource) and source.size != ARCHIVES[part].images:
         raise InputError(f"{source.path}: {source.size} images instead of ImageNet's {ARCHIVES[part].images} "
                          "(--any-count accepts other sets)")

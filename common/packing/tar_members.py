@@ -1,7 +1,7 @@
 """Tar archives, read front to back: their members, one after the other, from any of them on."""
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,20 +66,15 @@ def _check_extended(file, at):
     raise ValueError("extended headers without a member")
 
 
-def content(file: BinaryIO, member: tarfile.TarInfo) -> Callable[[], bytes]:
-    """load() of an image, a member: it is read now, while the archive passes by, and what is wrong is told later."""
+def content(file: BinaryIO, member: tarfile.TarInfo) -> bytes | InputError:
+    """Of an image, a member; or the reason why it cannot be packed."""
+    if not member.isreg() or member.issparse():
+        return InputError("not a file")
+    if member.size > MAX_BYTES:
+        return InputError(f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        if not member.isreg() or member.issparse():
-            raise InputError("not a file")
-        if member.size > MAX_BYTES:
-            raise InputError(f"larger than {MAX_BYTES >> 20} MiB")
         check_listable(member.name)
-        file.seek(member.offset_data)
-        read = file.read(member.size)
-        return lambda: read
     except InputError as error:
-        reason = str(error)
-
-    def refuse():
-        raise InputError(reason)
-    return refuse
+        return error
+    file.seek(member.offset_data)
+    return file.read(member.size)

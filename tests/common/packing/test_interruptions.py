@@ -1,4 +1,5 @@
 """However often the work is interrupted, what comes out is the same, or an error."""
+import fcntl
 import os
 import shlex
 import shutil
@@ -6,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.base.digest import FollowedDigest
 from common.base.errors import InputError
-from common.packing import prepare as prepare_module
-from common.packing.journal import Journal
+from common.packing.unfinished import Unfinished
 from tests.archives import write_devkit
 from tests.conftest import ROOT
 from tests.packing import SHORT_SIDE, Killed, command, contents, killed_at, run, without_description
@@ -86,60 +87,60 @@ def test_the_md5_is_not_computed_twice(archives, reference, tmp_path, monkeypatc
         killed_at(patch, "preadv", 20)  # some of val are 10
         with pytest.raises(Killed):
             run(archives[0], tmp_path / "out")
-    monkeypatch.setattr("common.packing.part.FollowedDigest._follow", digests := counted(FollowedDigest._follow))
+    algorithms = []
+
+    class Noted(FollowedDigest):
+        def __init__(self, path, algorithm):
+            algorithms.append(algorithm)
+            super().__init__(path, algorithm)
+    monkeypatch.setattr("common.packing.part.FollowedDigest", Noted)
     run(archives[0], tmp_path / "out")
     assert contents(tmp_path / "out") == contents(reference)
-    assert [algorithm for algorithm in digests.algorithms] == ["sha256"]
-
-
-def counted(follow):
-    """`follow` of a FollowedDigest, which notes the algorithm."""
-    def noting(digest):
-        noting.algorithms.append(digest._hash.name)
-        return follow(digest)
-    noting.algorithms = []
-    return noting
+    assert algorithms == ["sha256"]
 
 
 def test_what_is_moved_away_in_the_end_is_missed(archives, tmp_path, monkeypatch):
+    out, replace = tmp_path / "out", os.replace
+
+    def killed(old, new):
+        if Path(new) == out / "dataset.json":
+            raise Killed
+        replace(old, new)
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_remove", lambda work: None)
-        run(archives[0], tmp_path / "out")
-    (tmp_path / "out" / "dataset.json").unlink()
-    (tmp_path / "out" / "val.rec").unlink()
-    with pytest.raises(InputError, match="val.rec: was moved away or changed"):
-        run(archives[0], tmp_path / "out")
-    assert not (tmp_path / "out" / "dataset.json").exists()
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(Killed):
+            run(archives[0], out)
+    (out / "val.rec").unlink()
+    with pytest.raises(InputError, match="val.rec: was moved away"):
+        run(archives[0], out)
+    assert not (out / "dataset.json").exists()
 
 
 def test_two_runs_at_once(archives, tmp_path):
-    with prepare_module._work_folder(tmp_path / "out", {"sources": {}}), \
-            pytest.raises(InputError, match="another run is at work"):
-        run(archives[0], tmp_path / "out")
+    work = tmp_path / "out" / ".prepare"
+    work.mkdir(parents=True)
+    with open(work / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run"):
+            run(archives[0], tmp_path / "out")
 
 
-def test_the_journal_keeps_what_was_committed(tmp_path):
-    journal = Journal(tmp_path / "work")
-    journal.append("a", b"one")
-    journal.append("b", b"x")
-    journal.commit({"step": 1})
-    journal.append("a", b"two" * 100_000)
-    journal.append("c", b"new")
-    journal.remove("b")
-    journal.close()
-    journal = Journal(tmp_path / "work")
-    assert journal.state == {"step": 1} and journal.length("a") == 3
-    assert {path.name: path.read_bytes() for path in journal.folder.iterdir() if path.name in "abc"} == \
-        {"a": b"one", "b": b"x"}
-    journal.remove("b")
-    journal.keep("a")
-    journal.commit({"step": 2})
-    journal.close()
-    os.replace(tmp_path / "work" / "a", tmp_path / "a")
-    assert Journal(tmp_path / "work").state == {"step": 2}
-    (tmp_path / "work" / "state.json").write_text("{")
-    with pytest.raises(InputError, match="damaged; remove"):
-        Journal(tmp_path / "work")
+def test_what_was_committed_stays(tmp_path):
+    work = Unfinished(tmp_path, {"step": 1}, commit_seconds=0)
+    work.append("a", b"one")
+    work.append("b", b"x")
+    work.settle()
+    work.append("a", b"two" * 100_000)
+    work.append("c", b"new")
+    work.remove("b")
+    work.close()
+    work = Unfinished(tmp_path, {"step": 2}, commit_seconds=0)
+    assert work.identity == {"step": 1} and [work.length(name) for name in "abc"] == [3, 1, 0]
+    work.append("a", b"!")
+    work.remove("b")
+    work.settle()
+    assert (tmp_path / "a").read_bytes() == b"one!" and not (tmp_path / "b").exists()
+    work.close()
 
 
 IN_A_SMALL_FOLDER = """

@@ -3,7 +3,6 @@ import io
 import os
 import shutil
 import tarfile
-from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -114,8 +113,7 @@ def test_damaged_archives_are_read_or_refused(tmp_path, count):
         try:
             source, = find_sources(tmp_path, any_count=True).values()
             for image in source.images():
-                with suppress(InputError):
-                    assert len(image.load()) <= path.stat().st_size
+                assert isinstance(image.content, InputError) or len(image.content) <= path.stat().st_size
                 assert 0 <= image.label < len(source.classes) and "\n" not in source.classes[image.label]
             answers.append("read")
         except InputError as error:

@@ -12,7 +12,7 @@ from common.base.errors import InputError
 from common.find_mxnet import mx
 from common.images.dataset import read_dataset
 from common.images.recordio import check_records
-from common.packing.journal import Journal
+from common.packing.unfinished import Unfinished
 from tests.archives import CLASSES
 from tests.conftest import ROOT
 from tests.packing import SHORT_SIDE, command, contents, records, run, without_description
@@ -169,13 +169,13 @@ def test_the_number_of_workers_and_buckets_changes_nothing(archives, tree, refer
 def test_the_disk_that_it_takes(archives, reference, tmp_path, monkeypatch):
     """While an archive is sorted: hardly more than the records, and nothing when it is done."""
     monkeypatch.setattr("common.packing.part.BUCKET_BYTES", 20_000)
-    out, commit, used = tmp_path / "out", Journal.commit, []
+    out, commit, used = tmp_path / "out", Unfinished.commit, []
 
-    def measured(journal, state):
-        commit(journal, state)
-        journal.flush()
+    def measured(work):
+        commit(work)
+        work.wait()
         used.append(sum(path.stat().st_size for path in out.rglob("*") if path.is_file()))
-    monkeypatch.setattr(Journal, "commit", measured)
+    monkeypatch.setattr(Unfinished, "commit", measured)
     run(archives[0], out, commit_seconds=0)
     records = sum(len(content) for content in contents(reference).values())
     assert 0.9 * records < max(used) < 1.3 * records and len(used) > 50
