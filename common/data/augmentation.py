@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from common.base.errors import InputError
+from common.data.jpeg_box import EncodedImage
 from common.images.preprocess import size_for_shorter_side
 
 DRAWS = 64  # random numbers that one image needs at most
@@ -71,12 +72,12 @@ class Augmentation:
             raise InputError(f"--min-random-area {self.min_random_area:g} and --max-random-area "
                              f"{self.max_random_area:g}: give areas above 0, the smaller one first")
 
-    def __call__(self, image: tuple, draw: Callable[[], float]) -> np.ndarray:
-        """A crop, uint8 (height, width, 3), BGR, contiguous, of an `image` of common.data.jpeg_box.open_image. Each
-        call of `draw` gives another random number from 0 to 1, below 1. Raises ImageError for one that cannot be
-        decoded, InputError, without its name, for one that is too small for the options.
+    def __call__(self, image: EncodedImage, draw: Callable[[], float]) -> np.ndarray:
+        """A crop, uint8 (height, width, 3), BGR, contiguous, of `image`. Each call of `draw` gives another random
+        number from 0 to 1, below 1. Raises ImageError for an image that cannot be decoded, InputError, without its
+        name, for one that is too small for the options.
         """
-        stored = height, width = image[:2]
+        stored = height, width = image.height, image.width
         if self.resize != -1:
             width, height = size_for_shorter_side(height, width, self.resize)
         matrix, rows, columns = self._affine(height, width, draw)
@@ -151,14 +152,14 @@ class Augmentation:
 
     def _pixels(self, image, matrix, size, cut, resized):
         """The part `cut` of the image that `matrix` makes of `image`, which has `size`; what is outside is filled."""
-        (height, width, box), (top, left, rows, columns) = image, cut
+        top, left, rows, columns = cut
         (xx, xy, x0), (yx, yy, y0) = matrix
         x0, y0, determinant = x0 - left, y0 - top, xx * yy - xy * yx
         corners = [((yy * (x - x0) - xy * (y - y0)) / determinant, (xx * (y - y0) - yx * (x - x0)) / determinant)
                    for x in (0, columns - 1) for y in (0, rows - 1)]
         (x, right), (y, bottom) = (_seen(min(along), max(along), size) for along, size in
-                                   zip(zip(*corners), (width, height)))
-        pixels = box(y, x, bottom - y, right - x)
+                                   zip(zip(*corners), (image.width, image.height)))
+        pixels = image.box(y, x, bottom - y, right - x)
         if resized:  # what lies between the centre of a pixel at the edge and the edge has its colour
             pixels, x, y = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE), x - 1, y - 1
         moved = np.array([[xx, xy, x0 + xx * x + xy * y], [yx, yy, y0 + yx * x + yy * y]])

@@ -1,7 +1,8 @@
-"""Part of an encoded image: of a JPEG no more is decoded than is wanted, where `make setup` could build
+"""Part of an encoded image: of a JPEG no more is decoded than is wanted, if `make setup` could build
 native/jpeg_box.cc."""
 import ctypes
 import logging
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,8 +19,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "native" / "build" / "libjpeg_bo
 
 @cache
 def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
-    """What decodes parts of JPEGs; None, and a warning, where it is not built or cannot be loaded."""
-    why = f"{path.name} is not built: make setup builds it, where there is g++ and libjpeg-turbo's header"
+    """The library that decodes parts of JPEGs; None, and a warning, if it is not built or cannot be loaded."""
+    why = f"{path.name} is not built: make setup builds it, if there is g++ and libjpeg-turbo's header"
     if path.exists():
         try:
             loaded = load_library(path)
@@ -31,30 +32,40 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
     return None
 
 
-def open_image(content: bytes) -> tuple:
-    """(height, width, box) of an encoded image; box(top, left, height, width) are the pixels of a rectangle within it,
-    uint8 (height, width, 3), BGR, not turned. Both raise ImageError for what is damaged, too large or no image.
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image of which parts can be decoded. `pixels`: all of them if it is decoded already, None of a JPEG."""
+    content: bytes
+    height: int
+    width: int
+    pixels: np.ndarray | None = None
 
-    Of a JPEG the pixels are those of the whole image, to the bit, whether the library is there or not. With it, damage
-    to what need not be read for the rectangle is not noticed.
-    """
+    def box(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """The pixels of a rectangle within the image, uint8 (height, width, 3), BGR, not turned. Raises ImageError for
+        a damaged one.
+
+        Of a JPEG they are those of the complete image, to the bit, with or without the library. With it, damage to what
+        need not be read for the rectangle is not noticed.
+        """
+        pixels = self.pixels
+        if pixels is None:
+            if native := library():
+                box = np.empty((height, width, 3), np.uint8)
+                with room_for(self.width * self.height):
+                    if not native.decode_box(self.content, len(self.content), top, left, height, width,
+                                             box.ctypes.data):
+                        return box
+            pixels = decode(self.content, upright=False)
+        return pixels[top:top + height, left:left + width]
+
+
+def open_image(content: bytes) -> EncodedImage:
+    """Raises ImageError for what is damaged, too large or no image."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content, strict=False)
     except (ValueError, KeyError):  # KeyError: a subsampling that it does not know
-        image = decode(content, upright=False)
-        return *image.shape[:2], lambda *rectangle: _cut(image, *rectangle)
+        pixels = decode(content, upright=False)
+        height, width, _ = pixels.shape
+        return EncodedImage(content, height, width, pixels)
     check_pixels(width, height)
-    return height, width, lambda *rectangle: _box_of_jpeg(content, width * height, *rectangle)
-
-
-def _box_of_jpeg(content, size, top, left, height, width):
-    if native := library():
-        pixels = np.empty((height, width, 3), np.uint8)
-        with room_for(size):
-            if not native.decode_box(content, len(content), top, left, height, width, pixels.ctypes.data):
-                return pixels
-    return _cut(decode(content, upright=False), top, left, height, width)
-
-
-def _cut(image, top, left, height, width):
-    return image[top:top + height, left:left + width]
+    return EncodedImage(content, height, width)

@@ -44,28 +44,27 @@ def test_a_part_is_that_of_the_whole_image_to_the_bit(library, kind):
     for height, width in ((97, 131), (64, 64), (9, 200), (1, 1)):
         content = encoded(picture(height, width), kind)
         whole = simplejpeg.decode_jpeg(content, "BGR")
-        *size, box = open_image(content)
-        assert tuple(size) == (height, width)
+        image = open_image(content)
+        assert (image.height, image.width) == (height, width)
         for _ in range(60):
             rows, columns = rng.randint(1, height + 1), rng.randint(1, width + 1)
             top, left = rng.randint(height - rows + 1), rng.randint(width - columns + 1)
-            assert (box(top, left, rows, columns) == whole[top:top + rows, left:left + columns]).all()
+            assert (image.box(top, left, rows, columns) == whole[top:top + rows, left:left + columns]).all()
 
 
 def test_what_is_no_usual_jpeg_is_decoded_by_opencv(library):
-    image = picture()
-    for content in (cv2.imencode(".png", image)[1].tobytes(), ycck(image)):
-        *size, box = open_image(content)
+    for content in (cv2.imencode(".png", picture())[1].tobytes(), ycck(picture())):
+        image = open_image(content)
         whole = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        assert (box(5, 6, 30, 20) == whole[5:35, 6:26]).all()
-        assert size == [97, 131]
+        assert (image.box(5, 6, 30, 20) == whole[5:35, 6:26]).all()
+        assert (image.height, image.width) == (97, 131)
 
 
 def test_what_a_rectangle_shows_is_whole(library):
     """Without the library the whole image is; with it a progressive one, of which all is read."""
     content = encoded(picture(), "420")
     half = content[:len(content) // 2] + b"\xff\xd9"
-    *_, box = open_image(half)
+    box = open_image(half).box
     with pytest.raises(ImageError, match="damaged or truncated image"):
         box(60, 6, 37, 20)
     if library == "library":
@@ -74,10 +73,10 @@ def test_what_a_rectangle_shows_is_whole(library):
         with pytest.raises(ImageError, match="damaged or truncated image"):
             box(0, 6, 20, 20)
     progressive = encoded(picture(), "progressive")
-    *_, box = open_image(progressive[:progressive.rindex(b"\xff\xda")] + b"\xff\xd9")
+    box = open_image(progressive[:progressive.rindex(b"\xff\xda")] + b"\xff\xd9").box
     with pytest.raises(ImageError, match="scans are missing"):
         box(0, 6, 20, 20)
-    *_, box = open_image(content[:-2])
+    box = open_image(content[:-2]).box
     assert (box(60, 6, 37, 20) == decode(content, upright=False)[60:, 6:26]).all()
 
 
