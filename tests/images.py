@@ -97,7 +97,7 @@ def images():
         "odd-sampling-cut.jpg": (odd[:-40], r"damaged or truncated image \(image file is truncated"),
         "odd-sampling-without-last-component.jpg": (without_last_scan(odd), "scans are missing"),
         "many-scans.jpg": (progressive[:scan] + first_scan * 600 + progressive[scan:], "a JPEG of 6.. scans"),
-        "without-scans.jpg": (progressive[:scan] + EOI, "no whole header"),
+        "without-scans.jpg": (progressive[:scan] + EOI, "header is not complete"),
         "claims-much-progressive.jpg": (resized_header(without_last_scan(progressive), 13300, 13300), too_large),
         "claims-most-usual.jpg": (resized_header(usual, 65500, 65500), too_large),
         "usual.png": (encoded(IMAGE, "PNG"), None),

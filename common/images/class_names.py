@@ -11,7 +11,7 @@ NAME = "synset.txt"  # beside records
 
 
 def read_names(path: str | Path) -> list[str]:
-    """The lines of a synset file (`n02088364 beagle`) that are not empty. Raises InputError for another file."""
+    """The lines of a synset file (`n02088364 beagle`) that are not empty. Raises InputError if it cannot be read."""
     try:
         return [line.strip() for line in read_text(path).split("\n") if line.strip()]
     except UnicodeDecodeError:
@@ -21,7 +21,7 @@ def read_names(path: str | Path) -> list[str]:
 
 
 def read_synset(path: str | Path, num_classes: int) -> list[str]:
-    """As `read_names`. Raises InputError too unless there are `num_classes` of them."""
+    """As `read_names`. Raises InputError unless there are `num_classes` of them."""
     names = read_names(path)
     if len(names) != num_classes:
         raise InputError(f"{path}: names {len(names)} classes, the network has {num_classes}: give its own --synset")
@@ -53,8 +53,8 @@ def save_synset(prefix: str | Path, names: Sequence[str]) -> None:
 
 
 def check_synset(path: str | Path, prefix: str | Path) -> None:
-    """Raise InputError where `read_synset` would, as far as PREFIX-symbol.json tells the number of the classes: before
-    it is compiled."""
+    """Raise InputError if `read_synset` would, before PREFIX-symbol.json is compiled, which may tell the number of the
+    classes."""
     num_classes = num_classes_of(load_symbol(f"{prefix}-symbol.json"))
     if num_classes is None:
         read_names(path)

@@ -12,8 +12,8 @@ FORMAT = 1
 
 
 def read_dataset(folder: str | Path) -> dict | None:
-    """The dataset.json of a folder; None where there is none, or one of something else. Raises InputError for one that
-    is not usable."""
+    """The dataset.json of a folder; None if there is none, or one of another program. Raises InputError for one that is
+    not usable."""
     path = Path(folder) / NAME
     try:
         content = json.loads(read_text(path))
@@ -27,9 +27,9 @@ def read_dataset(folder: str | Path) -> dict | None:
         return None
     try:
         if content["format"] != FORMAT:
-            raise InputError(f"{path}: of format {content['format']!r:.40}, this version reads {FORMAT}")
-        if not (_whole(content["options"]["short_side"]) and isinstance(content["classes"], list)
-                and all(_whole(part["images"]) and all(_whole(file["bytes"]) and isinstance(file["sha256"], str)
+            raise InputError(f"{path}: has format {content['format']!r:.40}; this version reads {FORMAT}")
+        if not (_positive(content["options"]["short_side"]) and isinstance(content["classes"], list)
+                and all(_positive(part["images"]) and all(_positive(file["bytes"]) and isinstance(file["sha256"], str)
                                                        and Path(name).name == name  # beside this file
                                                        for name, file in part["files"].items())
                         for part in content["parts"].values())):
@@ -46,21 +46,21 @@ def classes_beside(records: str) -> int | None:
     return len(dataset["classes"]) if dataset else None
 
 
-def _whole(number):
+def _positive(number):
     return isinstance(number, int) and number > 0
 
 
 def packed_as(rec: str | Path) -> tuple:
-    """(shorter side that was packed, number of images) of a record file that has a dataset.json beside it which lists
-    it; (None, None) otherwise. Raises InputError for a record file of another size than that."""
+    """(shorter side of the packed images, their number) of a record file that the dataset.json beside it lists;
+    (None, None) otherwise. Raises InputError if the file has another size than is written there."""
     rec = Path(rec)
     dataset = read_dataset(rec.parent)
     for part in dataset["parts"].values() if dataset else ():
         file = part["files"].get(rec.name)
         if file and rec.exists():
             if (size := os.path.getsize(rec)) != file["bytes"]:
-                raise InputError(f"{rec}: {size} bytes, {NAME} beside it says {file['bytes']}: not copied whole, or "
-                                 f"that {NAME} belongs to other records (remove it then)")
+                raise InputError(f"{rec}: {size} bytes, {NAME} beside it says {file['bytes']}: a copy is not "
+                                 f"complete, or {NAME} belongs to other records (remove it then)")
             return dataset["options"]["short_side"], part["images"]
     return None, None
 

@@ -1,7 +1,7 @@
-"""One rule for all that read images: which are whole, and what they may cost.
+"""An encoded image into pixels. All that read images decode them here, so that the same ones count as damaged.
 
-Whole is what a library decodes to the last pixel without a complaint. What an image claims to hold is looked at before
-anything is decoded, and is refused where it is more than common/images/pixel_limit.py allows.
+An image is complete if a library decodes it to the last pixel without a complaint. The size that its header claims is
+checked before anything is decoded, against the limit in common/images/pixel_limit.py.
 """
 import io
 import re
@@ -19,13 +19,13 @@ from common.images.pixel_limit import check_pixels, room_for
 from common.images.png_chunks import SIGNATURE, needed_chunks, png_size
 
 MAX_BYTES = 256 << 20  # of a file; a photograph has 1 to 20 MB
-FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # and JPEG; Pillow opens EPS with Ghostscript, say
+FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # and JPEG; Pillow would open EPS with Ghostscript
 WEIGHTS = {"WEBP": 2, "JPEG2000": 2}  # these take up to 24 bytes for a pixel, others up to 12
 BY_PILLOW = ("PNG", "WEBP", "GIF")  # the same pixels as OpenCV's, which knows no GIF and is too lenient with WebP
 NOT_READ = ((re.compile(rb".{4}ftyp(?:he[iv]|mif1|msf1)", re.DOTALL), "HEIC"),
             (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), "AVIF"), (re.compile(rb"\0\0\x01\0"), "ICO"))
 
-# what they say of odd files names none, and is either in the errors below or does not matter
+# their warnings name no file, and are either in the errors below or do not matter
 warnings.filterwarnings("ignore", module=r"PIL\.")
 cv2.setLogLevel(0)
 Image.MAX_IMAGE_PIXELS = None  # check_pixels comes first
@@ -33,7 +33,7 @@ Image.MAX_IMAGE_PIXELS = None  # check_pixels comes first
 
 def decode(content: bytes, *, upright: bool) -> np.ndarray:
     """An encoded image as uint8 (height, width, 3), BGR. `upright`: turned as its EXIF data say, which is right for a
-    photograph in a file; those in records stand as they are. Raises ImageError for one that is not whole, or too large.
+    photograph in a file; images in records are upright already. Raises ImageError for a damaged or too large one.
     """
     if len(content) > MAX_BYTES:
         raise ImageError(f"more than {MAX_BYTES >> 20} MiB")
@@ -41,8 +41,8 @@ def decode(content: bytes, *, upright: bool) -> np.ndarray:
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """(width, height) that an encoded image, or the beginning of one, claims, before it is turned. Raises ImageError
-    where `decode` refuses it for what stands there."""
+    """(width, height) that the header of an encoded image claims, before it is turned; `content` may be its beginning.
+    Raises ImageError if `decode` would refuse it for its header."""
     if content.startswith(START):
         header = jpeg_header(content)
         check_pixels(header.width, header.height)
@@ -71,7 +71,7 @@ def _decode_jpeg(content, upright):
 
 
 def _strictly(jpeg, turned):
-    """Raises ValueError where libjpeg warns: it goes on then, and makes up what is missing."""
+    """Raises ValueError if libjpeg warns: it goes on then, and makes up what is missing."""
     try:
         pixels = simplejpeg.decode_jpeg(jpeg, "BGR", strict=True)
     except ValueError as error:
@@ -87,15 +87,15 @@ def _strictly(jpeg, turned):
 
 
 def _mended(jpeg):
-    """Without what libjpeg warns of where the pixels are all there: that the end is missing, as in many files, or that
-    JFIF has another version than 1."""
+    """Without two faults that libjpeg warns of although all pixels are there: a missing end, as in many files, and
+    another version of JFIF than 1."""
     if jpeg[6:11] == b"JFIF\0":
         jpeg = jpeg[:11] + b"\1" + jpeg[12:]
     return jpeg if jpeg.endswith(END) else jpeg + END
 
 
 def _decode_odd_jpeg(jpeg, turned):
-    """Which notices that data are missing at the end, if not all damage."""
+    """By Pillow, which notices that data are missing at the end, but not all damage."""
     with _opened(jpeg, ("JPEG",)) as image:
         image.load()
         return _pixels_of(image, turned)
@@ -114,7 +114,7 @@ def _decode_other(content, upright):
 
 
 def _format_and_size(content):
-    """(name, (width, height)), read without allocating anything for them."""
+    """(name, (width, height)), read before anything is allocated for them."""
     if content.startswith(SIGNATURE):
         return "PNG", png_size(content)
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
@@ -132,12 +132,12 @@ def _webp_size(content):
         return tuple(1 + (int.from_bytes(body[1:5], "little") >> shift & 0x3FFF) for shift in (0, 14))
     if len(body) == 10 and kind == b"VP8 ":
         return tuple(int.from_bytes(body[at:at + 2], "little") & 0x3FFF for at in (6, 8))
-    raise ImageError("damaged or truncated image (no whole header)")
+    raise ImageError("damaged or truncated image (its header is not complete)")
 
 
 @contextmanager
 def _opened(content, formats=FORMATS):
-    """A Pillow image. What is raised in this block, of many kinds for damaged content, is an ImageError."""
+    """A Pillow image. Damaged content raises many kinds of errors in this block; all become an ImageError."""
     try:
         with Image.open(io.BytesIO(content), formats=formats) as image:
             yield image
@@ -150,17 +150,17 @@ def _opened(content, formats=FORMATS):
 
 
 def _what_it_is(content):
-    """That Pillow does not know."""
+    """What to say of content that Pillow does not know."""
     if not content:
         return "empty file"
     if content.startswith((SIGNATURE, START, b"RIFF")):
-        return "damaged or truncated image (no whole header)"
+        return "damaged or truncated image (its header is not complete)"
     return next((f"{kind} is not read; convert it to JPEG" for pattern, kind in NOT_READ if pattern.match(content)),
                 "not an image")
 
 
 def _by_opencv(content, upright):
-    """None where OpenCV cannot decode it."""
+    """None if OpenCV cannot decode it."""
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8),
                             cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
@@ -171,9 +171,9 @@ def _by_opencv(content, upright):
 
 
 def _pixels_of(image, upright):
-    """As OpenCV does: of 16 bits the upper ones, and where pixels are transparent, the colour that they hide."""
+    """As OpenCV makes them: the upper 8 of 16 bits, and the colour behind transparent pixels."""
     if upright:
-        with suppress(Exception):  # broken EXIF data, of whatever kind, say nothing about the image
+        with suppress(Exception):  # broken EXIF data say nothing about the image
             ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "I;16":
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)

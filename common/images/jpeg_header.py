@@ -1,4 +1,4 @@
-"""What a JPEG says of itself before it is decoded: its size, and whether all that belongs to it is in its scans."""
+"""What a JPEG says of itself before it is decoded: its size, and whether its scans hold all of it."""
 import re
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 EXIF, SCAN = 0xE1, 0xDA
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
-MAX_SCANS = 500  # as libjpeg-turbo's own programs can be told; each costs the time of a pass over the image
+MAX_SCANS = 500  # as -maxscans of libjpeg-turbo's programs; each costs the time of a pass over the image
 COEFFICIENTS = 64  # of a block
 
 
 class JpegHeader(NamedTuple):
-    """Size in pixels; `components`: a number of each; `has_exif`: before the first scan; `scans`: where that begins, or
-    0 where it holds everything."""
+    """Size in pixels; `components`: the number of each; `has_exif`: before the first scan; `scans`: where that begins,
+    or 0 if it holds everything."""
     width: int
     height: int
     components: bytes
@@ -25,7 +25,7 @@ class JpegHeader(NamedTuple):
 
 
 def jpeg_header(content: bytes) -> JpegHeader:
-    """Of a JPEG, or of the beginning of one. Raises ImageError where it is not there."""
+    """Of a JPEG, or of the beginning of one. Raises ImageError if the header is not complete."""
     at, frame, progressive, has_exif = len(START), b"", False, False
     while marker := SEGMENT.search(content, at):
         kind, at = marker[1][0], marker.end()
@@ -41,12 +41,12 @@ def jpeg_header(content: bytes) -> JpegHeader:
             whole = segment[2] == frame[7] and not progressive
             return JpegHeader(int.from_bytes(frame[5:7], "big"), int.from_bytes(frame[3:5], "big"), frame[8::3],
                               has_exif, 0 if whole else marker.start())
-    raise ImageError("damaged or truncated image (no whole header)")
+    raise ImageError("damaged or truncated image (its header is not complete)")
 
 
 def check_scans(content: bytes, header: JpegHeader) -> None:
-    """Raise ImageError unless the scans of a JPEG hold every bit of every coefficient: libjpeg makes an image of what
-    there is, and does not warn."""
+    """Raise ImageError unless the scans of a JPEG hold every bit of every coefficient: libjpeg makes an image of those
+    there are, and does not warn."""
     lacking = {component: bytearray(b"\xff" * COEFFICIENTS) for component in header.components}  # how many bits of each
     at, scans = header.scans, 0
     while (marker := SEGMENT.search(content, at)) and marker[1] != END[1:]:

@@ -6,23 +6,23 @@ from common.base.errors import ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")  # for the pixels, and to turn them upright
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a type of colours
-# of the passes of an interlaced image: first column and row, and how far it is to the next
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
+# of each pass over an interlaced image: first column and row, and steps to the next
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 AT_A_TIME = 1 << 20  # bytes
 
 
 def png_size(content: bytes) -> tuple[int, int]:
-    """(width, height) of a PNG, or of the beginning of one. Raises ImageError where it is not there."""
+    """(width, height) of a PNG, or of the beginning of one. Raises ImageError if its header is not complete."""
     if len(content) < 33 or content[12:16] != b"IHDR":
-        raise ImageError("damaged or truncated image (no whole header)")
+        raise ImageError("damaged or truncated image (its header is not complete)")
     return struct.unpack_from(">II", content, 16)
 
 
 def needed_chunks(png: bytes) -> bytes:
-    """`png` without the chunks that its pixels do not depend on, such as profiles, texts and further frames, whatever
-    is wrong with them. Raises ImageError where a chunk would end behind the file, or not all pixels are there, which
-    Pillow does not notice."""
+    """`png` without the chunks that its pixels do not depend on, such as profiles, texts and further frames, which
+    may be damaged. Raises ImageError if a chunk would end behind the file, or if pixels are missing, which Pillow does
+    not notice."""
     chunks, at = [], len(SIGNATURE)
     while at < len(png) and (not chunks or chunks[-1][4:8] != b"IEND"):
         end = at + 12 + int.from_bytes(png[at:at + 4], "big")
@@ -46,7 +46,7 @@ def needed_chunks(png: bytes) -> bytes:
 
 
 def _bytes_of_pixels(png):
-    """How many there are when they are decompressed."""
+    """The size of the decompressed pixels, in bytes."""
     width, height = png_size(png)
     depth, colours, _, _, interlaced = png[24:29]
     bits = depth * CHANNELS.get(colours, 0)

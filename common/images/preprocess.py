@@ -1,7 +1,7 @@
-"""From a photograph to what the network sees: the same for from_mxnet.py as for evaluation.
+"""From a photograph to the network's input, alike for from_mxnet.py and evaluation.
 
-Shorter side to 256, centre crop to 224, RGB, mean subtracted, NCHW float32; or as the checkpoint says (common/
-preprocessing_file.py).
+Shorter side to 256, centre crop to 224, RGB, mean subtracted, NCHW float32; or as the checkpoint says
+(common/checkpoint/preprocessing.py).
 """
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Within this block OpenCV starts no threads of its own: there are as many images as cores at a time already."""
+    """Within this block OpenCV starts no threads of its own: a thread for each core works on images already."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -54,7 +54,7 @@ def preprocess(image: np.ndarray, data_shape: Sequence[int] | None = None,
                preprocessing: Preprocessing = USUAL) -> np.ndarray:
     """uint8 (height, width, 3) BGR to float32 (1, *data_shape), normalised RGB.
 
-    `data_shape`: (3, height, width), by default that of the crop. For another one the shorter side is resized in
+    `data_shape`: (3, height, width), by default (3, crop, crop). For another one the shorter side is resized in
     proportion to its longer side. Raises ImageError as `resized_crop`.
     """
     _, height, width = data_shape or (3, preprocessing.crop, preprocessing.crop)
@@ -75,15 +75,15 @@ def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float], da
 def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.ndarray:
     """The centre, of `height` and `width` pixels, of `image` (H, W, C) resized so that its shorter side has `length`.
 
-    To the bit ImageRecordIter(resize=length, inter_method=3): OpenCV's INTER_AREA, with MXNet's rounding. What is
-    right of the crop and below it is not computed. Raises ImageError for a strip that would need gigabytes.
+    To the bit ImageRecordIter(resize=length, inter_method=3): OpenCV's INTER_AREA, with MXNet's rounding. Pixels
+    right of the crop and below it are not computed. Raises ImageError for a strip that would need gigabytes.
     """
     resized_width, resized_height = size_for_shorter_side(image.shape[0], image.shape[1], length)
     if resized_width * resized_height > MOST_PIXELS:
         raise ImageError(f"{image.shape[1]}x{image.shape[0]} pixels: too many when the shorter side has {length}")
     top, left = (resized_height - height) // 2, (resized_width - width) // 2
     scale_y, scale_x = resized_height / image.shape[0], resized_width / image.shape[1]
-    # a little more than the crop covers; what OpenCV makes of it has the size that the scale gives, rounded
+    # a little more than the crop covers; OpenCV gives it the size that the scale says, rounded
     seen = image[:int((top + height) / scale_y) + 3, :int((left + width) / scale_x) + 3]
     resized = cv2.resize(seen, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_AREA)
     return resized[top:top + height, left:left + width]

@@ -1,6 +1,6 @@
 """RecordIO files of images: their records written and read, and checked before MXNet reads them.
 
-MXNet's own reader ends the whole process on a truncated file, so `check_records` looks first.
+MXNet's own reader ends the process on a truncated file, so `check_records` looks first.
 """
 import mmap
 import os
@@ -48,7 +48,7 @@ def _framed(payload):
 def read_records(rec: str | Path, at: int = 0, head: int | None = None) -> Iterator[tuple[int, bytes]]:
     """(offset, payload) of each record of a file from the one at byte `at`; of a payload no more than `head` bytes.
 
-    Raises InputError where what comes is not a record.
+    Raises InputError if there is something else.
     """
     with open(rec, "rb", buffering=0) as file:
         size, number = os.fstat(file.fileno()).st_size, 0
@@ -73,7 +73,7 @@ def read_files(files: Iterable[tuple[str, str]], head: int | None = None) -> Ite
 
 def read_record(descriptor: int, size: int, at: int, head: int | None = None) -> tuple:
     """(payload, where the next record begins) of the record at byte `at` of an open file of `size` bytes; of the
-    payload no more than `head` bytes. Raises ValueError where there is none."""
+    payload no more than `head` bytes. Raises ValueError if there is none."""
     parts: list[bytes] = []
     kind, held = None, 0
     while kind not in (WHOLE, LAST):
@@ -113,7 +113,7 @@ def check_label(label: float, num_classes: int) -> None:
 
 @contextmanager
 def record_named(rec: str | Path, number: int) -> Iterator[None]:
-    """Within this block an InputError of `unpack_image` or `check_label`, or an ImageError, names its record."""
+    """An InputError of `unpack_image` or `check_label`, or an ImageError, in this block names its record."""
     try:
         yield
     except ImageError as error:
@@ -123,7 +123,7 @@ def record_named(rec: str | Path, number: int) -> Iterator[None]:
 
 
 def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:
-    """Where each record of a file begins, in its order: as the index says, or the file itself, which is then read
+    """Where each record of a file begins, in its order: as the index says; without one the file is read
     through."""
     if not idx:
         return np.fromiter((at for at, _ in read_records(rec, head=1)), np.int64)
@@ -131,11 +131,11 @@ def record_offsets(rec: str | Path, idx: str | Path = "") -> np.ndarray:
 
 
 def record_files(given: str, given_idx: str = "") -> list[tuple[str, str]]:
-    """[(record file, its index or "")] of what a flag names: a file, several with commas between, or a folder of the
-    parts of one set, which are taken in the order of their names.
+    """[(record file, its index or "")] that a flag names: a file, several with commas between, or a folder
+    with the parts of one set, which are taken in the order of their names.
 
-    Raises InputError for a folder without record files or with those of several sets, such as train and val, and for
-    another number of indices than files.
+    Raises InputError for a folder without record files or with those of several sets, such as train and val, and if
+    there are not as many indices as files.
     """
     if os.path.isdir(given):
         files = [entry.path for entry in listed(given) if entry.name.endswith(".rec")]
@@ -155,7 +155,7 @@ def record_files(given: str, given_idx: str = "") -> list[tuple[str, str]]:
 
 
 def files_of(given: str | None, given_idx: str = "") -> list[str]:
-    """All files that reading what `record_files` takes may read, whether they are there or not; none of None."""
+    """All files that may be read for what `record_files` takes, whether they exist or not; none for None."""
     return [file for rec, idx in (record_files(given, given_idx) if given else ())
             for file in (rec, idx or str(Path(rec).with_suffix(".idx")))]
 
@@ -166,10 +166,10 @@ def folder_of(given: str) -> Path:
 
 
 def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
-    """(index, number of records) of a RecordIO file that is whole: "" and None where there is no index.
+    """(index, number of records) of a complete RecordIO file: "" and None if there is no index.
 
-    `idx` is its index; where it is empty, the one beside `rec` is taken, if there is one. Raises InputError for files
-    that are missing, truncated or do not belong together. Reads the first and the last record only, whatever the size.
+    `idx` is its index; if it is empty, the one beside `rec` is taken, if there is one. Raises InputError for files that
+    are missing, truncated or do not belong together. Of a file of any size only the first and last record are read.
     """
     if not Path(rec).name:
         raise InputError(f"{str(rec)!r}: not the name of a RecordIO file")
@@ -185,15 +185,15 @@ def check_records(rec: str | Path, idx: str | Path = "") -> tuple:
                 if content[:4] != MAGIC:
                     raise InputError(f"{rec}: not a RecordIO file")
                 if size % 4 or _end_of_part(content, _last_aligned(content, MAGIC)) != size:
-                    raise InputError(f"{rec}: truncated (its last record is not whole); copy or pack it again")
+                    raise InputError(f"{rec}: truncated (its last record is not complete); copy or pack it again")
                 return idx, _check_index(idx, rec, content) if idx else None
     except OSError as error:
         raise InputError(f"{rec}: {error.strerror}") from None
 
 
 def _read_index(idx):
-    """Where each record begins, int64, in the order of the index: numbers and offsets, between any white space, as for
-    MXNet's ImageRecordIter."""
+    """Where each record begins, int64, in the order of the index: numbers and offsets with white space between them, as
+    MXNet's ImageRecordIter reads it."""
     check_regular(idx)
     try:
         with open(idx, encoding="ascii") as file:
@@ -222,8 +222,8 @@ def _end_of_part(content, start, kinds=(WHOLE, LAST)):
 
 
 def _check_index(idx, rec, content):
-    """Number of records that the index lists: all of them, as far as none is listed twice and its last one ends where
-    `rec` ends."""
+    """Number of records that the index lists. Raises InputError if one is listed twice, or the last one does not end at
+    the end of `rec`."""
     offsets = _read_index(idx)
     if len(offsets) and not (offsets % 4).any() and offsets.min() >= 0 and offsets.max() < len(content) \
             and len(np.unique(offsets)) == len(offsets):
@@ -232,5 +232,5 @@ def _check_index(idx, rec, content):
             at = following
         if _end_of_part(content, at) == len(content):
             return len(offsets)
-    raise InputError(f"{idx}: does not list the records of {rec}; the two do not belong together, or one of them was "
-                     "not copied whole")
+    raise InputError(f"{idx}: does not list the records of {rec}; the two do not belong together, or one of them "
+                     "is not a complete copy")

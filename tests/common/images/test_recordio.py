@@ -25,7 +25,7 @@ def test_a_file_cut_between_two_records_is_refused_by_its_index(packed, tmp_path
     path = tmp_path / "x.rec"
     path.write_bytes((packed.parent / "val.rec").read_bytes()[:offsets[-1]])
     assert check_records(path) == ("", None)
-    with pytest.raises(InputError, match="not copied whole"):
+    with pytest.raises(InputError, match="not belong together"):
         check_records(path, f"{packed}.idx")
 
 
