@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What a RecordIO file of images holds, and whether it is whole. Examples:
+"""What a RecordIO file of images holds, and whether it is damaged. Examples:
 
     python tools/inspect_rec.py train.rec
     python tools/inspect_rec.py train.rec --contact-sheet train.png --images 40
@@ -21,16 +21,16 @@ from common.base.files import check_not_read
 from common.images.class_names import read_names
 from common.images.recordio import files_of
 
-FEW = 20  # classes that are all listed
+FEW = 20  # classes that are listed without --all-classes
 
 
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("rec", help="RecordIO file of images")
     parser.add_argument("--synset", help="names of the classes, one line each (default: synset.txt beside the file, "
-                        "where there is one)")
+                        "if there is one)")
     parser.add_argument("--all-classes", action="store_true",
-                        help=f"list every class, also where there are more than {FEW}")
+                        help=f"list every class, even if there are more than {FEW}")
     sheet = parser.add_argument_group("contact sheet")
     sheet.add_argument("--contact-sheet", metavar="PNG", help="draw random images with their labels to this file")
     sheet.add_argument("--images", type=positive, default=40, help="how many, to 1000")
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     summary = summarise(args.rec)
     names = class_names(args)
     print(f"{args.rec}: {len(summary.offsets)} records, {summary.bytes / 1e9:.3f} GB"
-          + (f", {summary.unreadable} of them no images" if summary.unreadable else ""))
+          + (f", {summary.unreadable} of them not images" if summary.unreadable else ""))
     print_classes(summary.labels, names, args.all_classes)
     print_sizes(summary.sizes)
     if args.contact_sheet:
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
             found += 1
         if found:
             raise InputError(f"{args.rec}: {found} problem{'s' * (found > 1)} found")
-        print(f"{args.rec}: whole; every image was decoded")
+        print(f"{args.rec}: not damaged; every image was decoded")
 
 
 def class_names(args: argparse.Namespace) -> list[str]:

@@ -5,10 +5,10 @@
     python tools/prepare_imagenet.py flowers flowers-rec --any-count
     python tools/prepare_imagenet.py part part-rec --any-count --synset data/imagenet1k-synset.txt
 
-The first folder holds ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz as they are
+The first folder holds ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz as they were
 downloaded (they are read, not extracted), or train/<class>/<image> and val/<class>/<image>. The second one gets
-{train,val}.{rec,idx,lst}, synset.txt, skipped.csv and dataset.json. Interrupted, killed or out of disk space, the same
-command goes on where it was.
+{train,val}.{rec,idx,lst}, synset.txt, skipped.csv and dataset.json. After an interruption, a kill or a full disk the
+same command goes on where it was.
 """
 import argparse
 import sys
@@ -28,18 +28,18 @@ def get_args_parser() -> ArgumentParser:
     images.add_argument("--short-side", type=positive, default=480, help="shorter side of the packed images, in pixels")
     images.add_argument("--enlarge", action="store_true",
                         help="enlarge smaller images to --short-side, as MXNet's im2rec.py --resize does")
-    images.add_argument("--quality", type=positive, default=95, help="JPEG quality, to 100")
-    images.add_argument("--synset", metavar="FILE", help="of folders: the label of each is the number, from 0, of the "
+    images.add_argument("--quality", type=positive, default=95, help="JPEG quality, 1 to 100")
+    images.add_argument("--synset", metavar="FILE", help="for folders: the label of each is the number, from 0, of the "
                         "line of FILE that begins with its name, so that a part of ImageNet keeps ImageNet's labels "
                         "(default: their sorted order)")
     images.add_argument("--seed", type=not_negative, default=0, help="of the order of the training images")
     checks = parser.add_argument_group("checks")
     checks.add_argument("--strict", action="store_true", help="an image that cannot be read is an error, and so is an "
                         "archive whose MD5 is not the official one (unless --any-count)")
-    checks.add_argument("--any-count", action="store_true", help="accept other sets than ImageNet: any number of "
+    checks.add_argument("--any-count", action="store_true", help="accept sets other than ImageNet: any number of "
                         "classes and images")
     checks.add_argument("--verify-first", action="store_true", help="compare the archives' MD5 with the official one "
-                        "before the work, not at its end")
+                        "before the work, not after it")
     parser.add_argument("--workers", type=positive, default=None, help="threads (default: one for each processor)")
     return parser
 

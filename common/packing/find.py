@@ -1,4 +1,4 @@
-"""What there is to pack in a folder, and whether it is ImageNet."""
+"""What a folder holds to pack, and whether it is ImageNet."""
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +14,8 @@ SYNSET = Path(__file__).resolve().parents[2] / "data" / "imagenet1k-synset.txt"
 
 
 def class_names(synset: str | Path) -> dict[str, str]:
-    """{folder: name} of the classes in a file of a line for each, whose first word is the folder's name, in its order.
-    Raises InputError for a file that is none."""
+    """{folder: name} of the classes in a file of a line for each, which begins with the folder's name; in its order.
+    Raises InputError for another file."""
     lines = read_names(synset)
     names = {line.split()[0]: line for line in lines}
     if not names:
@@ -27,11 +27,11 @@ def class_names(synset: str | Path) -> dict[str, str]:
 
 
 def find_sources(folder: str | Path, any_count: bool = False, synset: str | Path | None = None) -> dict[str, Source]:
-    """{"train": source, "val": source} of what `folder` holds: archives by their names, or folders train/ and val/,
-    whose classes are those of `synset` (see `class_names`) where it is given.
+    """{"train": source, "val": source} of what `folder` holds: ImageNet's archives, or folders train/ and val/, whose
+    classes are those of `synset` (see `class_names`), if it is given.
 
-    Unless `any_count`, it has to be ImageNet: archives of the official size, its 1,000 classes, and in folders as many
-    images. Raises InputError for anything else, for damaged archives, and where nothing is there.
+    Unless `any_count`, it must be ImageNet: archives of the official size, its 1,000 classes, and in folders its number
+    of images. Raises InputError for anything else, for damaged archives, and for nothing at all.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -77,7 +77,7 @@ def _devkit(folder, archives, any_count):
         return None
     if not path.exists():
         if "val" in archives:
-            raise InputError(f"{path}: not there, and it has the classes of the validation images; download it to this "
+            raise InputError(f"{path}: missing, and it has the classes of the validation images; download it to this "
                              "folder")
         return None
     if not any_count:
@@ -89,7 +89,7 @@ def _devkit(folder, archives, any_count):
 
 def _check_size(path, official):
     if (size := path.stat().st_size) != official.size:
-        raise InputError(f"{path}: {size} bytes, the official one has {official.size}: not whole, or another set "
+        raise InputError(f"{path}: {size} bytes, the official one has {official.size}: incomplete, or another set "
                          "(--any-count accepts other sets)")
 
 

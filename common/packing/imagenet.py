@@ -1,4 +1,4 @@
-"""What the archives of ImageNet (ILSVRC 2012, tasks 1 and 2) are and hold.
+"""The archives of ImageNet (ILSVRC 2012, tasks 1 and 2): names, sizes, sums, and the classes in the development kit.
 
 Names and MD5 sums as on https://image-net.org/download-images; sizes in bytes.
 """
@@ -33,7 +33,7 @@ VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 META = "ILSVRC2012_devkit_t12/data/meta.mat"
 GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 MAX_MEMBER = 64 << 20
-MEMORY, SECONDS = 1 << 30, 20  # to read them with
+MEMORY, SECONDS = 1 << 30, 20  # bytes and time that reading them may take
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class Devkit:
 
 
 def read_devkit(path: Path) -> Devkit:
-    """What the development kit says of the classes. Raises InputError for a file that is not one.
+    """The classes that the development kit names. Raises InputError for a file that is not one.
 
-    SciPy's reader of MATLAB's files crashes, hangs or fills the memory on some damaged ones.
+    It is read in a process of its own: SciPy's reader of MATLAB's files crashes, hangs or fills the memory on some
+    damaged ones.
     """
     (_, classes), (_, val_classes) = confined("common.packing.imagenet", "devkit_classes", path, MEMORY, SECONDS)
     return Devkit(tuple(classes.tolist()), tuple(val_classes.tolist()))
@@ -55,8 +56,8 @@ def read_devkit(path: Path) -> Devkit:
 def devkit_classes(path: str | Path) -> list[tuple[str, np.ndarray]]:
     """The fields of the `Devkit` of a file, as arrays of texts.
 
-    Its own numbers of the classes (ILSVRC2012_ID) are not in the order of the WordNet ids, which is that of the labels
-    of every published network; synsets that have children are not classes.
+    Its own numbers of the classes (ILSVRC2012_ID) are not in the order of the WordNet ids, as the labels of every
+    published network are; synsets that have children are not classes.
     """
     from scipy.io import loadmat
     try:
@@ -66,13 +67,13 @@ def devkit_classes(path: str | Path) -> list[tuple[str, np.ndarray]]:
         wnid_of = {int(number): str(wnid) for number, wnid, children in
                    zip(synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"]) if children == 0}
         if odd := [wnid for wnid in wnid_of.values() if not WNID.fullmatch(wnid)]:
-            raise ValueError(f"{odd[0]!r:.40} is no WordNet id")
+            raise ValueError(f"{odd[0]!r:.40} is not a WordNet id")
         return [("classes", np.array(sorted(wnid_of.values()))),
                 ("val_classes", np.array([wnid_of[number] for number in truth]))]
     except KeyError as error:
         raise InputError(f"{path}: not the development kit of ILSVRC 2012 (no {last_line(error)})") from None
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or 'not a gzip-compressed tar file, or not a whole one'}") from None
+        raise InputError(f"{path}: {error.strerror or 'not a complete gzip-compressed tar file'}") from None
     except Exception as error:  # gzip, tarfile and scipy raise many kinds for what is damaged
         raise InputError(f"{path}: damaged, or not the development kit ({last_line(error)})") from None
 

@@ -1,4 +1,4 @@
-"""What a RecordIO file of images holds: counts, sizes, a look at some of them, and whether all is whole."""
+"""What a RecordIO file of images holds: counts, sizes, a look at some of them, and whether any is damaged."""
 import random
 from array import array
 from collections import Counter
@@ -20,14 +20,14 @@ from common.images.recordio import HEAD, read_records, unpack_image
 from common.packing.progress import in_order, progress
 
 THUMBNAIL, CAPTION, GAP = 144, 16, 6  # pixels
-LONGEST_CAPTION = 100  # characters that are looked at, of which some 30 fit
+LONGEST_CAPTION = 100  # characters; about 30 fit
 MAX_IMAGES = 1000  # on a contact sheet
 
 
 @dataclass
 class Summary:
-    """bytes: of the file; offsets: of the records, in order; labels, sizes: how many images have a label, and a (width,
-    height); unreadable: how many records are no images."""
+    """bytes: of the file; offsets: of the records, in order; labels, sizes: how many images have each label, and each
+    (width, height); unreadable: how many records are not images."""
     bytes: int
     offsets: array = field(default_factory=lambda: array("Q"))
     labels: Counter[float] = field(default_factory=Counter)
@@ -58,7 +58,7 @@ def summarise(rec: str | Path) -> Summary:
 
 
 def split(rec: str | Path, offset: int, record: bytes) -> tuple[int, float, bytes]:
-    """(number, label, encoded image) of a record's payload. Raises InputError for one that is no image's."""
+    """(number, label, encoded image) of a record's payload. Raises InputError if it has another form."""
     try:
         number, label, encoded = unpack_image(record)
     except InputError as error:
@@ -77,7 +77,7 @@ def contact_sheet(rec: str | Path, summary: Summary, names: Sequence[str], path:
                   seed: int) -> None:
     """Draw `count` random images, in the order of the file, with their labels and names, to the PNG file `path`."""
     if Path(path).suffix.lower() != ".png":
-        raise InputError(f"{path}: the contact sheet is a PNG; give it such a name")
+        raise InputError(f"{path}: the contact sheet is a PNG; give it a name that ends in .png")
     if count > MAX_IMAGES:
         raise InputError(f"{count} images are too many for a contact sheet; {MAX_IMAGES} at most")
     chosen = sorted(random.Random(seed).sample(summary.offsets, min(count, len(summary.offsets))))
@@ -103,8 +103,8 @@ def contact_sheet(rec: str | Path, summary: Summary, names: Sequence[str], path:
 
 
 def problems(rec: str | Path, workers: int | None = None) -> Iterator[str]:
-    """Yields a line for each thing that is wrong with a file, and with those that belong to it: checksums that are not
-    those of dataset.json, images that cannot be decoded, an index or a list that does not fit."""
+    """Yields a line for each thing that is wrong with a file and those that belong to it: checksums that are not those
+    in dataset.json, images that cannot be decoded, an index or a list that does not match."""
     rec = Path(rec)
     yield from _wrong_checksums(rec)
     idx, lst = rec.with_suffix(".idx"), rec.with_suffix(".lst")
@@ -116,23 +116,23 @@ def problems(rec: str | Path, workers: int | None = None) -> Iterator[str]:
             images = in_order(pool, workers, lambda record: _damage(rec, *record), read_records(rec))
             for count, ((offset, record), reason) in enumerate(images, 1):
                 number, label, _ = split(rec, offset, record)
+                if not reason and not (label >= 0 and float(label).is_integer()):
+                    reason = f"its label {float(label):g} is not the number of a class"
                 if reason:
                     yield f"{rec}: record {number}, at byte {offset}: {reason}"
-                if not (label >= 0 and float(label).is_integer()):
-                    yield f"{rec}: record {number}, at byte {offset}: its label {float(label):g} is no class's number"
                 if indexed and next(indexed, None) != (number, offset):
-                    yield f"{idx}: line {count} does not fit the record"
+                    yield f"{idx}: line {count} is not that of the record"
                     indexed = None
-                # im2rec.py lists images too that it could not read, and has no records of them
+                # im2rec.py also lists images that it could not read and has no records of
                 if listed and next((line for line in listed if not line or line[0] == number), None) != (number, label):
-                    yield f"{lst}: does not have record {number}, of label {label}, where it is due"
+                    yield f"{lst}: lacks record {number} of label {label} at its place"
                     listed = None
                 show(offset, count)
         except InputError as error:
             yield str(error)
             return
     if indexed and next(indexed, None):
-        yield f"{idx}: has lines for which there are no records"
+        yield f"{idx}: has lines without records"
 
 
 def _wrong_checksums(rec):
@@ -144,7 +144,7 @@ def _wrong_checksums(rec):
     for name, file in part["files"].items():
         path = rec.with_name(name)
         if not path.is_file():
-            yield f"{path}: not there"
+            yield f"{path}: missing"
         elif path.stat().st_size != file["bytes"]:
             yield f"{path}: {path.stat().st_size} bytes, {NAME} says {file['bytes']}"
         else:
@@ -154,7 +154,7 @@ def _wrong_checksums(rec):
 
 
 def _damage(rec, offset, record):
-    """Why the image of a record cannot be decoded; None where it can."""
+    """Why the image of a record cannot be decoded; None if it can."""
     try:
         decode(split(rec, offset, record)[2], upright=False)
     except ImageError as error:
@@ -163,8 +163,7 @@ def _damage(rec, offset, record):
 
 
 def _parsed(path, parse):
-    """What parse(*fields) makes of each line of a file, None of those that are not as they should be; None for a file
-    that is not there."""
+    """parse(*fields) of each line of a file, None for a line that cannot be parsed; None for a missing file."""
     if not path.exists():
         return None
 

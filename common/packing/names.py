@@ -10,8 +10,8 @@ UNLISTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: controls, surrog
 
 
 def check_listable(path: str) -> None:
-    """Raise InputError, with the reason alone, for a path that a .lst file, a line of UTF-8 for each image, cannot
-    hold."""
+    """Raise InputError, with the reason alone, for a path that cannot be in a .lst file, which has a line of UTF-8 for
+    each image."""
     if Path(path).name in ("", ".."):
         raise InputError("its name is not that of a file")
     if any(unicodedata.category(character) in UNLISTABLE for character in path) or len(path.encode()) > MAX_NAME:
@@ -19,7 +19,7 @@ def check_listable(path: str) -> None:
 
 
 def check_names(where: Path, classes: Iterable[str]) -> None:
-    """Raise InputError where there are no classes, or the name of one cannot be in a .lst file."""
+    """Raise InputError if there are no classes, or if the name of one cannot be in a .lst file."""
     if not classes:
         raise InputError(f"{where}: no classes in it")
     for name in classes:

@@ -32,7 +32,7 @@ Records = Generator[tuple[str, int, Record], None, None]  # (path, label, record
 
 def pack(part: str, source: FolderSource | ArchiveSource, work: Unfinished, options: dict, strict: bool,
          workers: int) -> None:
-    """Make PART.rec, .idx and .lst in the folder of `work`, from where that left off. `options`: short_side, quality,
+    """Write PART.rec, .idx and .lst to the folder of `work`, from where that left off. `options`: short_side, quality,
     enlarge and seed; `strict`: an image that cannot be packed is an InputError."""
     packing = PartPacking(part, source, work, options, strict, workers)
     state = packing.state
@@ -104,15 +104,15 @@ class PartPacking:
 
 def folder_records(packing: PartPacking, source: FolderSource) -> Records:
     state, workers = packing.state, packing.workers
-    order = sorted((packing.key(path, label), path, label) for path, label in source.images)
+    order = sorted(source.images, key=lambda image: (packing.key(*image), image[0]))
 
-    def record_of(entry):
-        _, path, label = entry
+    def record_of(image):
+        path, label = image
         return packing.record(source.read(path), label)
 
     with ThreadPoolExecutor(workers) as pool, \
             progress(f"{packing.part}: writing", len(order), state.taken) as show:
-        for (_, path, label), record in in_order(pool, workers, record_of, order[state.taken:]):
+        for (path, label), record in in_order(pool, workers, record_of, order[state.taken:]):
             yield path, label, record
             show(state.taken, state.taken)
 

@@ -93,8 +93,8 @@ def _finished(out, identity):
     for part in dataset["parts"].values():
         for name, file in part["files"].items():
             if not _is_there(out / name, file):
-                raise InputError(f"{out / name}: not there, or not as {NAME} beside it says; remove {NAME} and what is "
-                                 "left of its files, to make them again")
+                raise InputError(f"{out / name}: missing, or of another size than {NAME} beside it says; remove {NAME} "
+                                 "and what is left of its files, to make them again")
     remove_work(out)
     return dataset
 

@@ -1,4 +1,4 @@
-"""Work in parallel whose results come in order, and how far a long piece of work is, on standard error."""
+"""Parallel work whose results come in order, and how far long work has come, on standard error."""
 import sys
 import time
 from collections import deque
@@ -10,7 +10,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 LOG_SECONDS = 60
-AHEAD = 6  # items on their way, for each worker: what they hold (an image, at most 256 MiB) is held in memory
+AHEAD = 6  # items that each worker may be ahead; they are in memory (an image has at most 256 MiB)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,8 +18,8 @@ Result = TypeVar("Result")
 
 @contextmanager
 def progress(what: str, size: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Within this block show(done, images) tells how much of `size` is done: images/s and the time left, in a bar on a
-    terminal, and elsewhere in a line each minute."""
+    """Within this block show(done, images) tells how much of `size` is done, images/s and the time left: in a bar on a
+    terminal, elsewhere in a line every minute."""
     terminal = sys.stderr.isatty()
     interval = 0.2 if terminal else LOG_SECONDS
     start, first_done, first_images = time.monotonic(), done, None

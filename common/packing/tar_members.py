@@ -1,4 +1,4 @@
-"""Tar archives, read front to back: their members, one after the other, from any of them on."""
+"""The members of a tar archive, one after the other, from any of them on."""
 import os
 import tarfile
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from common.packing.names import check_listable
 MAX_BYTES = 256 << 20  # the largest image of ImageNet has 15 MB
 BLOCK = tarfile.BLOCKSIZE
 EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
-            tarfile.SOLARIS_XHDTYPE)  # headers about the one that follows, which tarfile holds in memory
-MAX_EXTENDED, MAX_EXTENSIONS = 1 << 20, 8  # bytes; before a member
+            tarfile.SOLARIS_XHDTYPE)  # headers about the next one, which tarfile holds in memory
+MAX_EXTENDED, MAX_EXTENSIONS = 1 << 20, 8  # bytes of one; their number before a member
 
-REFUSED = (tarfile.TarError, OSError, ValueError)  # ValueError: numbers in an extended header that are none
+REFUSED = (tarfile.TarError, OSError, ValueError)  # ValueError: an extended header has text for a number
 
 
 def members(file: BinaryIO, at: int, end: int, archive: Path) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """(member, offset of the next header) of the tar in `file` from the header at `at`, as far as byte `end`.
+    """(member, offset of the next header) of the tar in `file`, from the header at `at` to byte `end`.
 
-    Unlike tarfile's own iteration it keeps no list of them, and a damaged header, or an end before `end` without the
-    blocks of zeros that end a tar, is an InputError.
+    Unlike tarfile's own iteration it keeps no list of them. Raises InputError for a damaged header, and for a tar that
+    ends without its block of zeros.
     """
     def damaged(at):
         return InputError(f"{archive}: damaged or cut off at byte {at} of {os.fstat(file.fileno()).st_size}; download "
@@ -43,7 +43,7 @@ def members(file: BinaryIO, at: int, end: int, archive: Path) -> Iterator[tuple[
             raise damaged(tar.offset) from None
         if member is None:
             break
-        tar.members.clear()  # type: ignore[attr-defined]  # its list of all that it has read
+        tar.members.clear()  # type: ignore[attr-defined]  # its list of all members so far
         if member.size < 0 or not member.offset < tar.offset <= end:
             raise damaged(member.offset)
         yield member, tar.offset
@@ -53,7 +53,7 @@ def members(file: BinaryIO, at: int, end: int, archive: Path) -> Iterator[tuple[
 
 
 def _check_extended(file, at):
-    """Raise ValueError where the headers at `at` are larger or more than those of any archiver."""
+    """Raise ValueError if the extended headers at `at` are larger or more than any archiver writes."""
     for _ in range(MAX_EXTENSIONS):
         file.seek(at)
         header = file.read(BLOCK)

@@ -148,7 +148,7 @@ def test_enlarging_has_its_bounds(tmp_path):
     cv2.imwrite(str(folder / "thin.png"), np.zeros((1, 3000), np.uint8))
     shutil.copy(ROOT / "data" / "cat.jpg", folder)
     run(tmp_path / "source", tmp_path / "out", short_side=480, enlarge=True)
-    assert "thin.png,1440000x480 pixels are not what can be packed" in (tmp_path / "out" / "skipped.csv").read_text()
+    assert "thin.png,1440000x480 pixels" in (tmp_path / "out" / "skipped.csv").read_text()
 
 
 def test_a_bomb_is_skipped(tmp_path):
@@ -248,7 +248,7 @@ def test_what_is_there_is_never_overwritten(archives, reference, tmp_path, capsy
 
     out = shutil.copytree(reference, tmp_path / "out")
     os.truncate(out / "train.rec", 1000)
-    with pytest.raises(InputError, match="train.rec: not there, or not as dataset.json"):
+    with pytest.raises(InputError, match="train.rec: missing, .*dataset.json"):
         run(archives[0], out)
     (out / "dataset.json").unlink()
     with pytest.raises(InputError, match="exists, and nothing says how it was made"):
