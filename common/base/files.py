@@ -1,6 +1,5 @@
 """Files that are read within bounds, TOML among them, folders that can be written, and files of which a reader never
 sees half."""
-import fcntl
 import os
 import stat
 import sys
@@ -126,29 +125,24 @@ def check_not_read(out: str | os.PathLike, *inputs: str | os.PathLike | None) ->
 
 
 @contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Within this block no other process is in one with the same `path`, a file that is there only meanwhile. Raises
-    InputError(refusal) where one is."""
-    while True:
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
-        try:
-            if os.fstat(lock).st_size:
-                os.close(lock)
-                raise InputError(f"{path}: has something in it, and is in the place of a lock; move it away")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
-                break
-        except BlockingIOError:
-            os.close(lock)
-            raise InputError(refusal) from None
-        except OSError:
-            break  # a file system without locks
-        os.close(lock)  # it was that of a process that has just ended
+def locked(path: Path, message: str, wait: bool = False) -> Iterator[None]:
+    """Within this block no other process is in one with the same `path`, a file that is there only meanwhile. If one
+    is, raise InputError(message), or with `wait` print the message and wait for it."""
+    from filelock import FileLock, Timeout  # here, since it takes as long to import as all of `--help`
+    lock = FileLock(path)
+    try:
+        with named_in_errors(path):
+            lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise InputError(message) from None
+        print(message, file=sys.stderr)
+        lock.acquire()
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
+        path.unlink(missing_ok=True)  # before the release: a process that waits sees that it is gone, and makes its own
+        lock.release()
 
 
 def make_folder(folder: str | Path) -> None:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -71,11 +72,29 @@ def test_what_is_read_is_not_written(tmp_path):
             check_not_read(f"{tmp_path}/{name}", tmp_path / "x")
 
 
-def test_a_file_in_the_place_of_a_lock_stays(tmp_path):
-    (tmp_path / "lock").write_text("mine")
-    with pytest.raises(InputError, match="lock: has something in it"), locked(tmp_path / "lock", ""):
+def test_one_at_a_time_has_a_lock_and_its_file_goes_away(tmp_path, capfd):
+    path, order = tmp_path / "lock", []
+
+    def second():
+        with locked(path, "waiting", wait=True):
+            order.append("second")
+    thread = threading.Thread(target=second)
+    with locked(path, "taken"):
+        with pytest.raises(InputError, match="^taken$"), locked(path, "taken"):
+            pytest.fail("locked")
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"] and capfd.readouterr().err == "waiting\n" and os.listdir(tmp_path) == []
+
+
+def test_a_lock_does_not_follow_a_link(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "lock").symlink_to("precious")
+    with pytest.raises(OSError), locked(tmp_path / "lock", ""):
         pytest.fail("locked")
-    assert (tmp_path / "lock").read_text() == "mine"
+    assert (tmp_path / "precious").read_text() == "mine"
 
 
 FULL_DISK = """
