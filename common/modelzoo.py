@@ -13,6 +13,8 @@ PREFIX-symbol.json and PREFIX-preprocess.json are written, where they are not th
 import argparse
 import importlib.util
 import json
+import logging
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +24,7 @@ from common.base.arguments import ArgumentParser
 from common.base.errors import InputError, printable, reported
 from common.checkpoint.arrays import Checkpoint, checked
 from common.checkpoint.params import load_checkpoint_params
+from common.util import download_file
 from common.zoo.files import fetch, find, locate, take, verify
 from common.zoo.manifest import FIRST_EPOCH, MANIFEST, Entry, entries, entry_of
 from symbols.architecture import CLASSIFIER, REPEATS, widths
@@ -105,6 +108,26 @@ def prefix_of(name: str, folder: str | Path | None = None, manifest: str | Path 
     if entry_of(name, manifest).layout != "mxnet":
         raise InputError(f"{name} is no MXNet checkpoint: fetch it, and convert it with tools/convert_weights.py")
     return str(fetch(name, folder, manifest, **options)).removesuffix(FIRST_EPOCH)
+
+
+def download_model(model_name: str, dst_dir: str = "./", meta_info: dict[str, dict[str, str]] | None = None,
+                   manifest: str | Path = MANIFEST) -> tuple[str | None, int]:
+    """(PREFIX, epoch) of a checkpoint that is in `dst_dir` afterwards, for code that was written for MXNet's examples.
+
+    The name is one that `list` prints, of weights in MXNet's layout, or one of `meta_info`,
+    {name: {"symbol": URL, "params": URL}}. For another name: (None, 0), and a warning that names those there are.
+    Raises InputError as `fetch`, and for weights in another layout.
+    """
+    known = entries(manifest) if meta_info is None else meta_info
+    if model_name not in known:
+        logging.warning("no model %r; there are %s", model_name, ", ".join(known))
+        return None, 0
+    if meta_info is None:
+        return prefix_of(model_name, dst_dir, manifest), 0
+    prefix = os.path.join(dst_dir, model_name)
+    download_file(meta_info[model_name]["symbol"], f"{prefix}-symbol.json")
+    download_file(meta_info[model_name]["params"], prefix + FIRST_EPOCH)
+    return prefix, 0
 
 
 def _check_packages(entry: Entry) -> None:

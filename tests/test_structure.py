@@ -39,6 +39,7 @@ DOORS = {  # modules of common that lead to its rooms
     "common.compile": ("common/checkpoint", "common/compiler", "common/inference"),
     "common.fit": ("common/evaluation", "common/images", "common/training"),
     "common.modelzoo": ("common/checkpoint", "common/conversion", "common/zoo"),
+    "common.util": ("common/zoo",),
 }
 SOURCES = [path for pattern in ("*.py", "symbols/*.py", "common/**/*.py", "tools/*.py", "runners/*.py",
                                 "benchmarks/*.py") for path in sorted(ROOT.glob(pattern))]

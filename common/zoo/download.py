@@ -69,9 +69,10 @@ def _download(url, path, expected, size, member, start, retries, timeout):
     partial, extracted = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "extracted"))
     for resumed in (True, False) if partial.exists() else (False,):
         try:
-            transfer(url, partial, None if member else size, expected is not None, path.name, retries, timeout)
+            most = size or MAX_SIZE
+            transfer(url, partial, MAX_SIZE if member else most, expected is not None, path.name, retries, timeout)
             if member:
-                extract_member(partial, member, extracted, size or MAX_SIZE)
+                extract_member(partial, member, extracted, most)
             file = extracted if member else partial
             if reason := fault(file, expected, size, start):
                 raise InputError(reason)

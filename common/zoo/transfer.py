@@ -13,7 +13,7 @@ RETRIES = 3  # of a request that gets no answer, or one of PASSING
 BREAKS = 10  # answers that may break off before the URL is given up
 TIMEOUT = 30  # seconds without a byte
 LONGEST_PAUSE = 60  # seconds that a server may ask for
-MAX_SIZE = 200_000_000  # bytes, of a file whose size is not known
+MAX_SIZE = 200_000_000  # bytes of a file whose size is not known
 BLOCK = 1 << 14
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # the answers of HTTP that another try may change
 
@@ -22,13 +22,13 @@ class Refused(Exception):
     """This URL does not give the file; the message says why, in one line."""
 
 
-def transfer(url: str, file: Path, size: int | None = None, resume: bool = False, label: str = "",
+def transfer(url: str, file: Path, most: int = MAX_SIZE, resume: bool = False, label: str = "",
              retries: int = RETRIES, timeout: float = TIMEOUT) -> None:
-    """Fill `file` with the content of the URL.
+    """Fill `file` with the content of the URL, of at most `most` bytes.
 
-    No more than `size` bytes (MAX_SIZE if it is not known) are taken. With `resume`, what `file` already holds is kept
-    and only the rest is asked for, so the caller must be able to tell, by a hash, that all of it is right. `label`
-    stands beside the progress bar, which only a terminal shows.
+    With `resume`, what `file` already holds is kept and only the rest is asked for: the caller has to tell, by a hash,
+    that the result is right. Without it, the server has to say how long the content is. `label` stands beside the
+    progress bar, which only a terminal shows.
 
     Raises Refused, and OSError if the file cannot be written.
     """
@@ -43,14 +43,14 @@ def transfer(url: str, file: Path, size: int | None = None, resume: bool = False
             for _ in range(BREAKS):
                 if not resume:
                     file.unlink(missing_ok=True)
-                if _receive(session, url, file, size, resume, label, timeout):
+                if _receive(session, url, file, most, resume, label, timeout):
                     return
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             raise Refused(_reason(error)) from None
     raise Refused(f"broke off {BREAKS} times")
 
 
-def _receive(session, url, file, size, resume, label, timeout):
+def _receive(session, url, file, most, resume, label, timeout):
     """Take one answer; whether it came to its end."""
     had = file.stat().st_size if file.exists() else 0
     with session.get(url, headers={"Range": f"bytes={had}-"} if had else {}, stream=True, timeout=timeout) as response:
@@ -63,15 +63,15 @@ def _receive(session, url, file, size, resume, label, timeout):
         else:
             raise Refused(f"HTTP {response.status_code} {response.reason or ''}".rstrip())
         length = response.headers.get("Content-Length", "")
-        if not (length.isdecimal() or resume or size):
+        if not (length.isdecimal() or resume):
             raise Refused("the server does not say how long the file is, and there is no hash to tell")
         with open(file, "ab" if had else "wb") as out, \
                 tqdm(total=had + int(length) if length.isdecimal() else None, initial=had, unit="B", unit_scale=True,
                      leave=False, disable=None, desc=label, file=sys.stderr) as bar:
             try:
                 for block in response.iter_content(BLOCK):
-                    if out.tell() + len(block) > (size or MAX_SIZE):
-                        raise Refused(f"has more than {size or MAX_SIZE:,} bytes")
+                    if out.tell() + len(block) > most:
+                        raise Refused(f"has more than {most:,} bytes")
                     out.write(block)
                     bar.update(len(block))
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):

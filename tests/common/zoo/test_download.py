@@ -152,7 +152,6 @@ def test_another_length_is_refused(server, path, content, known):
 
 def test_no_more_than_the_size_is_taken(path):
     with serving(Server(bytes(50_000_000))) as server:
-        server.answers = [Answer(length=False)]
         code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000,) * 2)\n" \
                "from common.zoo.download import download; download([sys.argv[1]], sys.argv[2], size=300_000)"
         process = subprocess.run([sys.executable, "-c", code, server.url, path], cwd=ROOT, capture_output=True,

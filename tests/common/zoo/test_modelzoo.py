@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -20,6 +21,7 @@ from common.conversion.outgoing import save_timm, save_torchvision
 from common.find_mxnet import mx
 from common.modelzoo import (
     FETCH,
+    download_model,
     entries,
     load_pretrained,
     load_pretrained_arrays,
@@ -28,7 +30,7 @@ from common.modelzoo import (
 )
 from symbols.architecture import REPEATS, TABLE
 from symbols.mobilenetv2 import get_symbol
-from tests.common.zoo.conftest import CLASSES, SIZE, manifest_of
+from tests.common.zoo.conftest import CLASSES, CONTENT, SIZE, manifest_of
 from tests.conftest import ROOT
 from tests.http_server import Server, serving
 from tests.networks import forward, random_params
@@ -146,6 +148,31 @@ def test_a_package_that_is_missing_is_told_before_anything_is_downloaded(tmp_pat
                                  capture_output=True, check=False)
         assert process.stderr == f"x: error: x: {message}\n" and process.returncode == 1
     assert server.requests == []
+
+
+def test_download_model_is_that_of_mxnets_examples(tmp_path, server, caplog):
+    meta_info = {"net": {"symbol": server.url, "params": server.url}}
+    prefix = str(tmp_path / "new" / "net")
+    assert download_model("net", str(tmp_path / "new"), meta_info) == (prefix, 0)
+    assert Path(f"{prefix}-0000.params").read_bytes() == Path(f"{prefix}-symbol.json").read_bytes() == CONTENT
+    assert download_model("other", str(tmp_path), meta_info) == (None, 0) and "there are net" in caplog.text
+    assert download_model("other", str(tmp_path)) == (None, 0) and "published-1_0" in caplog.messages[-1]
+    with pytest.raises(InputError, match="keras-1_0"):
+        download_model("keras-1_0", str(tmp_path))
+
+
+def test_download_model_verifies_what_it_downloads(tmp_path):
+    params = random_params(get_symbol(CLASSES, 0.35), (1, 3, SIZE, SIZE))
+    save_checkpoint_params(tmp_path / "made.params", *params)
+    server, manifest = served(tmp_path, tmp_path / "made.params", "mxnet")
+    with serving(server):
+        prefix, epoch = download_model("x", str(tmp_path / "new"), manifest=manifest)
+        server.content = b"other"
+        with pytest.raises(InputError, match="sha1"):
+            download_model("x", str(tmp_path / "another"), manifest=manifest)
+    symbol, arg_params, _ = mx.model.load_checkpoint(prefix, epoch)
+    assert prefix == str(tmp_path / "new" / "fetched") and epoch == 0
+    np.testing.assert_array_equal(arg_params["fc_weight"].asnumpy(), params[0]["fc_weight"])
 
 
 def rounded_params():
