@@ -8,6 +8,7 @@
 tools/convert_weights.py reads .safetensors and .npz back, to the same checkpoint.
 """
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from common.base.files import check_not_read, written_atomically
 from common.checkpoint.arrays import check_image_size, load
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params
 from common.checkpoint.prefix import check_no_file_name, files_read
-from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, parse_preprocessing
+from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_from
 from common.checkpoint.symbol import load_symbol
 from common.conversion.outgoing import save_npz, save_timm, save_torchvision
 from common.images.options import image_shape
@@ -79,7 +80,7 @@ def export_onnx(args: argparse.Namespace, preprocessing: Preprocessing) -> tuple
         raise InputError(f"{symbol_file} with {params_file}: {error}") from None
     with written_atomically(args.out) as partial:
         Path(partial).write_bytes(model.SerializeToString())
-    left, = (parse_preprocessing(entry.value, args.out) for entry in model.metadata_props
+    left, = (preprocessing_from(json.loads(entry.value), args.out) for entry in model.metadata_props
              if entry.key == "preprocessing")
     return f"opset {model.opset_import[0].version}, input (N, {', '.join(map(str, shape))})", left
 

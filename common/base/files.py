@@ -1,5 +1,6 @@
-"""Files that are read within bounds, TOML among them, folders that can be written, and files of which a reader never
-sees half."""
+"""Reading files within bounds, TOML and JSON among them; writing files that a reader never sees half of; locks and
+folders."""
+import json
 import os
 import stat
 import sys
@@ -7,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from common.base.errors import InputError, last_line
 
@@ -128,7 +130,7 @@ def check_not_read(out: str | os.PathLike, *inputs: str | os.PathLike | None) ->
 def locked(path: Path, message: str, wait: bool = False) -> Iterator[None]:
     """Within this block no other process is in one with the same `path`, a file that is there only meanwhile. If one
     is, raise InputError(message), or with `wait` print the message and wait for it."""
-    from filelock import FileLock, Timeout  # here, since it takes as long to import as all of `--help`
+    from filelock import FileLock, Timeout  # here, since that takes as long as all of a script's `--help`
     lock = FileLock(path)
     try:
         with named_in_errors(path):
@@ -162,17 +164,26 @@ else:
 
 
 def read_toml(path: str | Path) -> dict:
-    """The content of a TOML file. Raises InputError for another file, OSError where it cannot be read."""
+    """The content of a TOML file. Raises InputError for another file, OSError if it cannot be read."""
+    return _parsed(path, tomllib.loads, "TOML", MOST_TEXT)
+
+
+def read_json(path: str | os.PathLike, what: str = "JSON", most: int = MOST_TEXT) -> Any:
+    """The content of a JSON file of at most `most` bytes. Raises InputError ("PATH: not WHAT") for another file,
+    OSError if it cannot be read."""
+    return _parsed(path, json.loads, what, most)
+
+
+def _parsed(path, parse, what, most):
+    content = read_bytes(path, most)
     try:
-        return tomllib.loads(read_text(path))
-    except InputError:
-        raise
+        return parse(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # also of numbers and dates
-        raise InputError(f"{path}: not TOML: {error}") from None
+        raise InputError(f"{path}: not {what} ({error})") from None
 
 
 def cache_folder() -> Path:
-    """mxnet-mobilenet-v2 in the folder that XDG_CACHE_HOME names, if its path is absolute, as the XDG specification has
-    it, else in ~/.cache. Published weights lie in it, compiled networks in a folder of their own in it."""
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(shared if os.path.isabs(shared) else os.path.expanduser("~/.cache")) / "mxnet-mobilenet-v2"
+    """The folder of published weights, and of the folder of compiled networks: mxnet-mobilenet-v2 in XDG_CACHE_HOME if
+    that is an absolute path, else in ~/.cache."""
+    import platformdirs
+    return platformdirs.user_cache_path("mxnet-mobilenet-v2")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.base.errors import InputError
-from common.base.files import read_text, written_atomically
+from common.base.files import read_json, written_atomically
 from symbols.architecture import MIN_SIZE
 
 MAX_SIZE = 4096  # of an image's shorter side: what takes less than a gigabyte to normalise
@@ -48,21 +48,10 @@ def load_preprocessing(prefix: str | Path) -> Preprocessing:
     """That of a checkpoint. Raises InputError for a file that says anything else than the above."""
     path = preprocessing_file(prefix)
     try:
-        text = read_text(path)
+        content = read_json(path)
     except FileNotFoundError:
         return Preprocessing()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not text") from None
-    return parse_preprocessing(text, path)
-
-
-def parse_preprocessing(text: str, source: str | Path) -> Preprocessing:
-    """That of the JSON `text`; an InputError names `source`."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not JSON ({error})") from None
-    return preprocessing_from(content, source)
+    return preprocessing_from(content, path)
 
 
 def preprocessing_from(content: object, source: str | Path) -> Preprocessing:

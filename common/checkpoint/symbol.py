@@ -1,10 +1,9 @@
 """Read `PREFIX-symbol.json` without MXNet, as the dict that TVM's MXNet frontend takes."""
-import json
 import re
 from pathlib import Path
 
 from common.base.errors import InputError
-from common.base.files import read_text
+from common.base.files import read_json
 from common.checkpoint.attributes import SCALARS, Attributes
 
 INPUT = "data"
@@ -35,13 +34,9 @@ def load_symbol(path: str | Path) -> dict:
     that is missing or holds no such graph.
     """
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path, "a symbol JSON file, or a truncated one")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a symbol JSON file, or a truncated one ({error})") from None
     try:
         graph = _graph(content)
         for node in graph["nodes"]:

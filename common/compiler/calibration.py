@@ -19,7 +19,7 @@ from tvm.contrib import graph_executor
 
 from common.base.digest import digest
 from common.base.errors import InputError
-from common.base.files import read_text, written_atomically
+from common.base.files import read_json, written_atomically
 from common.checkpoint.params import checkpoint_files
 from common.checkpoint.symbol import INPUT
 from common.compiler.build import build
@@ -77,15 +77,11 @@ def load_calibration(prefix: str | Path, epoch: int, network: Network) -> dict:
     parameters or this network."""
     path, again = calibration_file(prefix, epoch), f"python tools/calibrate.py {prefix} --epoch {epoch} --images DIR"
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path, f"JSON; make it again with: {again}")
     except FileNotFoundError:
         raise InputError(f"--precision int8 needs {path}; make it with: {again}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); make it again with: {again}") from None
     params_file = checkpoint_files(prefix, epoch)[1]
     try:
         if content["params"] != digest(params_file, "sha256"):

@@ -16,7 +16,7 @@ import tvm
 from tvm import autotvm
 
 from common.base.errors import InputError, last_line
-from common.base.files import read_text, written_atomically
+from common.base.files import read_json, written_atomically
 from common.compiler.blocked import layout_of
 from common.inference.choices import AUTO, record_files
 from common.inference.runtime import Device
@@ -41,7 +41,7 @@ def load(path: str | Path) -> Records:
 def _undecoded(path: str | Path) -> Records:
     """As `load`, its records as they are in the file."""
     with _refused(path):
-        content = json.loads(read_text(path))
+        content = read_json(path, "tuning records of tools/tune.py")
         if any(not isinstance(content[key], kind) for key, kind in ABOUT.items()):
             raise ValueError("a value of another type")
         if not all(isinstance(flag, str) for flag in content["needs"]):

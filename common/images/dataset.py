@@ -1,10 +1,9 @@
 """dataset.json: what a folder of packed images holds, written beside its records and read by training."""
-import json
 import os
 from pathlib import Path
 
 from common.base.errors import InputError
-from common.base.files import read_text
+from common.base.files import read_json
 from common.images.recordio import folder_of
 
 NAME = "dataset.json"
@@ -16,13 +15,9 @@ def read_dataset(folder: str | Path) -> dict | None:
     not usable."""
     path = Path(folder) / NAME
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path)
     except FileNotFoundError:
         return None
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not JSON'}") from None
     if not isinstance(content, dict) or "format" not in content:
         return None
     try:

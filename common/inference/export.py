@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.base.errors import InputError
-from common.base.files import make_folder, read_text
+from common.base.files import make_folder, read_json
 from common.base.machine import processor_name
 from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import INPUT
@@ -68,8 +68,8 @@ def check_destination(folder: str | Path) -> None:
 
 def _is_of_bundle(path):
     try:
-        return {"resize", "crop", "mean", "std", "input", "shape"} <= set(json.loads(read_text(path)))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return {"resize", "crop", "mean", "std", "input", "shape"} <= set(read_json(path))
+    except (OSError, InputError, TypeError):
         return False
 
 

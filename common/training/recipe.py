@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.base.arguments import ArgumentParser
 from common.base.errors import InputError
-from common.base.files import read_text, read_toml
+from common.base.files import read_json, read_toml
 from common.checkpoint.params import checkpoint_files
 from common.data.options import add_data_args, add_data_aug_args
 from common.images.dataset import classes_beside
@@ -209,14 +209,14 @@ def _read_recipe(parser, name):
     path = FOLDER / f"{name}.toml" if "/" not in name and not name.endswith((".toml", ".json")) else Path(name)
     try:
         if path.suffix == ".json":
-            return path, _from_json(parser, json.loads(read_text(path))["recipe"], path)
+            return path, _from_json(parser, read_json(path)["recipe"], path)
         content = read_toml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
         raise InputError(f"--recipe {name}: there is no {path}; give a file, or one of {known}") from None
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         raise InputError(f"{path}: not a checkpoint's description, which holds a recipe") from None
     description, stages = content.pop("description", ""), content.pop("stage", None)
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):

@@ -21,7 +21,7 @@ import numpy as np
 
 from common.base.digest import digest
 from common.base.errors import InputError, last_line
-from common.base.files import MOST_WEIGHTS, check_size, locked, written_atomically
+from common.base.files import MOST_WEIGHTS, check_size, locked, read_json, written_atomically
 from common.checkpoint.ndarrays import write_params, write_symbol
 from common.checkpoint.params import load_checkpoint_params, load_params
 from common.evaluation.score import Score
@@ -193,9 +193,7 @@ def _files(prefix: str | Path, position: tuple[int, int]) -> dict:
 def _description(prefix, position):
     """What the description says, a dict. Raises InputError, OSError or one of NO_DESCRIPTION for what is none."""
     file = _files(prefix, position)["description"]
-    if not file.is_file() or file.stat().st_size > MAX_DESCRIPTION:
-        raise InputError("not a file, or too large a one")
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file, "a description", MAX_DESCRIPTION)
     if content["format"] != FORMAT:
         raise InputError(f"of format {content['format']!r:.40}, this version reads {FORMAT}")
     if (content["epoch"], content["batch"]) != position or type(content["updates"]) is not int:

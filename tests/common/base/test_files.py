@@ -8,7 +8,7 @@ import time
 import pytest
 
 from common.base.errors import InputError
-from common.base.files import check_not_read, locked, read_bytes, written_atomically
+from common.base.files import check_not_read, locked, read_bytes, read_json, read_toml, written_atomically
 from tests.conftest import ROOT
 
 
@@ -95,6 +95,23 @@ def test_a_lock_does_not_follow_a_link(tmp_path):
     with pytest.raises(OSError), locked(tmp_path / "lock", ""):
         pytest.fail("locked")
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b'{"x": ', b"\xff", b"[" * 100_000, b"\0"], ids=["cut", "bytes", "nested", "zero"])
+@pytest.mark.parametrize("read, what", [(read_json, "JSON"), (read_toml, "TOML")])
+def test_what_is_none_is_one_line(tmp_path, content, read, what):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path}: not {what}") as raised:
+        read(path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_json_is_read_within_bounds(tmp_path):
+    (tmp_path / "x").write_text('{"x": [1, "\u00e9"]}', encoding="utf-8")
+    assert read_json(tmp_path / "x") == {"x": [1, "\u00e9"]}
+    with pytest.raises(InputError, match="another file"):
+        read_json(tmp_path / "x", most=5)
 
 
 FULL_DISK = """
