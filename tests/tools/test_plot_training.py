@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from common.base.errors import InputError, reported
+from common.curves.picture import BEHIND, COLORS, Curve, points
 from common.curves.read import read_run
 from tests.conftest import ROOT
 from tools import plot_training
-from tools.plot_training import BEHIND, COLORS, Curve, points
 
 NEW, OTHER = COLORS[:2]
 
