@@ -1,14 +1,14 @@
-"""Get published weights by name: found in models/ or in the cache folder and verified, else downloaded.
+"""Get published weights by name: those in models/ or the cache folder if they are right, else they are downloaded.
 
-    python -m common.modelzoo list                          what there is, and what is here
+    python -m common.modelzoo list                          the known weights, and those that are here
     python -m common.modelzoo fetch published-1_0           into models/, or another of the folders below
-    python -m common.modelzoo fetch keras-1_0 --from FILE   a file that was brought by hand
-    python -m common.modelzoo verify FILE                   which of them a file is
+    python -m common.modelzoo fetch keras-1_0 --from FILE   take a file that you have
+    python -m common.modelzoo verify FILE                   which of them a file holds
 
-models/zoo.toml tells of each of them. They are looked for in models/, then in ~/.cache/mxnet-mobilenet-v2
-(XDG_CACHE_HOME in place of ~/.cache); where the environment variable MOBILENETV2_MODELS names a folder, there, then in
-models/. They are downloaded to the first of these that can be written. Beside weights in MXNet's layout
-PREFIX-symbol.json and PREFIX-preprocess.json are written, where they are not there: a checkpoint like any other.
+models/zoo.toml describes each of them. They are looked for in models/, then in ~/.cache/mxnet-mobilenet-v2
+(XDG_CACHE_HOME replaces ~/.cache); if the environment variable MOBILENETV2_MODELS names a folder, in that, then in
+models/. They are downloaded to the first of these that can be written. PREFIX-symbol.json and PREFIX-preprocess.json
+are written beside weights in MXNet's layout, which makes them a checkpoint like any other.
 """
 import argparse
 import importlib.util
@@ -30,29 +30,29 @@ from common.zoo.manifest import FIRST_EPOCH, MANIFEST, Entry, entries, entry_of
 from symbols.architecture import CLASSIFIER, REPEATS, widths
 
 PROGRAM = "python -m common.modelzoo"
-LIST = f"""Print what is known of each of the published weights, and where they are here. Example:
+LIST = f"""Print what is known of all published weights, and their places here. Example:
 
     {PROGRAM} list
 """
-FETCH = f"""Print the path of weights, which are downloaded and verified where they are not here. Examples:
+FETCH = f"""Print the path of weights, which are downloaded and verified unless they are here. Examples:
 
     {PROGRAM} fetch published-1_0 timm-mobilenetv2_140
     {PROGRAM} fetch keras-1_0 --from ~/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5
 """
-VERIFY = f"""Tell which of the published weights files are, by their hash. Example:
+VERIFY = f"""Print which of the published weights a file holds, by its hash. Example:
 
     {PROGRAM} verify mobilenet_v2-b0353104.pth
 """
-# layout: packages that reading it takes beside those of from_mxnet.py
+# layout: the packages, beside those of from_mxnet.py, that read it
 PACKAGES = {"torchvision": ("torch", "safetensors"), "timm": ("safetensors",), "keras": ("h5py",)}
 
 
 def load_pretrained_arrays(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST,
                            **options: Any) -> Checkpoint:
-    """The weights as NumPy arrays under the published names, whatever layout they come in. MXNet is not needed.
+    """The weights as NumPy arrays under the published names, from any layout. MXNet is not needed.
 
     Arguments and errors are those of `common.zoo.files.locate`; InputError also for a file that cannot be read or
-    converted, before it is downloaded where a package is missing for that.
+    converted; if a package is missing for that, before the download.
     """
     entry = entry_of(name, manifest)
     _check_packages(entry)
@@ -104,7 +104,7 @@ def load_pretrained_gluon(name: str, num_classes: int | None = None, folder: str
 
 
 def prefix_of(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST, **options: Any) -> str:
-    """PREFIX of an entry in MXNet's layout, of which there is epoch 0. The rest is as in `fetch`."""
+    """PREFIX of an entry in MXNet's layout, whose epoch is 0. The rest is as in `fetch`."""
     if entry_of(name, manifest).layout != "mxnet":
         raise InputError(f"{name} is no MXNet checkpoint: fetch it, and convert it with tools/convert_weights.py")
     return str(fetch(name, folder, manifest, **options)).removesuffix(FIRST_EPOCH)
@@ -131,7 +131,7 @@ def download_model(model_name: str, dst_dir: str = "./", meta_info: dict[str, di
 
 
 def _check_packages(entry: Entry) -> None:
-    """Raise InputError where a package is missing that reading the entry's file takes."""
+    """Raise InputError if a package that reads the entry's file is missing."""
     missing = [package for package in PACKAGES.get(entry.layout, ()) if importlib.util.find_spec(package) is None
                and (package != "torch" or entry.file.endswith(".pth"))]
     if missing:
@@ -148,7 +148,7 @@ def _with_classes(checkpoint: Checkpoint, num_classes: int | None) -> tuple[Chec
 
 
 def table(manifest: str | Path = MANIFEST, folder: str | Path | None = None) -> list[str]:
-    """Lines that tell of each entry."""
+    """A line for each entry."""
     rows = [("name", "MB", "top-1", "top-5", "by", "licence", "hash", "here")]
     for entry in entries(manifest).values():
         size = entry.size / 1e6 if entry.size else entry.megabytes
@@ -163,7 +163,7 @@ def table(manifest: str | Path = MANIFEST, folder: str | Path | None = None) -> 
 
 
 def verify_all(files: Iterable[str | Path]) -> None:
-    """Print which weights each of the files holds; those that hold none end the program, all of them named."""
+    """Print which weights each of the files holds; any that holds none ends the program, which names them all."""
     errors = []
     for file in files:
         try:
@@ -180,12 +180,12 @@ def verify_all(files: Iterable[str | Path]) -> None:
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | fetch | verify")
-    commands.add_parser("list", help="the weights that there are", description=LIST)
-    fetching = commands.add_parser("fetch", help="download weights, or take those of a file", description=FETCH)
+    commands.add_parser("list", help="the known weights", description=LIST)
+    fetching = commands.add_parser("fetch", help="download weights, or take them from a file", description=FETCH)
     fetching.add_argument("names", nargs="+", metavar="NAME", help="as `list` prints it")
-    fetching.add_argument("--from", dest="file", metavar="FILE", help="a file that was brought by hand")
-    fetching.add_argument("--folder", help="where to, and no other folder is looked in")
-    verifying = commands.add_parser("verify", help="tell which weights a file holds", description=VERIFY)
+    fetching.add_argument("--from", dest="file", metavar="FILE", help="take this file instead of downloading")
+    fetching.add_argument("--folder", help="the only folder to look in and to download to")
+    verifying = commands.add_parser("verify", help="print which weights a file holds", description=VERIFY)
     verifying.add_argument("files", nargs="+", metavar="FILE", help="file of weights, under any name")
     return parser
 
@@ -197,7 +197,7 @@ def main(args: argparse.Namespace) -> None:
         verify_all(args.files)
     else:
         if args.file and len(args.names) > 1:
-            raise InputError(f"--from {args.file}: is for one NAME, not {len(args.names)}")
+            raise InputError(f"--from {args.file}: takes one NAME, not {len(args.names)}")
         for name in args.names:
             path = take(name, args.file, args.folder) if args.file else fetch(name, args.folder)
             print(path)

@@ -1,4 +1,4 @@
-"""The checksum of a file, also while it is still being read, or written, by others."""
+"""The checksum of a file, also of one that is still being written."""
 import hashlib
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ PIECE = 1 << 20
 
 
 class FollowedDigest:
-    """The digest of `path`, computed in a thread of its own as far as `advance` has said that the file is ready.
+    """The digest of `path`, computed in a thread of its own, as far as `advance` says that the file is ready.
 
     The thread reads the file itself, right behind whoever reads or writes it, so that what it reads is still in memory;
     begun in the middle of the work, it starts at the beginning and catches up.
@@ -40,8 +40,8 @@ class FollowedDigest:
                 self._changed.notify()
 
     def result(self, size: int, progress: Callable[[int], object] = lambda done: None) -> str:
-        """Hexadecimal digest of the file, which has `size` bytes; while it is waited for, `progress` is told how many
-        were read. Raises OSError where they could not be."""
+        """Hexadecimal digest of the file, which has `size` bytes; meanwhile `progress` gets the number of bytes read.
+        Raises OSError if they cannot be read."""
         with self._changed:
             self._ready = self._size = size
             self._changed.notify()
@@ -73,7 +73,7 @@ class FollowedDigest:
 
 def digest(path: str | Path, algorithm: str, progress: Callable[[int], object] = lambda done: None,
            before: bytes = b"") -> str:
-    """Hexadecimal digest of `before` and a file; `progress` is told how many bytes of it were read."""
+    """Hexadecimal digest of `before` and a file; `progress` gets the number of its bytes read so far."""
     state, done = hashlib.new(algorithm, before, usedforsecurity=False), 0
     with open(path, "rb", buffering=0) as file:
         while piece := file.read(PIECE):

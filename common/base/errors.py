@@ -1,4 +1,4 @@
-"""How a user's mistake is reported: one line, and a non-zero exit."""
+"""How a user's mistake is reported: one line and a non-zero exit."""
 import errno
 import io
 import os
@@ -17,7 +17,7 @@ REQUIREMENTS = {
     **dict.fromkeys(("keras", "openvino", "tensorflow", "timm", "torch", "torchvision"),
                     "requirements-converters.txt"),
     "onnxruntime": "requirements-dev.txt", "skimage": "requirements-benchmarks.txt"}
-CPP_LINE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")  # when it was said, and where
+CPP_LINE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")  # time and place of a line
 
 
 class InputError(ValueError):
@@ -38,22 +38,22 @@ class Stopped(Exception):
 
 @contextmanager
 def reported(program: str) -> Iterator[None]:
-    """End the program with `program: error: <message>` on standard error and exit status 1, where this block raises an
-    InputError, or meets a file that cannot be used, a package that is not there, too little memory, or an error of
-    MXNet's; with status 130 where it is interrupted, and 128 + the signal's number where it is Stopped."""
+    """End the program with `program: error: <message>` on standard error and exit status 1 if this block raises an
+    InputError, meets a file that cannot be used, a missing package, too little memory or an error of MXNet's; with
+    status 130 if it is interrupted, and 128 + the signal's number if it is Stopped."""
     _with_streams()
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()  # here, where it is told that this does not work
+            sys.stdout.flush()  # here, so that a failure is reported
     except Stopped as stopped:
         _end(f"{program}: {stopped}", 128 + stopped.number)
     except InputError as error:
         _end(f"{program}: error: {error}")
     except ModuleNotFoundError as error:
         _end(f"{program}: error: {missing_package(error)}")
-    except BrokenPipeError:  # who reads what this prints has seen enough, as `head` has
+    except BrokenPipeError:  # the reader of the output has seen enough, as `head` does
         _end(None, 128 + signal.SIGPIPE)
     except OSError as error:
         # the second one of a copy: what it writes
@@ -71,7 +71,7 @@ def reported(program: str) -> Iterator[None]:
 
 
 class Closed(io.TextIOBase):
-    """Standard output where it is closed: what is printed would be lost."""
+    """Stands for a standard output that was closed: what is printed would be lost."""
 
     def write(self, _: str) -> int:
         raise OSError(errno.EBADF, "is closed", "standard output")
@@ -105,16 +105,17 @@ def _end(line, status=1):
 
 
 def is_of_memory(error: Exception) -> bool:
-    """As Python, NumPy and Pillow say it, OpenCV (StsNoMem), MXNet, and Python where a thread's stack has no room."""
+    """Whether memory ran out: as Python, NumPy and Pillow say it, OpenCV (StsNoMem), MXNet, or Python without room for
+    a thread's stack."""
     return (isinstance(error, MemoryError) or getattr(error, "code", None) == -4
             or any(said in str(error) for said in ("Failed to allocate", "out of memory", "start new thread")))
 
 
 def missing_package(error: ModuleNotFoundError) -> str:
-    """What is not installed, and what installs it."""
+    """What is not installed, and how to install it."""
     package = (error.name or "").partition(".")[0]
     if str(error) != f"No module named {error.name!r}" or (Path(__file__).parents[2] / package).exists():
-        return str(error)  # which says it itself, or is of this repository's own modules
+        return str(error)  # it says so itself, or is one of this repository's own modules
     return f"{package} is not installed: pip install -r {REQUIREMENTS.get(package, 'requirements.txt')}"
 
 
@@ -124,7 +125,7 @@ def printable(text: str | os.PathLike) -> str:
 
 
 def last_line(error: Exception | str) -> str:
-    """The line that says what happened, of an error that comes with a C++ trace."""
+    """The line that says what happened, of an error with a C++ trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     *_, last = type(error).__name__, *lines
     said = next((line for line in lines if line.startswith(MXNET)), last)  # after it, it may list what is allowed

@@ -13,27 +13,27 @@ from typing import Any
 from common.base.errors import InputError, last_line
 
 MOST_LINKS = 40  # that lead to each other
-MOST_TEXT = 64 << 20  # bytes; the longest that is read here, a metrics file of many epochs, has a few
+MOST_TEXT = 64 << 20  # bytes; the longest read here, a metrics file of many epochs, has a few MiB
 MOST_WEIGHTS = 1 << 30  # bytes, of a file of weights and of its arrays; the widest MobileNetV2 here has 60 MB
 
 
 def check_regular(path: str | os.PathLike) -> None:
-    """Raise InputError for a pipe or a device, which would be waited for or read without end."""
+    """Raise InputError for a pipe or a device, which would be read without end."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
-        return  # who opens it says what is wrong
+        return  # opening it says what is wrong
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path}: is a pipe or a device; give the name of a file")
 
 
 def check_size(path: str | os.PathLike, most: int) -> None:
-    """Raise InputError for a file of more than `most` bytes, which is not read, a pipe or a device."""
+    """Raise InputError for a file of more than `most` bytes, a pipe or a device."""
     check_regular(path)
     try:
         size = os.path.getsize(path)
     except (OSError, ValueError):
-        return  # who opens it says what is wrong
+        return  # opening it says what is wrong
     if size > most:
         raise InputError(_too_large(path, most))
 
@@ -43,22 +43,22 @@ def _too_large(path, most):
 
 
 def read_bytes(path: str | os.PathLike, most: int) -> bytes:
-    """The content of a file. Raises InputError where it has more than `most` bytes or is no file, OSError as `open`."""
+    """The content of a file. Raises InputError if it has more than `most` bytes or is no file, OSError as `open`."""
     check_size(path, most)
     with open(path, "rb") as file:
-        content = file.read()  # a number would be that of the bytes it takes, whatever the file has
-    if len(content) > most:  # one of the system's own, say
+        content = file.read()  # read(most + 1) would take that much memory for any file
+    if len(content) > most:  # as in /proc, where files have no size
         raise InputError(_too_large(path, most))
     return content
 
 
 def read_text(path: str | os.PathLike, most: int = MOST_TEXT) -> str:
-    """A file of UTF-8, with the ends of lines as they are. Raises UnicodeDecodeError too; the rest as `read_bytes`."""
+    """The text of a UTF-8 file, line ends as they are. Raises UnicodeDecodeError too; the rest as `read_bytes`."""
     return read_bytes(path, most).decode("utf-8")
 
 
 def listed(folder: str | Path) -> list[os.DirEntry]:
-    """Entries of a folder, sorted by name, without the hidden ones. Raises InputError where it cannot be read."""
+    """The entries of a folder, sorted by name, without hidden ones. Raises InputError if it cannot be read."""
     try:
         with os.scandir(str(folder)) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -68,7 +68,7 @@ def listed(folder: str | Path) -> list[os.DirEntry]:
 
 @contextmanager
 def named_in_errors(path: str | Path) -> Iterator[None]:
-    """An OSError in this block that names no file is one of `path`: that of a write names none."""
+    """Give an OSError in this block the name `path` if it has none, as that of a write."""
     try:
         yield
     except OSError as error:
@@ -78,10 +78,10 @@ def named_in_errors(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def written_atomically(path: str | os.PathLike) -> Iterator[str]:
-    """A temporary name beside `path`, or beside the file that it is a link to; what was written there is renamed to it,
-    with the permissions of the one before, when the block ends well.
+    """A temporary name beside `path`, or beside the file that it links to; when the block ends well, what was written
+    there is renamed to it, with the permissions of the file before.
 
-    Raises InputError, before the block, where `path` is not the name of a file: a folder, or a device such as
+    Raises InputError, before the block, if `path` is not the name of a file but a folder, or a device such as
     /dev/null or /dev/stdout, which root would replace.
     """
     target = _followed(Path(path))
@@ -105,7 +105,7 @@ def written_atomically(path: str | os.PathLike) -> Iterator[str]:
 
 
 def _followed(path):
-    """What a link leads to, step by step; None where that is one of the system's own, such as /dev/stdout."""
+    """What a link leads to, step by step; None for one of the system's own, such as /dev/stdout."""
     for _ in range(MOST_LINKS):
         if not path.is_symlink():
             return path
@@ -117,8 +117,8 @@ def _followed(path):
 
 
 def check_not_read(out: str | os.PathLike, *inputs: str | os.PathLike | None) -> None:
-    """Raise InputError where `out`, a file to write or a folder to replace, is one of `inputs`, which are read, or
-    holds one, by whatever path or link. What is in a folder that is read is to be given file by file."""
+    """Raise InputError if `out`, a file to write or a folder to replace, is one of the `inputs` that are read, or holds
+    one, by any path or link. Give the files in a folder that is read one by one."""
     if not os.path.exists(out):
         return
     for path in filter(os.path.exists, filter(None, inputs)):
@@ -148,10 +148,10 @@ def locked(path: Path, message: str, wait: bool = False) -> Iterator[None]:
 
 
 def make_folder(folder: str | Path) -> None:
-    """Make the folder where it is not there. Raises InputError where files cannot be made in it."""
+    """Make the folder unless it exists. Raises InputError if no files can be made in it."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permissions do not tell: root has them in /proc
+        with tempfile.TemporaryFile(dir=folder):  # permissions are not enough: root has them in /proc
             pass
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to ({error.strerror})") from None

@@ -1,5 +1,5 @@
-"""This machine: its processor, what of it this process may use, and what of the environment libraries do not check
-themselves; loading what `make setup` compiled from native/."""
+"""This machine: its processor and the part of it that this process may use, environment variables that libraries do
+not check, and loading what `make setup` compiled from native/."""
 import ctypes
 import itertools
 import os
@@ -20,13 +20,13 @@ IDENTIFYING = ("vendor_id", "cpu family", "model", "model name", "stepping", "CP
                "CPU variant", "CPU part", *FLAGS)
 THREADS, PIXELS = r"[1-9]\d{0,3}", r"[1-9]\d{0,17}"
 NUMBERS = {THREADS: "a number of threads", PIXELS: "a number of pixels"}
-# of an ELF file's header, 64 bits: its magic bytes, and where its last part is, the table of sections
+# of the header of a 64-bit ELF file: its magic bytes, and the place of its last part, the table of sections
 ELF, HEADER = b"\x7fELF\x02", "<5s35xQ10xHH2x"
 
 
 def processor_name(proc: Path = PROC) -> str:
-    """The name of the board, where there is one, or of the processor, as Linux gives it; else what its maker and its
-    kind are numbered, or its architecture."""
+    """The name of the board, if there is one, or of the processor, as Linux gives it; else the numbers of its maker and
+    kind, or its architecture."""
     with suppress(OSError):
         return (proc / "device-tree" / "model").read_text(errors="replace").strip("\0\n ")
     fields = _fields(proc)
@@ -37,13 +37,13 @@ def processor_name(proc: Path = PROC) -> str:
 
 
 def processor_flags() -> tuple:
-    """Names of its sets of instructions, as Linux gives them."""
+    """Names of its instruction sets, as Linux gives them."""
     fields = _fields(PROC)
     return tuple(word for name in FLAGS for word in fields.get(name, "").split())
 
 
 def processor_identity() -> dict:
-    """What tells it from others that code may be compiled for; {} where Linux does not say."""
+    """What distinguishes it from others that code may be compiled for; {} if Linux does not say."""
     fields = _fields(PROC)
     return {name: fields[name] for name in IDENTIFYING if name in fields}
 
@@ -59,20 +59,20 @@ def _fields(proc):
 
 
 def usable_processors(root: Path = ROOT) -> int:
-    """Processors as the kernel counts them: threads of cores, of which decoders of images use all."""
+    """Processors as the kernel counts them: threads of cores, all of which image decoders use."""
     return min(len(os.sched_getaffinity(0)), granted_processors(root))
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Cores: two threads of one core count once, for arithmetic that fills a core leaves nothing to a second."""
+    """Cores: two threads of one core count once, since arithmetic that fills a core leaves nothing for a second."""
     siblings = {(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", cpu)
                 for cpu in os.sched_getaffinity(0)}
     return min(len({path.read_text() if path.exists() else cpu for path, cpu in siblings}), granted_processors(root))
 
 
 def granted_processors(root: Path = ROOT) -> int:
-    """Processors whose time the control groups of this process, of version 2 or 1, grant it, rounded up: what
-    `docker run --cpus` and the limits of Kubernetes say. sys.maxsize where nothing limits it."""
+    """Processors whose time the control groups of this process (version 2 or 1) grant it, rounded up: the limit of
+    `docker run --cpus` and of Kubernetes. sys.maxsize without a limit."""
     granted = [sys.maxsize]
     for folder, files in itertools.product(_control_groups(root), QUOTA):
         with suppress(OSError, ValueError):  # there is none, or it is "max"
@@ -83,7 +83,7 @@ def granted_processors(root: Path = ROOT) -> int:
 
 
 def _control_groups(root):
-    """Folders of those that this process is in, and of those around them."""
+    """The folders of those that this process is in, and of those around them."""
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines():
             _, controllers, path = line.split(":", 2)
@@ -93,7 +93,7 @@ def _control_groups(root):
 
 
 def check_environment(allowed: dict[str, str]) -> None:
-    """Raise InputError for a variable that is set, and not to what its regular expression in `allowed` matches."""
+    """Raise InputError for a variable that is set, but not to what its regular expression in `allowed` matches."""
     for name, pattern in allowed.items():
         value = os.environ.get(name)
         if value is not None and not re.fullmatch(pattern, value, re.ASCII):
@@ -102,8 +102,8 @@ def check_environment(allowed: dict[str, str]) -> None:
 
 
 def load_library(path: str | Path, mode: int = ctypes.DEFAULT_MODE) -> ctypes.CDLL:
-    """A shared library. Raises OSError where it cannot be loaded, also where it is cut short, which would otherwise end
-    the process."""
+    """A shared library. Raises OSError if it cannot be loaded; also if it is cut short, which would otherwise end the
+    process."""
     with open(path, "rb") as file:
         header = file.read(struct.calcsize(HEADER))
     if header.startswith(ELF) and len(header) == struct.calcsize(HEADER):

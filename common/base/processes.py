@@ -1,8 +1,8 @@
-"""Processes: those that end with their parent, signals that are held back, and reading what may be damaged in a process
-of its own.
+"""Processes that end with their parent, signals that are held back, and a process of its own for reading what may be
+damaged.
 
-HDF5's and SciPy's readers of files crash, hang or fill the memory on damaged ones. `confined` has limits of memory and
-of time on a processor, and what it gives back are arrays in a file, which are read without unpickling.
+The readers of HDF5 and SciPy crash, hang or fill the memory on damaged files. `confined` limits memory and processor
+time, and gets arrays back in a file, which is read without unpickling.
 """
 import ctypes
 import importlib
@@ -23,7 +23,7 @@ from common.base.errors import InputError, missing_package
 from common.base.files import check_regular
 
 ROOT = Path(__file__).resolve().parents[2]
-MEMORY, SECONDS = 3 << 30, 120  # beside what the imports take; of one processor
+MEMORY, SECONDS = 3 << 30, 120  # bytes beside those of the imports; of one processor
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -31,8 +31,8 @@ def confined(module: str, function: str, path: str | os.PathLike, memory: int = 
              seconds: int = SECONDS) -> list[tuple[str, np.ndarray]]:
     """What `function` of `module` makes of the file at `path`: a list of (name, array), arrays of numbers or of texts.
 
-    Raises the function's InputError, and an InputError where it takes more than `memory` bytes or `seconds` on a
-    processor, or its process comes to no good end.
+    Raises the function's InputError, and an InputError if it takes more than `memory` bytes or `seconds` on a
+    processor, or its process dies.
     """
     check_regular(path)
     with tempfile.TemporaryDirectory(prefix="mobilenetv2-") as folder:
@@ -41,7 +41,7 @@ def confined(module: str, function: str, path: str | os.PathLike, memory: int = 
                                   "from common.base.processes import main; main(*sys.argv[1:])", ROOT,
                                   *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True)
         if process.returncode:
-            raise InputError(f"{path}: is damaged: it takes too much time or memory to read, or ends its reader")
+            raise InputError(f"{path}: is damaged: reading it takes too much time or memory, or crashes")
         answer = json.loads((Path(folder) / "answer.json").read_text(encoding="utf-8"))
         if "error" in answer:
             raise InputError(answer["error"])
@@ -76,7 +76,7 @@ def _limit(memory, seconds):
 
 
 def dies_with(parent: int) -> None:
-    """Have the kernel end this process when `parent`, which started it, ends, however that ends."""
+    """Have the kernel end this process when `parent`, which started it, ends in any way."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
@@ -106,7 +106,7 @@ class StopRequest:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """SIGTERM and SIGINT that come within this block take effect after it."""
+    """SIGTERM and SIGINT that arrive within this block take effect after it."""
     stop = StopRequest()
     try:
         with stop:

@@ -1,1 +1,1 @@
-"""Published weights by name: where they are, and whether they are whole. Imports base/, checkpoint/ and symbols/."""
+"""Published weights by name: where they are, and whether they are intact. Imports base/, checkpoint/ and symbols/."""

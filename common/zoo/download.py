@@ -1,4 +1,4 @@
-"""Get a file from the first URL that has it: verified, and in its place only when it is complete."""
+"""Get a file from the first URL that has it: verified, and in its place only once it is complete."""
 import os
 import shutil
 import zipfile

@@ -1,4 +1,4 @@
-"""Where the file of published weights is, and whether it is that file: found, downloaded, taken or recognised."""
+"""The files of published weights: found and verified, downloaded, taken from elsewhere, or recognised."""
 import filecmp
 import json
 import os
@@ -26,8 +26,8 @@ def folders() -> list[Path]:
 
 
 def find(entry: Entry, folder: str | Path | None = None) -> tuple[Path | None, str | None]:
-    """(path, None) of the first file in `folder`, else in `folders()`, that is the entry's; where none is, (path, why
-    not) of the first that has its name; (None, None) where there is no such file."""
+    """(path, None) of the first file in `folder`, else in `folders()`, that is the entry's; else (path, why not)
+    of the first file with its name; (None, None) without such a file."""
     first: tuple[Path | None, str | None] = (None, None)
     for path in _paths(entry, folder):
         try:
@@ -43,11 +43,11 @@ def find(entry: Entry, folder: str | Path | None = None) -> tuple[Path | None, s
 
 
 def locate(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST, **options: Any) -> Path:
-    """The file of an entry, verified: the one that `find` finds, else downloaded to the first folder of those that can
-    be written. `options` are those of `common.zoo.download.download`.
+    """The verified file of an entry: the one that `find` finds, else it is downloaded to the first folder that can be
+    written. `options` are those of `common.zoo.download.download`.
 
-    Raises InputError where there is another file in its place, and where it cannot be had: the message names the URLs,
-    the hash and the place for a file that is brought by hand.
+    Raises InputError if another file is in its place, or it cannot be downloaded: the message then names the URLs, the
+    hash, and the place for a file that is brought by hand.
     """
     entry = entry_of(name, manifest)
     path, reason = find(entry, folder)
@@ -59,15 +59,15 @@ def locate(name: str, folder: str | Path | None = None, manifest: str | Path = M
     try:
         download(entry.urls, path, member=entry.member, **entry.known, **options)
     except DownloadError as error:
-        raise InputError(f"{name} cannot be downloaded: {error}. Where you have the file ({_expected(entry)}), put it "
+        raise InputError(f"{name} cannot be downloaded: {error}. If you have the file ({_expected(entry)}), put it "
                          f"at {path}, or run: python -m common.modelzoo fetch {name} --from FILE") from None
     complete(entry, path)
     return path
 
 
 def fetch(name: str, folder: str | Path | None = None, manifest: str | Path = MANIFEST, **options: Any) -> Path:
-    """As `locate`; a checkpoint of MXNet's has its PREFIX-symbol.json and PREFIX-preprocess.json beside it. Where they
-    are not there and cannot be written, its file is copied to the first folder in which they can be."""
+    """As `locate`; a checkpoint in MXNet's layout then has PREFIX-symbol.json and PREFIX-preprocess.json beside it. If
+    they are missing and cannot be written, its file is copied to the first folder that can be written."""
     entry, path = entry_of(name, manifest), locate(name, folder, manifest, **options)
     try:
         complete(entry, path)
@@ -80,10 +80,10 @@ def fetch(name: str, folder: str | Path | None = None, manifest: str | Path = MA
 
 
 def take(name: str, file: str | Path, folder: str | Path | None = None, manifest: str | Path = MANIFEST) -> Path:
-    """Put a file that was brought by hand where `fetch` finds it, if it is the entry's or the archive that holds it,
-    with the files that `fetch` puts beside it.
+    """Put a file that was brought by hand, the entry's own or the archive that holds it, into the place where `fetch`
+    finds it, with the files that `fetch` puts beside it.
 
-    Raises InputError where it is not, or where there is another file in its place.
+    Raises InputError if it is another file, or if another file is in its place.
     """
     entry = entry_of(name, manifest)
     check_size(file, MOST_WEIGHTS)
@@ -101,13 +101,13 @@ def take(name: str, file: str | Path, folder: str | Path | None = None, manifest
         if reason := fault(partial, **entry.known):
             raise InputError(f"{file}: is not the file of {name}: {reason}")
         if path.exists() and not filecmp.cmp(path, partial, shallow=False):  # no hash of it is known
-            raise InputError(f"{path}: is there already, and another file than {file}; move it away")
+            raise InputError(f"{path}: exists, and is another file than {file}; move it away")
     complete(entry, path)
     return path
 
 
 def verify(path: str | Path, manifest: str | Path = MANIFEST) -> tuple[Entry, bool]:
-    """(the entry whose file this is, True); False where its hash is not known, and name and format are the entry's.
+    """(the entry whose file this is, True); False if its hash is not known, and only name and format are the entry's.
 
     Raises InputError for any other file, and for one that cannot be read.
     """
@@ -132,7 +132,7 @@ def _paths(entry, folder):
 
 
 def _target(entry: Entry, folder: str | Path | None) -> Path:
-    """The place of an entry's file in the first folder that can be written, which is made where it is not there."""
+    """The place of an entry's file in the first folder that can be written; the folder is made."""
     reasons = []
     for path in _paths(entry, folder):
         try:
@@ -144,17 +144,17 @@ def _target(entry: Entry, folder: str | Path | None) -> Path:
 
 
 def _another(path: Path, entry: Entry, reason: str) -> InputError:
-    return InputError(f"{path}: is not the file of {entry.name} ({reason}); move it away (or, where it is a checkpoint "
+    return InputError(f"{path}: is not the file of {entry.name} ({reason}); move it away (or, if it is a checkpoint "
                       "of your own, give it as --model-prefix)")
 
 
 def _expected(entry):
-    return f"{entry.file}, {entry.hash or 'of which no hash is known'}"
+    return f"{entry.file}, {entry.hash or 'no hash is known'}"
 
 
 def complete(entry: Entry, path: Path) -> None:
     """Write PREFIX-symbol.json and PREFIX-preprocess.json, as the manifest has them, beside the weights `path` of an
-    entry in MXNet's layout; only what is not there already. Raises OSError where they cannot be written."""
+    entry in MXNet's layout, unless they exist. Raises OSError if they cannot be written."""
     if entry.layout != "mxnet":
         return
     prefix = str(path).removesuffix(FIRST_EPOCH)

@@ -1,4 +1,4 @@
-"""Is a file the one that was published? By its size, its hash and how it begins, as far as they are known."""
+"""Is a file the one that was published? By its size, its hash and its first bytes, as far as these are known."""
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +36,10 @@ def git_blob_id(path: str | Path) -> str:
 
 def fault(path: str | Path, expected: Hash | None = None, size: int | None = None,
           start: tuple[int, bytes] | None = None) -> str | None:
-    """Why a file is not the one of that hash, size in bytes and `start` (offset, bytes), each only where it is known;
-    None where nothing speaks against it."""
+    """Why a file is not the one of that hash, size in bytes and `start` (offset, bytes), as far as these are known.
+
+    None if nothing speaks against it.
+    """
     actual = os.path.getsize(path)
     if size is not None and actual != size:
         return f"{actual:,} bytes, expected {size:,}"

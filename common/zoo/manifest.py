@@ -1,4 +1,4 @@
-"""What models/zoo.toml says: the published weights, where they are and how they are used."""
+"""What models/zoo.toml says: the published weights, their places and their use."""
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ OPTIONAL: dict[str, type | tuple] = {"hash": str, "size": int, "megabytes": (int
 FIELDS = REQUIRED | OPTIONAL
 SHORTEST_PREFIX = 8  # digits of a hash
 FIRST_EPOCH = "-0000.params"  # behind the PREFIX of a checkpoint of MXNet's
-# how the files begin whose hash may be unknown: (offset, bytes)
+# the first bytes of files whose hash may be unknown: (offset, bytes)
 SIGNATURES = {"timm": (8, b'{"'), "keras": (0, b"\x89HDF\r\n\x1a\n")}
 
 
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
 
     @property
     def known(self) -> dict:
-        """What there is to tell its file by: keywords of `common.zoo.hashes.fault`."""
+        """What its file can be recognised by: keywords of `common.zoo.hashes.fault`."""
         return {"expected": self.hash, "size": self.size, "start": SIGNATURES.get(self.layout)}
 
 
@@ -75,7 +75,7 @@ def entries(manifest: str | Path = MANIFEST) -> dict[str, Entry]:
 
 
 def entry_of(name: str, manifest: str | Path = MANIFEST) -> Entry:
-    """The Entry of that name. Raises InputError, which names those there are, where there is none."""
+    """The Entry of that name. Raises InputError for an unknown name; the message lists the known ones."""
     found = entries(manifest)
     if name not in found:
         raise InputError(f"no weights {name!r} in {manifest}; there are {', '.join(found)}")
@@ -92,7 +92,7 @@ def _entry(name, table, preprocessing):
     for field in ("file", "member"):
         _need(re.fullmatch(r"[\w.-]+", table.get(field, "x")) and table.get(field, "x")[0] != ".",
               f"{field}: not a file's plain name")
-    _need(table["urls"] and all(url.startswith(("http://", "https://")) for url in table["urls"]), "urls: give some")
+    _need(table["urls"] and all(url.startswith(("http://", "https://")) for url in table["urls"]), "urls: give at least one, of http or https")
     _need("multiplier" in table["network"] and "channels" not in table["network"], "network: give a multiplier")
     _need(table["layout"] in LAYOUTS, f"layout: give one of {', '.join(LAYOUTS)}")
     _need(table["layout"] != "mxnet" or table["file"].endswith(FIRST_EPOCH), f"file: give PREFIX{FIRST_EPOCH}")
@@ -112,7 +112,7 @@ def _hash(text):
         return None
     algorithm, _, digits = text.partition(" ")
     lengths = range(SHORTEST_PREFIX, 65) if algorithm == PREFIX else [HEX_DIGITS.get(algorithm)]
-    _need(re.fullmatch("[0-9a-f]+", digits) and len(digits) in lengths, f"hash: {text!r} is none")
+    _need(re.fullmatch("[0-9a-f]+", digits) and len(digits) in lengths, f"hash: {text!r} is not one")
     return Hash(algorithm, digits)
 
 

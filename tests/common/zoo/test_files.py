@@ -165,7 +165,7 @@ def test_a_file_in_its_place_is_not_overwritten_where_no_hash_tells_which_is_rig
     (tmp_path / "other").write_bytes(CONTENT + b"x")
     for _ in range(2):
         path = take("x", tmp_path / "one", manifest=manifest)
-    with pytest.raises(InputError, match=f"{path}: is there already, and another file than .*other; move it away"):
+    with pytest.raises(InputError, match=f"{path}: .*other"):
         take("x", tmp_path / "other", manifest=manifest)
     assert path.read_bytes() == CONTENT
 

@@ -251,13 +251,13 @@ def test_the_list_names_all_and_what_is_here(tmp_path):
     assert lines["keras-0_35"].endswith("(another file)")
 
 
-def test_the_command_answers_slips_in_one_line(tmp_path):
+def test_the_command_answers_mistakes_in_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     for arguments, word in [
         (["fetch", "published-9"], "there are published-1_0, published-1_4, "),
         (["fetch", "published-1_0", "--from", tmp_path / "file"], "file: is not the file of published-1_0: git-blob"),
         (["fetch", "published-1_0", "--from", tmp_path / "none"], "none: No such file"),
-        (["fetch", "published-1_0", "seed-1_0", "--from", tmp_path / "file"], "is for one NAME, not 2"),
+        (["fetch", "published-1_0", "seed-1_0", "--from", tmp_path / "file"], "one NAME"),
         (["verify", tmp_path / "file"], "is none of the files"),
         (["verify", tmp_path / "none"], "none: No such file"),
         (["verify", tmp_path], "Is a directory"),
