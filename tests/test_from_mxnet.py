@@ -41,6 +41,7 @@ def top_5(output):
     return [(int(label), float(p)) for label, p in re.findall(r"top-\d: (\d+) .* \((0\.\d+)\)", output)]
 
 
+@pytest.mark.long
 def test_beagle_on_opencl(testdata):
     process = run("from_mxnet.py", testdata / "images" / "beagle_rot180.jpg", "--model-prefix",
                   testdata / "pretrained" / "imagenet1k-mnetv2-1_0", "--epoch", "0", "--verify", "--repeat", "2")

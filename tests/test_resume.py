@@ -104,6 +104,7 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path, kills):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.long
 def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, capfd):
     """It can only begin an epoch at its first batch."""
     command = [*command, "--data-backend", "mxnet"]
@@ -117,7 +118,8 @@ def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, ca
     assert newest_state(tmp_path / "x").info["pipeline"]["data_nthreads"] == usable_processors()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143),
+                                              pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)])
 def test_stopped_by_a_signal(command, expected, tmp_path, number, code):
     process = start([*command, "--seed", "0"], tmp_path / "x")
     line = ""

@@ -301,16 +301,16 @@ def test_what_may_surprise_is_warned_of(packed, tmp_path, capfd):
     prefix = tmp_path / "x"
 
     def warned(*arguments):
-        train(packed, prefix, "--optimizer", "nadam", *arguments)
+        train(packed, prefix, "--optimizer", "nadam", "--batch-size", "103", "--num-epochs", "1", *arguments)
         return capfd.readouterr().err
 
     assert "--image-shape 3,48,64 is not square" in warned("--image-shape", "3,48,64")
-    log = warned("--image-shape", "3,48,64", "--resume", "--num-epochs", "3", "--rgb-mean", "1,2,3")
+    log = warned("--image-shape", "3,48,64", "--resume", "--num-epochs", "2", "--rgb-mean", "1,2,3")
     assert "--optimizer nadam has state that is not saved; the result will differ" in log
     assert "x-preprocess.json does not say what this run trains with" in log and "mean 1,2,3" in log
     start = f"{tmp_path}/x-0001.params"
-    assert f"Starting from epoch 3 of {prefix}, not from --pretrained-model" in warned(
-        "--pretrained-model", start, "--load-epoch", "3", "--num-epochs", "4")
+    assert f"Starting from epoch 2 of {prefix}, not from --pretrained-model" in warned(
+        "--pretrained-model", start, "--load-epoch", "2", "--num-epochs", "3")
 
 
 def test_a_run_does_not_write_over_another(packed, tmp_path):

@@ -66,8 +66,9 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("target", ["llvm", "llvm -mcpu=x86-64-v3"])
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("layer", "target"), [
+    pytest.param(layer, target, marks=[] if target == "llvm" or layer in ("1x1", "depthwise") else [pytest.mark.long])
+    for layer in LAYERS for target in ("llvm", "llvm -mcpu=x86-64-v3")])
 def test_a_layer_sums_exactly(layer, target):
     data_shape, weight_shape, stride, padding = LAYERS[layer]
     rng = np.random.RandomState(1)
@@ -87,7 +88,7 @@ def test_a_layer_sums_exactly(layer, target):
     np.testing.assert_array_equal(np.rint(run(network, target, data) / unit), expected)
 
 
-@pytest.mark.parametrize("mcpu", ["cascadelake", "alderlake"])
+@pytest.mark.parametrize("mcpu", [pytest.param("cascadelake", marks=pytest.mark.long), "alderlake"])
 def test_the_instructions_are_used_where_llvm_knows_that_a_processor_has_them(mcpu):
     target = target_for(resolve_target(f"llvm -mcpu={mcpu}"), "int8")
     for layer in ("1x1", "3x3", "depthwise"):
@@ -155,7 +156,7 @@ def difference(network, target, prefix, images):
     return max(differences)
 
 
-@pytest.mark.parametrize("target", ["llvm", "llvm -mcpu=x86-64-v3"])
+@pytest.mark.parametrize("target", ["llvm", pytest.param("llvm -mcpu=x86-64-v3", marks=pytest.mark.long)])
 def test_a_network_in_int8_answers_as_in_float32(calibrated, target):
     prefix, images = calibrated
     target = target_for(resolve_target(target), "int8")

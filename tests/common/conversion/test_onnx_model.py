@@ -113,7 +113,7 @@ def test_real_weights(testdata, fold):
 @pytest.mark.parametrize("make", [
     lambda: MobileNetV2(10, 0.35), lambda: mx.gluon.model_zoo.vision.get_mobilenet_v2(0.25, classes=10),
     lambda: mx.gluon.model_zoo.vision.get_mobilenet(0.25, classes=10),
-    lambda: mx.gluon.model_zoo.vision.resnet18_v2(classes=10),
+    pytest.param(lambda: mx.gluon.model_zoo.vision.resnet18_v2(classes=10), marks=pytest.mark.long),
 ], ids=["ours", "mobilenetv2 of the zoo", "mobilenet of the zoo", "resnet of the zoo"])
 def test_exports_of_gluon_end_in_probabilities(tmp_path, make):
     x = images(2, 3, 64, 64)

@@ -59,7 +59,7 @@ assert loaded == [], loaded
     assert second.communicate() == (printed, "")
 
 
-@pytest.mark.parametrize("target", ["llvm", "opencl"])
+@pytest.mark.parametrize("target", [pytest.param("llvm", marks=pytest.mark.long), "opencl"])
 def test_a_process_that_uses_all_of_tvm_can_use_it_too(one_convolution, target):
     process = start("import tvm.relay\n" + OPEN, one_convolution, target)
     printed, said = process.communicate()
@@ -108,7 +108,7 @@ def test_a_full_disk_is_an_error_of_the_file_system(one_convolution, tmp_path):
 
 @pytest.mark.parametrize(("linker", "message"), [
     ("#!/bin/sh\necho ld: cannot find -lstdc++\nexit 1\n", "cc cannot link the network: ld: cannot find -lstdc"),
-    ("#!/bin/sh\nexit 1\n", "cc cannot link the network: it failed without a word"),
+    pytest.param("#!/bin/sh\nexit 1\n", "cc cannot link the network: it failed without a word", marks=pytest.mark.long),
     (None, "needs a C.. compiler: .*cc is not there")])
 def test_a_linker_that_fails_is_one_line_and_compiles_once(one_convolution, cache, tmp_path, monkeypatch, capfd, linker,
                                                            message):
@@ -167,7 +167,7 @@ def test_what_became_of_tuning_records_is_told(one_convolution, tmp_path):
 
 
 @pytest.mark.parametrize(("target", "message"), [
-    ("fpga", "unknown target 'fpga'"), ("hexagon", "cannot run here"),
+    ("fpga", "unknown target 'fpga'"), pytest.param("hexagon", "cannot run here", marks=pytest.mark.long),
     ("llvm -mtriple=riscv64-unknown-linux-gnu", "cannot run here")])
 def test_targets_that_cannot_run_are_refused(one_convolution, target, message, capfd):
     with pytest.raises(InputError, match=message) as error:

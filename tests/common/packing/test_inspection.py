@@ -142,6 +142,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.long
 def test_records_that_im2rec_makes(photographs, tmp_path):
     """Shuffled, by two processes, with a file in the list that it could not read."""
     shutil.copytree(photographs, tmp_path / "images")

@@ -167,7 +167,7 @@ for array in (*executor.outputs, *executor.grad_arrays, *executor.aux_arrays):
 """
     answers = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True,
                               env={**os.environ, "OMP_NUM_THREADS": threads}).stdout
-               for threads in ("1", "2", "3")}
+               for threads in ("1", "3")}
     assert len(answers) == 1 and len(answers.pop()) > 9000
 
 
