@@ -1,8 +1,10 @@
 """The same images as archives and as folders, and what they are packed to."""
 
+from functools import cache
 
 import pytest
 
+from common.packing import find
 from tests.archives import write_archives, write_folders
 from tests.packing import run
 
@@ -11,6 +13,14 @@ from tests.packing import run
 def archives(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archives")
     return folder, write_archives(folder)
+
+
+@pytest.fixture(scope="module")
+def kit_read_once():
+    """The development kit of a path is read once: its reader is a process that imports SciPy, most of a run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(find, "read_devkit", cache(find.read_devkit))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from tests.archives import write_devkit
 from tests.conftest import ROOT
 from tests.packing import SHORT_SIDE, Killed, command, contents, killed_at, run, without_description
 
+pytestmark = pytest.mark.usefixtures("kit_read_once")
+
 
 @pytest.mark.parametrize("growth", [20, pytest.param(1 + 1 / 16, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("source", "name"), [("archives", "replace"), ("archives", "fsync"), ("archives", "preadv"),

@@ -7,6 +7,7 @@ import pytest
 from common.base.errors import InputError
 from tests.packing import Killed, contents, killed_at, run
 
+pytestmark = pytest.mark.usefixtures("kit_read_once")
 BUCKET = ".prepare/val.bucket-000"
 STATE = ".prepare/state.json"
 
