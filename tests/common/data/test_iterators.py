@@ -10,7 +10,6 @@ import threading
 import cv2
 import numpy as np
 import pytest
-import scipy.stats
 
 import train_imagenet
 from common.base.errors import InputError
@@ -28,6 +27,7 @@ from common.images.dataset import packed_as
 from common.images.options import USUAL
 from common.images.preprocess import preprocess, read_image
 from tests.conftest import ROOT
+from tests.samples import is_uniform
 
 
 def options(prefix, **changes):
@@ -206,7 +206,7 @@ def test_training_scales_crops_and_mirrors_at_random(gradient, backend):
     assert np.histogram(scales, 4, (0.53, 1.0))[0].min() > 450   # 600 expected in each quarter, standard deviation 30
     left = offsets[~mirrored] / 2 * scales[~mirrored]            # of the crop, in pixels of the scaled image
     room = 103 * scales[~mirrored] - 48
-    assert np.histogram(left / room, 4, (0, 1))[0].min() > 200 and (left > -2).all() and (left < room + 2).all()
+    assert np.histogram(left / room, 4, (0, 1))[0].min() > 190 and (left > -2).all() and (left < room + 2).all()
     assert len({round(float(scale), 3) for scale in epochs[0][0]}) > 150
 
 
@@ -226,7 +226,7 @@ def test_the_last_stages_of_training_see_nearly_the_whole_image(gradient, backen
 def stored(tmp_path_factory):
     """{shorter side: PREFIX} of 256 equal images each, wider than high, that brighten downwards from 0 to 255."""
     prefixes = {}
-    for side in (100, 375, 480, 600):
+    for side in (100, 480, 600):
         prefixes[side] = prefix = tmp_path_factory.mktemp("stored") / f"{side}"
         rows = np.linspace(0, 255, side)[:, np.newaxis, np.newaxis]
         image = np.broadcast_to(rows, (side, side * 4 // 3, 3)).round().astype(np.uint8)
@@ -246,8 +246,7 @@ def test_the_shorter_side_is_uniform_from_256_to_480_whatever_is_stored(stored, 
             options(prefix, **plain))])
         slopes = np.polyfit(np.arange(8, 216), crops.T, 1)[0]
         sides = 255 * side / (side - 1) / slopes
-        assert scipy.stats.kstest(sides, "uniform", (256, 480 - 256)).pvalue > 0.01, side
-        assert 254 < sides.min() < 262 and 474 < sides.max() < 483, side
+        assert is_uniform(sides, 254, 483), side  # what is measured is within two or three pixels of what was drawn
 
 
 def test_for_records_of_480_nothing_is_resized(stored, backend):
@@ -274,7 +273,7 @@ def test_files_that_come_and_go_beside_the_records(packed, tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for epoch in range(30):
+        for epoch in range(20):
             assert next(training_iter(args, images, epoch)).data[0].shape == (10, 3, 48, 48)
     finally:
         over.set()
@@ -289,10 +288,10 @@ def megabytes():
         return int(file.read().split()[1]) * 4096 / 2 ** 20
 args = options(sys.argv[1], data_backend=sys.argv[2], image_shape=(3, 128, 128), batch_size=50)
 images, sizes = training_set(args), []
-for epoch in range(26):
+for epoch in range(14):
     assert sum(1 for _ in training_iter(args, images, epoch)) == 3
     sizes.append(megabytes())
-print(sizes[-1] - sizes[5])
+print(sizes[-1] - sizes[4])
 """
 
 
@@ -300,7 +299,7 @@ def test_epochs_do_not_pile_up_memory(packed, backend):
     """ImageRecordIter leaks: here 100 images of 128 pixels, 20 MB, each epoch. In a process of its own, since what
     other tests have left behind is freed, or not, at any time."""
     process = subprocess.run([sys.executable, "-c", EPOCHS, packed, backend], cwd=ROOT, capture_output=True, text=True)
-    assert float(process.stdout) < 150, process.stderr  # 400 with the leak; up to 70 by chance, on a busy machine
+    assert float(process.stdout) < 110, process.stderr  # 180 with the leak; up to 70 by chance, on a busy machine
 
 
 def test_random_resized_crop_takes_the_place_of_scale_and_crop(packed, backend):
