@@ -51,7 +51,8 @@ def arguments(packed, folder, *more):
 
 
 @pytest.mark.parametrize(("workers", "servers", "batch", "more"), [
-    (2, 1, 20, ["--ema", "0.9"]), pytest.param(3, 2, 11, ["--gc-type", "2bit", "--gc-threshold", "0.3"], marks=pytest.mark.long)])
+    (2, 1, 20, ["--ema", "0.9"]),
+    pytest.param(3, 2, 11, ["--gc-type", "2bit", "--gc-threshold", "0.3"], marks=pytest.mark.long)])
 def test_workers_train_to_equal_weights(packed, tmp_path, workers, servers, batch, more):
     """103 images do not divide by the workers, nor their parts by the batch."""
     code = DUMP.replace("sys.argv[-1]", repr(str(tmp_path)))

@@ -7,18 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from common.base.errors import reported
 from common.find_mxnet import mx
 from common.images.preprocess import preprocess, read_image
+from tests.commands import refusal, run
 from tests.conftest import ROOT
 from tools import calibrate
 
 SHAPE = (3, 40, 40)
-
-
-def run(*arguments):
-    return subprocess.run([sys.executable, "tools/calibrate.py", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
 
 
 @pytest.fixture
@@ -30,7 +25,8 @@ def prefix(tmp_path, one_convolution):
 
 
 def test_ranges_and_means_are_those_of_the_images(prefix, photographs):
-    process = run(prefix, "--images", photographs, "--image-shape", "3,40,40", "--count", "1000")
+    process = subprocess.run([sys.executable, "tools/calibrate.py", prefix, "--images", photographs, "--image-shape",
+                              "3,40,40", "--count", "1000"], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert process.stdout == f"{prefix}-0000-int8.json: 2 layers, from 103 images\n"
     content = json.loads(prefix.with_name(f"{prefix.name}-0000-int8.json").read_text())
@@ -50,29 +46,29 @@ def test_ranges_and_means_are_those_of_the_images(prefix, photographs):
         np.testing.assert_allclose(layer["mean"], means, rtol=1e-3, atol=1e-3)
 
 
-def test_some_records_are_chosen_by_the_seed(prefix, packed):
+def test_some_records_are_chosen_by_the_seed(prefix, packed, capsys):
     path = prefix.with_name(f"{prefix.name}-0000-int8.json")
     written = []
     for seed in (1, 1, 2):
-        process = run(prefix, "--images", f"{packed}.rec", "--image-shape", "3,40,40", "--count", "5", "--seed", seed)
-        assert process.returncode == 0 and "from 5 images" in process.stdout, process.stderr
+        run(calibrate, prefix, "--images", f"{packed}.rec", "--image-shape", "3,40,40", "--count", "5", "--seed", seed)
+        assert "from 5 images" in capsys.readouterr().out
         written.append(path.read_text())
     assert written[0] == written[1] != written[2]
 
 
-def test_what_is_no_image_is_left_out(prefix, photographs, tmp_path):
+def test_what_is_no_image_is_left_out(prefix, photographs, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
     shutil.copy(next(photographs.glob("*/*.jpg")), folder / "whole.jpg")
     (folder / "broken.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:500])
-    process = run(prefix, "--images", folder, "--image-shape", "3,40,40")
-    assert process.returncode == 0 and "from 1 images" in process.stdout
-    warning, = [line for line in process.stderr.splitlines() if line.startswith("warning")]
+    run(calibrate, prefix, "--images", folder, "--image-shape", "3,40,40")
+    out, err = capsys.readouterr()
+    warning, = [line for line in err.splitlines() if line.startswith("warning")]
+    assert "from 1 images" in out
     assert f"{folder}/broken.jpg: " in warning and warning.endswith("; left out")
 
 
-def test_slips_are_one_line(prefix, photographs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["calibrate.py"])
+def test_slips_are_one_line(prefix, photographs, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.jpg").write_text("no image")
@@ -89,10 +85,5 @@ def test_slips_are_one_line(prefix, photographs, tmp_path, capsys, monkeypatch):
             ((prefix, "--images", photographs, "--epoch", "7"), "one-0007.params: No such file"),
             ((f"{prefix}-0000.params", "--images", photographs), "give the prefix alone"),
             ((prefix, "--images", photographs, "--count", "0"), "a whole number of 1 or more")):
-        with pytest.raises(SystemExit) as ended, reported("calibrate.py"):
-            calibrate.main(calibrate.get_args_parser().parse_args(list(map(str, arguments))))
-        error = capsys.readouterr().err
-        assert ended.value.code in (1, 2) and "Traceback" not in error, error
-        assert error.strip().splitlines()[-1].startswith("calibrate.py: error: "), error
-        assert words in error.strip().splitlines()[-1]
+        assert words in refusal(capsys, calibrate, *arguments)
     assert not prefix.with_name(f"{prefix.name}-0000-int8.json").exists()

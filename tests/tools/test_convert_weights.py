@@ -16,25 +16,31 @@ from common.images.class_names import read_synset
 from common.images.preprocess import preprocess, read_image
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
+from tests.commands import refusal, run
 from tests.conftest import ROOT
 from tests.networks import random_params
+from tools import convert_weights, export_weights
 from tools.export_weights import ENDINGS
 
+TOOLS = {"convert": convert_weights, "export": export_weights}
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys({})); import runpy; sys.argv = sys.argv[1:]; " \
           "runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
-def tool(name, *arguments, status=0, without=()):
-    """The tool's output, where neither MXNet nor the packages `without` can be imported; standard error where `status`
-    is not 0."""
+def process(name, *arguments, without):
+    """The tool's output, where neither MXNet nor the packages `without` can be imported."""
     done = subprocess.run([sys.executable, "-c", WITHOUT.format(("mxnet", *without)), f"tools/{name}_weights.py",
                            *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    if status == 0:
-        assert done.stderr == ""
-        return done.stdout
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith(f"{name}_weights.py: error: "), done.stderr
-    return done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def tool(capsys):
+    """Runs a tool; with `refused=True` it gives the line with which that ends."""
+    def run_tool(name, *arguments, refused=False):
+        return (refusal(capsys, TOOLS[name], *arguments) if refused else run(TOOLS[name], *arguments))
+    return run_tool
 
 
 @pytest.mark.parametrize(("kind", "padding", "size"), [
@@ -47,10 +53,10 @@ def test_a_checkpoint_goes_out_and_comes_back(tmp_path, kind, padding, size):
     save(Checkpoint(network, 10, *params, preprocessing), tmp_path / "x")
     unneeded = {"npz": ("safetensors", "h5py", "onnx", "tflite"), "torchvision": ("h5py", "onnx", "tflite")}[kind]
     weights = tmp_path / f"out{ENDINGS[kind]}"
-    out = tool("export", tmp_path / "x", weights, "--to", kind, without=unneeded)
+    out = process("export", tmp_path / "x", weights, "--to", kind, without=unneeded)
     assert f"{weights}: " in out and f"shorter side to {size + 9}, crop of {size}" in out
     assert weights.stat().st_mode & 0o777 == (tmp_path / "x-0000.params").stat().st_mode & 0o777
-    out = tool("convert", weights, tmp_path / "back", "--from", kind, without=unneeded)
+    out = process("convert", weights, tmp_path / "back", "--from", kind, without=unneeded)
     assert "10 classes, widths (11, 6, 8, 11, 22, 34, 56, 112, 1280)" in out
     for end in ("-symbol.json", "-0000.params", "-preprocess.json"):
         assert (tmp_path / f"back{end}").read_bytes() == (tmp_path / f"x{end}").read_bytes(), end
@@ -59,33 +65,33 @@ def test_a_checkpoint_goes_out_and_comes_back(tmp_path, kind, padding, size):
 
 
 @pytest.mark.parametrize(("laid_out", "other"), [(161, 160), (160, 161), (97, 224)])
-def test_same_padding_is_not_used_for_images_that_it_is_not_of(tmp_path, laid_out, other):
+def test_same_padding_is_not_used_for_images_that_it_is_not_of(tool, tmp_path, laid_out, other):
     """At 161 and 97 SAME pads as symmetric padding does, which must not be forgotten."""
     network = {"channels": widths(0.35), "repeats": REPEATS, "strides": "published", "padding": "same",
                "image_shape": (3, laid_out, laid_out)}
     save(Checkpoint(network, 10, *random_params(get_symbol(10, **network), (1, 3, laid_out, laid_out))), tmp_path / "x")
     shape = f"3,{other},{other}"
-    message = tool("export", tmp_path / "x", tmp_path / "x.onnx", "--to", "onnx", "--image-shape", shape, status=1)
+    message = tool("export", tmp_path / "x", tmp_path / "x.onnx", "--to", "onnx", "--image-shape", shape, refused=True)
     assert f"its SAME padding is not that of images of {shape}" in message
     with pytest.raises(InputError, match=f"its SAME padding is not that of images of {shape}"):
         load_checkpoint(tmp_path / "x", 0, (1, 3, other, other))
 
 
-def test_a_checkpoint_that_cannot_be_written_whole_is_not_written(checkpoint, tmp_path):
+def test_a_checkpoint_that_cannot_be_written_whole_is_not_written(tool, checkpoint, tmp_path):
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
     (tmp_path / "out-0000.params").mkdir()
     for overwrite, why in (((), "is there already"), (("--overwrite",), "cannot be written, not the name of a file")):
-        message = tool("convert", tmp_path / "x.npz", tmp_path / "out", "--from", "npz", *overwrite, status=1)
+        message = tool("convert", tmp_path / "x.npz", tmp_path / "out", "--from", "npz", *overwrite, refused=True)
         assert f"out-0000.params: {why}" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-0000.params", "x.npz"]
     (tmp_path / "other-0003.params").touch()
-    message = tool("convert", tmp_path / "x.npz", tmp_path / "other", "--from", "npz", status=1)
+    message = tool("convert", tmp_path / "x.npz", tmp_path / "other", "--from", "npz", refused=True)
     assert "other-0003.params: is there already" in message
     for prefix in (f"{tmp_path}/", "/proc/x", f"{tmp_path}/y-0000.params", f"{tmp_path}/y-symbol.json"):
-        assert "OUT_PREFIX" in tool("convert", tmp_path / "x.npz", prefix, "--from", "npz", status=1)
+        assert "OUT_PREFIX" in tool("convert", tmp_path / "x.npz", prefix, "--from", "npz", refused=True)
 
 
-def test_real_weights_go_out_and_come_back_and_know_a_beagle(testdata, tmp_path):
+def test_real_weights_go_out_and_come_back_and_know_a_beagle(tool, testdata, tmp_path):
     published = testdata / "pretrained" / "imagenet1k-mnetv2-1_0"
     images = {name: preprocess(read_image(testdata / "images" / f"{name}_rot180.jpg")) for name in ("beagle", "cat")}
     expected = {name: predict(published, 0, data) for name, data in images.items()}
@@ -111,7 +117,7 @@ def test_real_weights_go_out_and_come_back_and_know_a_beagle(testdata, tmp_path)
             assert probabilities[0].argsort()[:-6:-1].tolist() == expected[name][0].argsort()[:-6:-1].tolist()
 
 
-def test_onnx_takes_any_classifier(tmp_path):
+def test_onnx_takes_any_classifier(tool, tmp_path):
     """Of Gluon's model zoo, here, which is not this repository's network."""
     net = mx.gluon.model_zoo.vision.get_mobilenet_v2(0.25, classes=7)
     net.initialize(mx.init.Xavier())
@@ -123,39 +129,39 @@ def test_onnx_takes_any_classifier(tmp_path):
     import onnxruntime
     session = onnxruntime.InferenceSession(tmp_path / "zoo.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x})[0], expected, atol=1e-5, rtol=0)
-    message = tool("export", tmp_path / "zoo", tmp_path / "zoo.npz", "--to", "npz", status=1)
+    message = tool("export", tmp_path / "zoo", tmp_path / "zoo.npz", "--to", "npz", refused=True)
     assert "does not hold the parameters of this repository's MobileNetV2" in message
 
 
-def test_errors_of_both(checkpoint, tmp_path):
+def test_errors_of_both(tool, checkpoint, tmp_path):
     empty, text = tmp_path / "empty", tmp_path / "text"
     empty.touch()
     text.write_text("hello " * 100)
     for kind in ("torchvision", "timm", "keras", "gluon", "tflite", "npz"):
         for path in (empty, text, tmp_path, tmp_path / "nothing", f"{checkpoint}-0000.params"):
-            assert str(path) in tool("convert", path, tmp_path / "out", "--from", kind, status=1)
+            assert str(path) in tool("convert", path, tmp_path / "out", "--from", kind, refused=True)
     assert not list(tmp_path.glob("out*"))
     with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
         archive.writestr("data", "")
-    message = tool("convert", tmp_path / "x.pth", tmp_path / "out", "--from", "timm", status=1)
+    message = tool("convert", tmp_path / "x.pth", tmp_path / "out", "--from", "timm", refused=True)
     assert "pip install torch" in message or "save model.state_dict()" in message
     out = tmp_path / "out.npz"
-    assert "x-symbol.json: No such file" in tool("export", tmp_path / "x", out, "--to", "npz", status=1)
-    assert "--fold is for --to onnx" in tool("export", checkpoint, out, "--to", "npz", "--fold", status=1)
+    assert "x-symbol.json: No such file" in tool("export", tmp_path / "x", out, "--to", "npz", refused=True)
+    assert "--fold is for --to onnx" in tool("export", checkpoint, out, "--to", "npz", "--fold", refused=True)
     for name, kind, ending in (("x.safetensors", "npz", ".npz"), ("x.pth", "torchvision", ".safetensors")):
-        message = tool("export", checkpoint, tmp_path / name, "--to", kind, status=1)
+        message = tool("export", checkpoint, tmp_path / name, "--to", kind, refused=True)
         assert f"{name}: --to {kind} writes {ending} files; give it such a name" in message
-    message = tool("export", f"{checkpoint}-0000.params", out, "--to", "npz", status=1)
+    message = tool("export", f"{checkpoint}-0000.params", out, "--to", "npz", refused=True)
     assert "give the prefix alone, without -0000.params" in message
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
-    assert "is there already" in tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz", status=1)
+    assert "is there already" in tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz", refused=True)
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz")
-    message = tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", status=1)
+    message = tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", refused=True)
     assert "x-0000.params: is there already" in message
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", "--overwrite", "--image-shape", "3,97,97")
     assert load_preprocessing(tmp_path / "x")[:2] == (111, 97)
-    message = tool("convert", tmp_path / "x.npz", tmp_path / "y", "--from", "npz", "--resize", "9", status=1)
+    message = tool("convert", tmp_path / "x.npz", tmp_path / "y", "--from", "npz", "--resize", "9", refused=True)
     assert "resize 9 " in message or "resize: give" in message
     for kind in ("npz", "torchvision", "onnx"):
-        message = tool("export", checkpoint, f"no/folder/x{ENDINGS[kind]}", "--to", kind, status=1)
+        message = tool("export", checkpoint, f"no/folder/x{ENDINGS[kind]}", "--to", kind, refused=True)
         assert f"no/folder/x{ENDINGS[kind]}: No such file or directory" in message

@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -149,27 +150,27 @@ def ssh(tmp_path):
     return "--hostfile", "hosts", "--ssh", f"{sys.executable} ssh.py"
 
 
+@pytest.mark.long
 def test_the_sums_of_three_workers_and_two_servers(run, tmp_path):
     assert run(SUMS.format(steps=3), "-n 3 -s 2").finish() == (0, "")
     assert {"3-0", "3-1", "3-2"} <= set(os.listdir(tmp_path))
 
 
 def test_the_sums_of_two_workers_over_ssh(run, ssh, tmp_path):
-    assert run(SUMS.format(steps=3), "-n 2", *ssh).finish() == (0, "")
+    assert run(SUMS.format(steps=3), "-n 2 -s 2", *ssh).finish() == (0, "")
     assert {"2-0", "2-1"} <= set(os.listdir(tmp_path))
 
 
-def test_a_worker_that_fails_ends_all_others_and_their_children(run):
-    launched = run(PROGRAM + """
-ignore()
+@pytest.mark.parametrize("others", ["end", pytest.param("ignore", marks=pytest.mark.long)])
+def test_a_worker_that_fails_ends_all_others_and_their_children(run, others):
+    launched = run(PROGRAM + ("ignore()" if others == "ignore" else "") + """
 daemon()
 if name == "worker1":
-    time.sleep(1)
+    time.sleep(0.5)
     sys.exit(7)
 sleep()""", "-n 2 -s 1")
-    start = time.monotonic()
-    assert launched.finish() == (7, "launch.py: worker 1 ended with exit status 7; ending the others\n")
-    assert time.monotonic() - start < 30
+    status, message = launched.finish()
+    assert status == 7 and "worker 1 ended with exit status 7" in message
 
 
 @pytest.mark.parametrize("victim", ["worker1", "server0"])
@@ -178,7 +179,8 @@ def test_a_process_that_is_killed_ends_all_others(run, victim):
     launched.wait_for("worker0", "worker1", "server0", "scheduler0")
     launched.kill(victim)
     name = f"{victim[:-1]} {victim[-1]}"
-    assert launched.finish() == (137, f"launch.py: {name} was killed by SIGKILL; ending the others\n")
+    status, message = launched.finish()
+    assert status == 137 and f"{name} was killed by SIGKILL" in message
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -191,7 +193,7 @@ sleep()""", "-n 2 -s 1", *(ssh if where == "over ssh" else ()))
     launched.wait_for("worker0", "worker1", "server0", "scheduler0")
     launched.process.send_signal(number)
     status, message = launched.finish()
-    assert status == 128 + number and message.startswith(f"launch.py: {number.name} is passed on to the workers")
+    assert status == 128 + number and number.name in message
     for name in ("worker0", "worker1"):
         assert launched.log(name) == ["sleeps", number.name]
     for name in ("server0", "scheduler0"):
@@ -218,12 +220,13 @@ def test_after_the_grace_period_all_are_killed(run):
     launched.wait_for("worker0", "worker1")
     launched.process.send_signal(signal.SIGTERM)
     status, message = launched.finish()
-    assert status == 143 and message.endswith("and killed: worker 0, worker 1\n")
+    assert status == 143 and re.search("killed.* worker 0, worker 1$", message)
 
 
 def test_servers_that_stay_are_killed_with_a_warning(run):
     launched = run(PROGRAM + "name.startswith('worker') or sleep()", "-n 2 -s 1 --grace 0.5")
-    assert launched.finish() == (0, "launch.py: warning: not ended by themselves, and killed: scheduler, server 0\n")
+    status, message = launched.finish()
+    assert status == 0 and re.search("warning.* scheduler, server 0$", message)
 
 
 def test_ctrl_c_in_a_terminal(run):
@@ -258,16 +261,17 @@ def test_a_connection_that_breaks_ends_what_ran_there(run, ssh):
     connection = next(number for number in marked(launched.mark)
                       if b"ssh.py" in (line := read(f"/proc/{number}/cmdline")) and b"DMLC_WORKER_ID=1" in line)
     os.kill(connection, signal.SIGKILL)
-    assert launched.finish() == (137, "launch.py: worker 1 was killed by SIGKILL on 127.0.0.2; ending the others\n")
+    status, message = launched.finish()
+    assert status == 137 and "worker 1 was killed by SIGKILL on 127.0.0.2" in message
 
 
 def test_a_host_that_hears_nothing_ends_its_part():
     """A connection may break without a word: a byte within SECONDS, or the end."""
     with subprocess.Popen([sys.executable, str(ROOT / "common" / "launching" / "watched.py"), "1", "sleep", "60"],
                           stdin=subprocess.PIPE, bufsize=0) as process:
-        for _ in range(6):
+        for _ in range(4):
             process.stdin.write(b"\0")
-            time.sleep(0.25)
+            time.sleep(0.35)
         assert process.poll() is None
         assert process.wait(10) == 137
 

@@ -2,14 +2,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 
-from common.base.errors import InputError, reported
+from common.base.errors import InputError
 from common.curves.picture import BEHIND, COLORS, Curve, points
 from common.curves.read import read_run
+from tests.commands import refusal, run
 from tests.conftest import ROOT
 from tools import plot_training
 
@@ -29,8 +31,7 @@ def metrics(path, epochs, begin=0, seconds=1800.0, loss=True):
     return str(path)
 
 
-def plot(*arguments):
-    plot_training.main(plot_training.get_args_parser().parse_args([str(argument) for argument in arguments]))
+plot = partial(run, plot_training)
 
 
 def seen(path, color):
@@ -156,10 +157,7 @@ def test_it_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys
     metrics(tmp_path / "RUN", 2)
     (tmp_path / "BEGUN").write_text("Epoch[0] Batch [0-20]\tSpeed: 90.0 samples/sec\taccuracy=0.3\n")
     (tmp_path / "EMPTY").write_text("")
-    with pytest.raises(SystemExit) as exit_, reported("plot_training.py"):
-        plot(*arguments)
-    line, = capsys.readouterr().err.splitlines()
-    assert exit_.value.code == 1 and line.startswith("plot_training.py: error: ") and message in line
+    assert message in refusal(capsys, plot_training, *arguments)
     assert sorted(os.listdir(tmp_path)) == ["BEGUN", "EMPTY", "RUN"]
 
 

@@ -1,0 +1,26 @@
+"""Commands as a user runs them, but in this process: to start Python and what it imports takes most of their time."""
+import sys
+
+import pytest
+
+from common.base.errors import reported
+
+
+def run(module, *arguments):
+    """`main` of a command's module, with these arguments."""
+    module.main(module.get_args_parser().parse_args(list(map(str, arguments))))
+
+
+def refusal(capsys, module, *arguments) -> str:
+    """The line with which the command ends, and says no more."""
+    capsys.readouterr()  # of those before
+    program = f"{module.__name__.rpartition('.')[2]}.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [program])
+        with pytest.raises(SystemExit) as ended, reported(program):
+            run(module, *arguments)
+    out, err = capsys.readouterr()
+    assert ended.value.code in (1, 2) and not out and "Traceback" not in err, err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith(f"{program}: error: "), err
+    return last
