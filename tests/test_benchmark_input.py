@@ -1,10 +1,13 @@
 """The benchmark of what feeds training, on a few images."""
 import csv
 
+import pytest
+
 from benchmarks import input as benchmark
 from benchmarks import photographs
 
 
+@pytest.mark.long
 def test_a_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(photographs, "SKIMAGE", ())  # scikit-image is for benchmarks alone
     out = tmp_path / "input.csv"

@@ -114,6 +114,7 @@ def tiny(one_convolution, tmp_path):
     return ["--model-prefix", tmp_path / "one", "--synset", synset, "--image-shape", "3,64,64"]
 
 
+@pytest.mark.long
 def test_what_became_of_tuning_records_is_told(tiny, tmp_path):
     elsewhere = "llvm -mtriple=aarch64-linux-gnu"
     for arguments, line in ((["--target", "llvm"], "untuned: no tuning records fit"),

@@ -100,14 +100,14 @@ def close(found, expected):
 
 def test_evaluation_obeys_the_checkpoint(packed, converted, tmp_path):
     """And a flag wins over what it says; 96 pixels are padded as 64 are."""
-    close(evaluate(packed, converted, tmp_path / "x.csv"), numpy_answers(converted, images(packed)[1]))
+    expected = numpy_answers(converted, images(packed)[1])
+    close(evaluate(packed, converted, tmp_path / "x.csv"), expected)
     close(evaluate(packed, converted, tmp_path / "x.csv", "--image-shape", "3,96,96"),
           numpy_answers(converted, images(packed, 96)[1]))
     shutil.copy(f"{converted}-symbol.json", tmp_path / "y-symbol.json")
     shutil.copy(f"{converted}-0000.params", tmp_path / "y-0000.params")
     close(evaluate(packed, tmp_path / "y", tmp_path / "y.csv", "--image-shape", "3,64,64", "--rgb-mean",
-                   "127.5,110,90.5", "--rgb-std", "60,55.5,70", "--crop-ratio", str(64 / 77)),
-          numpy_answers(converted, images(packed)[1]))
+                   "127.5,110,90.5", "--rgb-std", "60,55.5,70", "--crop-ratio", str(64 / 77)), expected)
 
 
 def test_all_programs_prepare_alike(packed, tiny, photographs, tmp_path, monkeypatch):

@@ -107,6 +107,7 @@ def test_training_without_memory(packed, tmp_path):
     assert not list(tmp_path.glob("*.params*"))
 
 
+@pytest.mark.long
 def test_packing_without_memory(photographs, tmp_path):
     """No image is left out for it, and the same command packs all where there is enough."""
     images = tmp_path / "images" / "val"

@@ -1,21 +1,28 @@
 """From another framework's file to MXNet's answer, and what it has to equal."""
+import io
 import subprocess
-import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 
 from common.checkpoint.ndarrays import load_checkpoint
 from common.checkpoint.preprocessing import load_preprocessing
 from common.find_mxnet import mx
+from tests.commands import run
 from tests.conftest import ROOT
+from tools import convert_weights
 
 TOLERANCE = 1e-4
 
 
-def convert(source, prefix, kind, *flags, python=sys.executable):
-    """What `tools/convert_weights.py` prints; the command has to end well."""
-    command = [python, "tools/convert_weights.py", source, prefix, "--from", kind, *flags]
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True)
+def convert(source, prefix, kind, *flags, python=None):
+    """What `tools/convert_weights.py` prints; in a process of `python` where that is given, which has to end well."""
+    arguments = list(map(str, (source, prefix, "--from", kind, *flags)))
+    if python is None:
+        with redirect_stdout(io.StringIO()) as printed:
+            run(convert_weights, *arguments)
+        return printed.getvalue()
+    done = subprocess.run([python, "tools/convert_weights.py", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -84,9 +84,7 @@ def check_agreement(multiplier, strides, padding, size, batch=2, seed=0):
     (1.0, "published", "same", (64, 50)),
     (1.0, "first", "symmetric", (47, 64)),
     (1.4, "published", "symmetric", (33, 64)),
-    (1.4, "published", "same", (160, 160)),
-    (0.73, "first", "same", (240, 240)),
-    (0.35, "published", "same", (224, 224)),
+    (0.73, "published", "same", (80, 112)),
 ])
 def test_symbol_gluon_and_numpy_agree(multiplier, strides, padding, size):
     check_agreement(multiplier, strides, padding, size)

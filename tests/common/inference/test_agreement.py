@@ -50,6 +50,7 @@ def test_opencl_agrees_with_mxnet(tmp_path):
         network.predict(np.zeros((1, 3, 64, 64), np.float32))
 
 
+@pytest.mark.long
 def test_llvm_agrees_with_mxnet_on_gluons_export_with_same_padding(tmp_path):
     export(tmp_path / "exported", (3, 50, 33), strides="first", padding="same", **SMALL)
     check_agreement(tmp_path / "exported", (1, 3, 50, 33), "llvm", epoch=3)

@@ -221,6 +221,7 @@ def kernels_of(folder):
     return (folder / "kernels").read_bytes()
 
 
+@pytest.mark.long
 def test_opencl_runs_the_kernels_that_are_kept(one_convolution, tmp_path, monkeypatch):
     """Beside this network the kernels of another one, with other constants, give the other's answers."""
     monkeypatch.setenv("MOBILENETV2_CACHE", str(tmp_path / "cache"))
