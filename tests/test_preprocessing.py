@@ -25,6 +25,7 @@ from common.training.recipe import resolve
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_checkpoint
+from tests.commands import run
 from tests.networks import forward, random_params
 
 ODD = Preprocessing(resize=77, crop=64, mean=(127.5, 110.0, 90.5), std=(60.0, 55.5, 70.0))
@@ -75,9 +76,8 @@ def images(packed, size=64):
 
 def evaluate(packed, prefix, table, *arguments, epoch=0):
     """Probabilities (images, classes) that eval_imagenet.py finds."""
-    eval_imagenet.main(eval_imagenet.get_args_parser().parse_args([
-        "--model-prefix", str(prefix), "--epoch", str(epoch), "--data-val", f"{packed}.rec", "--predictions",
-        str(table), *arguments]))
+    run(eval_imagenet, "--model-prefix", prefix, "--epoch", epoch, "--data-val", f"{packed}.rec",
+        "--predictions", table, *arguments)
     with open(table, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     classes = sum(column.startswith("p-") for column in rows[0])
@@ -110,20 +110,19 @@ def test_evaluation_obeys_the_checkpoint(packed, converted, tmp_path):
                    "127.5,110,90.5", "--rgb-std", "60,55.5,70", "--crop-ratio", str(64 / 77)), expected)
 
 
-def test_all_programs_prepare_alike(packed, tiny, photographs, tmp_path, monkeypatch):
+def test_all_programs_prepare_alike(packed, tiny, photographs, tmp_path):
     """Evaluation with MXNet and TVM, from_mxnet.py, and an image that is prepared by hand."""
+    (tmp_path / "photographs").mkdir()
     expected = predict(tiny, 0, images(packed)[1])
     for arguments in ([], ["--backend", "tvm", "--target", "llvm"]):
         close(evaluate(packed, tiny, tmp_path / "x.csv", *arguments), expected)
-    seen = []
-    monkeypatch.setattr(from_mxnet, "classify",
-                        lambda compiled, path, data, synset: seen.append(compiled.predict(data)) or seen[-1])
     (tmp_path / "synset.txt").write_text("a\nb\nc\n")
-    photograph = str(next(photographs.glob("*/*.jpg")))
-    from_mxnet.main(from_mxnet.get_args_parser().parse_args([
-        photograph, "--model-prefix", str(tiny), "--synset", str(tmp_path / "synset.txt"), "--target", "llvm",
-        "--repeat", "1", "--verify"]))
-    np.testing.assert_allclose(seen[0], predict(tiny, 0, prepared(read_image(photograph))), atol=1e-5)
+    photograph = shutil.copy(next(photographs.glob("*/*.jpg")), tmp_path / "photographs")
+    run(from_mxnet, tmp_path / "photographs", "--model-prefix", tiny, "--synset", tmp_path / "synset.txt", "--target",
+        "llvm", "--output", tmp_path / "x.json", "--verify")
+    answer, = json.loads((tmp_path / "x.json").read_text())
+    by_label = [one["probability"] for one in sorted(answer["top"], key=lambda one: one["label"])]
+    np.testing.assert_allclose([by_label], predict(tiny, 0, prepared(read_image(photograph))), atol=1e-5)
 
 
 def test_same_padding_for_another_size_is_refused(converted):
@@ -132,8 +131,7 @@ def test_same_padding_for_another_size_is_refused(converted):
         load_checkpoint(converted, 0, (1, 3, size, size))
     for load in (load_checkpoint, load_network):
         for shape in ((1, 3, 65, 64), (1, 3, 64, 80)):
-            with pytest.raises(InputError, match=f"x-symbol.json: its SAME padding .* 3,{shape[2]},{shape[3]}; it "
-                               "is for 3,32,32 and for what differs from it by multiples of 32"):
+            with pytest.raises(InputError, match=f"x-symbol.json: .*SAME.* 3,{shape[2]},{shape[3]}\\b.* 3,32,32 "):
                 load(converted, 0, shape)
 
 
@@ -213,16 +211,14 @@ def test_a_run_that_goes_on_otherwise_says_so(packed, tiny, tmp_path, capfd):
     assert "y-preprocess.json" not in capfd.readouterr().err
     save_preprocessing(tmp_path / "y", ODD)
     train(packed, tmp_path / "y", "--resume", "--num-epochs", "3")
-    assert "y-preprocess.json does not say what this run trains with, and is going to: resize 37, crop 32" \
-        in capfd.readouterr().err
+    assert re.search("y-preprocess.json .*resize 37, crop 32", capfd.readouterr().err)
     assert load_preprocessing(tmp_path / "y") == Preprocessing(37, 32)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--multiplier", "0.25"], "--multiplier 0.25: .*x-0000.params is of a network with --channels 8,8,16,16,24,32,40,"
-     "64,96; give that instead"),
-    (["--channels", "8,8,16,16,24,32,40,64,97"], "--channels 8,.*,97: .* network with --channels 8,"),
-    (["--repeats", "1,2,3,4,3,3,1"], "--repeats 1,2,3,4,3,3,1: .* network with --repeats 1,1,2,1,1,2,1;"),
+    (["--multiplier", "0.25"], "--multiplier 0.25: .*x-0000.params .*--channels 8,8,16,16,24,32,40,64,96;"),
+    (["--channels", "8,8,16,16,24,32,40,64,97"], "--channels 8,.*,97: .* --channels 8,"),
+    (["--repeats", "1,2,3,4,3,3,1"], "--repeats 1,2,3,4,3,3,1: .* --repeats 1,1,2,1,1,2,1;"),
     (["--strides", "published"], "--strides published: .* --strides first"),
     (["--padding", "symmetric"], "--padding symmetric: .* --padding same"),
     (["--multiplier", "1e20"], "multiplier must be from 0.1 to 2.0"),
@@ -257,13 +253,16 @@ def test_what_weights_alone_do_not_tell_is_said(converted, tmp_path, caplog):
         caplog.clear()
         resolved("--pretrained-model", path, *arguments)
         return [record.getMessage() for record in caplog.records]
-    unknown = f"{path}: no PREFIX-symbol.json beside it tells its strides and padding; assuming "
-    network = "--strides published, --padding symmetric"
-    images = "--rgb-mean 123.68,116.78,103.94, --rgb-std 1,1,1"
-    assert told() == [f"{unknown}{network}, {images}"]
-    assert told("--strides", "first") == [f"{unknown}--padding symmetric, {images}"]
+
+    def assumed(*arguments):
+        message, = told(*arguments)
+        assert message.startswith(f"{path}: ")
+        return re.findall(r"--\S+ [^\s;]+(?<!,)", message)
+    padding, images = "--padding symmetric", ["--rgb-mean 123.68,116.78,103.94", "--rgb-std 1,1,1"]
+    assert assumed() == ["--strides published", padding, *images]
+    assert assumed("--strides", "first") == [padding, *images]
     shutil.copy(f"{converted}-preprocess.json", tmp_path / "x-preprocess.json")
-    assert told() == [unknown + network]
+    assert assumed() == ["--strides published", padding]
     assert told("--strides", "first", "--padding", "same") == []
     shutil.copy(f"{converted}-symbol.json", tmp_path / "x-symbol.json")
     (tmp_path / "x-preprocess.json").unlink()
@@ -292,5 +291,5 @@ def test_a_multiplier_wins_over_channels_that_were_saved(converted):
 def test_the_symbol_of_another_network_is_refused(packed, tiny, converted, tmp_path):
     shutil.copy(f"{converted}-0000.params", tmp_path / "x-0000.params")
     shutil.copy(f"{tiny}-symbol.json", tmp_path / "x-symbol.json")
-    with pytest.raises(InputError, match="x-0000.params: its symbol is not that of this repository's MobileNetV2"):
+    with pytest.raises(InputError, match="x-0000.params: .*symbol"):
         train(packed, tmp_path / "y", "--pretrained-model", f"{tmp_path}/x-0000.params")

@@ -72,15 +72,15 @@ def test_same_padding_is_not_used_for_images_that_it_is_not_of(tool, tmp_path, l
     save(Checkpoint(network, 10, *random_params(get_symbol(10, **network), (1, 3, laid_out, laid_out))), tmp_path / "x")
     shape = f"3,{other},{other}"
     message = tool("export", tmp_path / "x", tmp_path / "x.onnx", "--to", "onnx", "--image-shape", shape, refused=True)
-    assert f"its SAME padding is not that of images of {shape}" in message
-    with pytest.raises(InputError, match=f"its SAME padding is not that of images of {shape}"):
+    assert "SAME padding" in message and shape in message
+    with pytest.raises(InputError, match=f"SAME padding .*{shape}"):
         load_checkpoint(tmp_path / "x", 0, (1, 3, other, other))
 
 
 def test_a_checkpoint_that_cannot_be_written_whole_is_not_written(tool, checkpoint, tmp_path):
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
     (tmp_path / "out-0000.params").mkdir()
-    for overwrite, why in (((), "is there already"), (("--overwrite",), "cannot be written, not the name of a file")):
+    for overwrite, why in (((), "is there already"), (("--overwrite",), "cannot be written")):
         message = tool("convert", tmp_path / "x.npz", tmp_path / "out", "--from", "npz", *overwrite, refused=True)
         assert f"out-0000.params: {why}" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-0000.params", "x.npz"]
@@ -130,7 +130,7 @@ def test_onnx_takes_any_classifier(tool, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "zoo.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x})[0], expected, atol=1e-5, rtol=0)
     message = tool("export", tmp_path / "zoo", tmp_path / "zoo.npz", "--to", "npz", refused=True)
-    assert "does not hold the parameters of this repository's MobileNetV2" in message
+    assert "zoo" in message and "parameters" in message
 
 
 def test_errors_of_both(tool, checkpoint, tmp_path):
@@ -150,9 +150,9 @@ def test_errors_of_both(tool, checkpoint, tmp_path):
     assert "--fold is for --to onnx" in tool("export", checkpoint, out, "--to", "npz", "--fold", refused=True)
     for name, kind, ending in (("x.safetensors", "npz", ".npz"), ("x.pth", "torchvision", ".safetensors")):
         message = tool("export", checkpoint, tmp_path / name, "--to", kind, refused=True)
-        assert f"{name}: --to {kind} writes {ending} files; give it such a name" in message
+        assert f"{name}: --to {kind} " in message and ending in message
     message = tool("export", f"{checkpoint}-0000.params", out, "--to", "npz", refused=True)
-    assert "give the prefix alone, without -0000.params" in message
+    assert "without -0000.params" in message
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
     assert "is there already" in tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz", refused=True)
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz")
