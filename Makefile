@@ -10,8 +10,8 @@ JPEG_BOX := native/build/libjpeg_box.so
 CONVERTERS := .venv-converters
 
 PRETRAINED ?= published-1_0
-# a process for each of two cores; the tests of a file share what they make
-IN_PARALLEL := -n 2 --dist loadfile --durations 10
+# a process for each of two cores, of one thread; the tests of a file share what they make
+PYTEST := OMP_NUM_THREADS=1 $(VPY) -m pytest -n 2 --dist loadfile --durations 10
 
 .PHONY: help setup demo pretrained test test-long test-converters coverage lint clean remake
 .DELETE_ON_ERROR:
@@ -37,16 +37,16 @@ pretrained: $(READY)  ## download the published 1.0 weights, or PRETRAINED="NAME
 	@$(VPY) -m common.modelzoo fetch $(PRETRAINED)
 
 test: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests
-	@$(VPY) -m pytest $(IN_PARALLEL)
+	@$(PYTEST)
 
 test-long: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the long ones: whole matrices, fuzzing, kill loops
-	@$(VPY) -m pytest $(IN_PARALLEL) -m long
+	@$(PYTEST) -m long
 
 test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (620 MB to download)
 	@MOBILENETV2_FRAMEWORKS=$(CONVERTERS)/bin/python $(VPY) -m pytest -m converters tests/converters
 
 coverage: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests, and which lines and branches they never run
-	@$(VPY) -m pytest $(IN_PARALLEL) --cov --cov-report=term-missing:skip-covered
+	@$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 lint: $(READY)  ## check the style and the type hints
 	@$(VPY) -m ruff check . && $(VPY) -m mypy

@@ -89,10 +89,15 @@ def clean_environment():
 
 @pytest.fixture(params=["predict.py", "predict"])
 def runner(request, device):
-    """Runs one of the two with arguments, in another folder."""
+    """Runs one of the two with arguments, in another folder; with a thread, as several wait for each other where other
+    tests run. What is None is not in the environment."""
     program = [device.python, device.bundle / "predict.py"] if request.param == "predict.py" else \
         [device.bundle / "predict"]
-    return lambda *arguments, **more: run(*program, *arguments, cwd="/", env={**clean_environment(), **more})
+
+    def start(*arguments, **more):
+        environment = {**clean_environment(), "TVM_NUM_THREADS": "1", **more}
+        return run(*program, *arguments, cwd="/", env={name: value for name, value in environment.items() if value})
+    return start
 
 
 def fails_in_one_line(process, *words):
@@ -423,7 +428,7 @@ def test_tvm_is_given_a_thread_for_each_core(runner, altered, tmp_path, given, t
         }""")
     assert run("g++", "-xc", "-shared", "-fPIC", "-o", tmp_path / "p.so", tmp_path / "print.c").returncode == 0
     altered("network.so", (tmp_path / "p.so").read_bytes())
-    assert runner(CAT, **given).stdout == f"threads {threads}\n"
+    assert runner(CAT, **{"TVM_NUM_THREADS": None, **given}).stdout == f"threads {threads}\n"
 
 
 def test_the_quota_of_control_groups_bounds_threads(device, tmp_path):
