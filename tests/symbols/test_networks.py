@@ -1,5 +1,9 @@
 """Both definitions against the published names and shapes, and against an independent forward pass."""
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,3 +191,50 @@ def test_gluon_trains_with_a_trainer():
         losses.append(loss.mean().asscalar())
     assert losses[-1] < losses[0] / 2
     assert (net.collect_params()["first-3x3-conv-batchnorm_moving_mean"].data().asnumpy() != 0).any()
+
+
+def test_the_originals_generator():
+    """Names of layers as its users ask for them; the same network."""
+    generator = mobilenetv2.MNetV2Gen((224, 224), 0.25)
+    assert generator(10).tojson() == mobilenetv2.get_symbol(10, 0.25).tojson()
+    layer = generator(class_num=10, layer_out="seq-2-block2-shortcut")
+    assert layer.infer_shape(data=(1, 3, 224, 224))[1] == [(1, 8, 28, 28)]
+    names = [layer.name for layer in generator(layer_out=["seq-1-block1-shortcut", " seq-3-block3-shortcut "])]
+    assert names == ["seq-1-block1-shortcut", "seq-3-block3-shortcut"]
+
+
+@pytest.mark.parametrize("definition", [mobilenetv2, mobilenetv2_gluon])
+def test_keywords_of_other_networks_are_named_and_others_refused(definition, caplog):
+    caplog.set_level("INFO")
+    flags = {"network": "mobilenetv2", "num_layers": 50, "image_shape": "3,64,64", "lr": 0.1, "num_classes": 4}
+    assert definition.get_symbol(**flags).infer_shape(data=(1, 3, 64, 64))[1] == [(1, 4)]
+    assert [record.getMessage() for record in caplog.records] == ["MobileNetV2 has no num_layers=50: left out"]
+    with pytest.raises(TypeError, match="multiplyer"):
+        definition.get_symbol(multiplyer=0.5)
+
+
+def test_gluon_users_find_features_and_output():
+    """As in Gluon's model zoo: `classes`, and another classifier in the place of the last block."""
+    net = mobilenetv2_gluon.MobileNetV2(classes=7, multiplier=0.1)
+    net.initialize()
+    x = mx.nd.random.uniform(shape=(2, 3, 64, 64))
+    features = net.features(x)
+    assert features.shape == (2, 1280, 1, 1) and net(x).shape == (2, 7)
+    np.testing.assert_array_equal(net.output(features).asnumpy(), net(x).asnumpy())
+    net.output = mx.gluon.nn.Dense(3)
+    net.output.initialize()
+    net.hybridize()
+    assert net(x).shape == (2, 3)
+
+
+def test_the_folder_works_in_any_project(tmp_path):
+    """Under another name, beside a package called common that is not ours."""
+    shutil.copytree(Path(mobilenetv2.__file__).parent, tmp_path / "nets", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "__init__.py").write_text("raise RuntimeError('not this one')\n")
+    code = ("from nets.mobilenetv2 import get_symbol\nfrom nets.mobilenetv2_gluon import MobileNetV2\n"
+            "from nets.mobilenetv2_json import get_graph\nimport sys\n"
+            "assert not {'symbols', 'common'} & set(sys.modules)\n"
+            "print(len(get_symbol().list_arguments()), len(MobileNetV2().collect_params()), len(get_graph()['nodes']))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True)
+    assert done.stdout.split() == ["162", "264", "435"], done.stderr

@@ -1,0 +1,59 @@
+"""Scripts in the form of the original's and of MXNet's examples, which people bring, run as they are."""
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPTS = ROOT / "tests" / "scripts"
+
+
+@pytest.fixture
+def folder(packed, tmp_path):
+    """A folder with val.rec and val.idx."""
+    for ending in ("rec", "idx"):
+        os.symlink(f"{packed}.{ending}", tmp_path / f"val.{ending}")
+    return tmp_path
+
+
+def run(script, *arguments, status=0):
+    """What a script printed, anywhere."""
+    done = subprocess.run([sys.executable, SCRIPTS / script, *map(str, arguments)], text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def test_the_originals_train_places(folder):
+    run("train_places.py", folder)
+    log = (folder / "places.log").read_text()
+    assert "Epoch[0] Validation-accuracy=" in log and "top_k_accuracy_5" not in log  # of two classes
+    assert (folder / "places-0001.params").exists() and (folder / "places-symbol.json").exists()
+    again = run("train_places.py", folder, status=1).strip().splitlines()[-1]
+    assert again.startswith("error: --model-prefix") and "--resume" in again
+    assert "1 of 1 epochs" in run("train_places.py", folder, "--resume")
+
+
+def test_mxnets_train_cifar10(folder):
+    """28 pixels, whose last map is 1x1; a keyword of other networks is named once."""
+    log = run("train_cifar10.py", folder, "--num-epochs", 1)
+    assert len(re.findall("num_layers=110", log)) == 1 and "0.05 x 0.1 at 200,250" in log
+    assert "Epoch[0] Validation-accuracy=" in log and "as stored x 1-1, crop 28" in log
+    refused = run("train_cifar10.py", folder, "--network", "resnet", status=2).strip().splitlines()
+    assert len(refused) == 1 and "resnet" in refused[0] and "mobilenetv2" in refused[0]
+
+
+def test_a_network_and_a_data_loader_of_ones_own(tmp_path):
+    """An iterator that can only be reset is resumed at the ends of epochs, and ends with the weights of one run."""
+    printed = run("train_mnist.py", "--model-prefix", tmp_path / "once")
+    assert printed.count("NDArrayIter has no seek") == 1 and "Validation-accuracy" in printed
+    assert printed.strip().splitlines()[-1].startswith("batches 15 top-1 ")
+    assert len(re.findall(r"Epoch\[0\] Batch \[0-2\]\tSpeed", printed)) == 2  # ours, and MXNet's Speedometer
+    assert not (tmp_path / "once-preprocess.json").exists()
+    for epochs in (1, 3):
+        run("train_mnist.py", "--model-prefix", tmp_path / "twice", "--num-epochs", epochs, "--resume")
+    for ending in ("params", "optimizer"):
+        assert (tmp_path / f"once-0003.{ending}").stat().st_size == (tmp_path / f"twice-0003.{ending}").stat().st_size
