@@ -195,7 +195,7 @@ def check_ignored(options: dict) -> None:
     a script, as in `get_symbol(**vars(args))`."""
     named = [f"{name}={options[name]}" for name in OTHER_NETWORKS if options.get(name) is not None]
     if named:
-        logging.info("MobileNetV2 has no %s: left out", ", ".join(named))
+        logging.getLogger(__name__).warning("MobileNetV2 has no %s: left out", ", ".join(named))
     unknown = sorted(set(options) - set(OTHER_NETWORKS))
     if unknown and "network" not in options:
         raise TypeError(f"get_symbol() has no {', '.join(unknown)}")

@@ -105,6 +105,11 @@ class MobileNetV2(mx.gluon.HybridBlock):
                           GlobalPool(prefix=""))
         self.output = Classifier(num_classes, plan.last.channels)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "output":
+            vars(self).pop(name, None)  # Gluon lets no block of another type take its place
+        super().__setattr__(name, value)
+
     def forward(self, x: Array, *args: Array) -> Array:
         if isinstance(x, mx.nd.NDArray):
             check_image_shape(x.shape[1:])

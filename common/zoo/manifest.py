@@ -92,7 +92,8 @@ def _entry(name, table, preprocessing):
     for field in ("file", "member"):
         _need(re.fullmatch(r"[\w.-]+", table.get(field, "x")) and table.get(field, "x")[0] != ".",
               f"{field}: not a file's plain name")
-    _need(table["urls"] and all(url.startswith(("http://", "https://")) for url in table["urls"]), "urls: give at least one, of http or https")
+    _need(table["urls"] and all(url.startswith(("http://", "https://")) for url in table["urls"]),
+          "urls: give at least one, of http or https")
     _need("multiplier" in table["network"] and "channels" not in table["network"], "network: give a multiplier")
     _need(table["layout"] in LAYOUTS, f"layout: give one of {', '.join(LAYOUTS)}")
     _need(table["layout"] != "mxnet" or table["file"].endswith(FIRST_EPOCH), f"file: give PREFIX{FIRST_EPOCH}")

@@ -8,7 +8,6 @@ from common.base.arguments import (
     amount,
     fraction,
     grey,
-    image_shape,
     not_negative,
     numbers,
     positive,
@@ -44,12 +43,6 @@ def test_values(kind, values):
             kind(text)
         assert str(error.value).startswith(f"{text!r}: give ")
 
-
-def test_image_shapes():
-    assert image_shape("3,224,160") == (3, 224, 160)
-    for text in ("", "3,224", "３,224,224", "3,x,1", "1,224,224", "3,0,224"):
-        with pytest.raises(ArgumentTypeError, match="give 3,height,width as in 3,224,224"):
-            image_shape(text)
 
 
 def test_empty_values_are_not_taken_for_flags_that_are_left_out(capsys):
