@@ -1,5 +1,6 @@
 """train_imagenet.py as a user runs it, but for resuming and several workers."""
 import json
+import logging
 import os
 import re
 import shutil
@@ -437,7 +438,7 @@ def test_two_devices_train_as_one(packed, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arguments", [
     ["--lr", "nan"], ["--lr", "1e300"], ["--wd", "inf"], ["--mom", "-1"], ["--batch-size", "0"], ["--random-crop", "7"],
-    ["--seed", "-1"], ["--seed", "99999999999"], ["--image-shape", "3,31,31"], ["--rgb-std", "0,0,0"],
+    ["--seed", "-1"], ["--seed", "99999999999"], ["--image-shape", "3,31"], ["--rgb-std", "0,0,0"],
     ["--rgb-mean", "nan,0,0"], ["--kv-store", "redis"], ["--network", "resnet"], ["--benchmark", "-5"],
     ["--no-such-flag"],
 ])
@@ -460,3 +461,27 @@ def test_validation_scores_the_weights_that_are_saved(packed, tmp_path, capsys):
                 "--model-prefix", f"{tmp_path}/x{version and '-ema'}", "--epoch",
                 str(event["epoch"] + 1), "--data-val", f"{packed}.rec"]))
             assert capsys.readouterr().out.startswith(f"top-1 {event[version + 'top-1']:.4f} ")
+
+
+@pytest.mark.parametrize(("flag", "advice"), [
+    ("--epochs=5", "--num-epochs"), ("--momentum", "--mom"), ("--weight-decay", "--wd"),
+    ("--workers", "--data-nthreads"), ("--num-layers", "--multiplier"), ("--monitor", "leave it out")])
+def test_flags_of_other_programs_are_answered(flag, advice, capsys):
+    with pytest.raises(SystemExit):
+        train_imagenet.main([flag, "7"])
+    line, = capsys.readouterr().err.strip().splitlines()
+    assert flag.partition("=")[0] in line and advice in line
+
+
+def test_main_returns_what_was_measured_and_leaves_the_log_alone(packed):
+    """As `fit` does for a script of one's own."""
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    measured = train_imagenet.main([
+        "--data-train", f"{packed}.rec", "--data-val", f"{packed}.rec", "--num-classes", "2", "--multiplier", "0.1",
+        "--image-shape", "3,28,28", "--batch-size", "20", "--num-epochs", "1"])
+    assert 0 <= measured["validation"]["top-1"] <= 1 and measured["train"]["images_per_s"] > 0
+    assert logging.getLogger().handlers == handlers and logging.getLogger().level == level
+    with pytest.raises(InputError, match="image_shape"):
+        train_imagenet.main(["--image-shape", "3,27,27", "--benchmark", "1"])
+    with pytest.raises(InputError, match="--batch-size 104 is more than the 103"):
+        train_imagenet.main(["--data-train", f"{packed}.rec", "--num-classes", "2", "--batch-size", "104"])

@@ -63,7 +63,7 @@ class ArgumentParser(argparse.ArgumentParser):
         parsed, left = super().parse_known_args(*arguments, **options)
         for flag in (word.partition("=")[0] for word in left):
             if flag in self._elsewhere:
-                self.error(f"{flag} is another program's: {self._elsewhere[flag]}")
+                self.error(f"there is no {flag} here: {self._elsewhere[flag]}")
         for action in self._actions:
             value = getattr(parsed, action.dest, None)
             if action.default != "" and action.nargs != argparse.REMAINDER and "" in (

@@ -14,8 +14,10 @@ AUGMENTATION = (
     ("random-crop", "rand_crop", switch, 1, "1: crop at a random place, 0: at the centre"),
     ("random-mirror", "rand_mirror", switch, 1, "1: mirror half of the images, at random"),
     ("resize", "resize", side_or_stored, -1, "shorter side, in pixels, that each image is given first, enlarged if "
-     "need be, and that the scales are relative to; -1: as it is stored"),
-    ("min-random-scale", "min_random_scale", amount, 1.0, "smallest factor an image is scaled by"),
+     "need be, and that the scales are relative to; -1: as it is stored (default of train_imagenet.py: 480 for a crop "
+     "of 224, and in that proportion for others)"),
+    ("min-random-scale", "min_random_scale", amount, 1.0, "smallest factor an image is scaled by (default of "
+     "train_imagenet.py: that which leaves what evaluation sees, by --crop-ratio: 0.533 = 256 / 480)"),
     ("max-random-scale", "max_random_scale", amount, 1.0, "largest factor an image is scaled by"),
     ("max-random-h", "random_h", not_negative, 0, "largest change of hue (0 to 180)"),
     ("max-random-s", "random_s", not_negative, 0, "largest change of saturation (0 to 255)"),

@@ -57,7 +57,9 @@ def add_preprocessing_texts(group: argparse._ActionsContainer) -> None:
         kind, usual = TYPES[flag.replace("-", "_")], USUAL[flag.replace("-", "_")]
         lists = isinstance(usual, tuple)
         group.add_argument(f"--{flag}", type=_checked_by(kind) if lists else kind,
-                           default=as_flag(usual) if lists else usual, help=text)
+                           default=as_flag(usual) if lists else usual,
+                           help=f"{text} (default: as in PREFIX-preprocess.json of --pretrained-model, else "
+                                "%(default)s)")
 
 
 def _checked_by(kind: Callable) -> Callable:

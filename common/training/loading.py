@@ -76,7 +76,7 @@ def _stage(loaded, num_examples, workers):
     if len(train.provide_data) != 1 or len(train.provide_label) != 1:
         raise InputError("the data loader's batches have several inputs or labels; training here takes one of each")
     resumable = hasattr(train, "seek")
-    batches = train.batches if resumable else _count(train, num_examples, workers.count)
+    batches = getattr(train, "batches", 0) or _count(train, num_examples, workers.count)
     batches = int(workers.gather([batches]).min())
     if not batches:
         raise InputError("the data loader gives no batch")
