@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Turn MobileNetV2 weights of another framework into an MXNet checkpoint, exactly. Neither MXNet nor (but for .pth
+"""Turn MobileNetV2 weights of another framework into an MXNet checkpoint, exactly. Neither MXNet nor (except for .pth
 files) the framework is needed; nothing is unpickled. Examples:
 
     python tools/convert_weights.py mobilenet_v2-b0353104.pth models/torchvision --from torchvision
@@ -7,9 +7,8 @@ files) the framework is needed; nothing is unpickled. Examples:
     python tools/convert_weights.py mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_160.h5 models/keras-0_35 \\
         --from keras --image-shape 3,160,160
 
-writes OUT_PREFIX-symbol.json, OUT_PREFIX-0000.params and OUT_PREFIX-preprocess.json, which training, evaluation and
-from_mxnet.py obey. Its first block has an expansion, as the published network has: an identity where the source has
-none.
+It writes OUT_PREFIX-symbol.json, OUT_PREFIX-0000.params and OUT_PREFIX-preprocess.json, which training, evaluation and
+from_mxnet.py follow. The first block has an expansion, as in the published network: an identity if the source has none.
 """
 import argparse
 import sys
@@ -32,18 +31,18 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("source", metavar="SOURCE", help="file of weights: .pth or .safetensors of torchvision and "
                         "timm, .h5 or .keras, .params of Gluon's model zoo, .tflite, .npz")
     parser.add_argument("prefix", metavar="OUT_PREFIX", help="prefix of the checkpoint to write")
-    parser.add_argument("--from", dest="kind", choices=KINDS, required=True, help="what SOURCE is of")
-    parser.add_argument("--overwrite", action="store_true", help="write over a checkpoint that is there")
+    parser.add_argument("--from", dest="kind", choices=KINDS, required=True, help="the framework or format of SOURCE")
+    parser.add_argument("--overwrite", action="store_true", help="write over an existing checkpoint")
     network = parser.add_argument_group("network")
-    network.add_argument("--multiplier", type=positive_amount, help="the width multiplier that SOURCE should have; "
-                         "without it, any is taken")
-    network.add_argument("--strides", choices=STRIDES, help="of an .npz file that does not tell (default: published)")
-    network.add_argument("--padding", choices=PADDINGS, help="of an .npz file that does not tell (default: symmetric)")
+    network.add_argument("--multiplier", type=positive_amount, help="the width multiplier that SOURCE should have "
+                         "(default: any)")
+    network.add_argument("--strides", choices=STRIDES, help="of an .npz file that does not say (default: published)")
+    network.add_argument("--padding", choices=PADDINGS, help="of an .npz file that does not say (default: symmetric)")
     network.add_argument("--keep-background", action="store_true", help=f"keep class 0 of the {BACKGROUND:,} of a "
-                         ".tflite file, which stands for none of the others")
+                         ".tflite file, which is none of the others")
     images = parser.add_argument_group("images")
-    images.add_argument("--image-shape", type=image_shape, help="images that the checkpoint is for, which SAME padding "
-                        "is laid out for (default: what SOURCE says; else 3,224,224, or with SAME padding an error)")
+    images.add_argument("--image-shape", type=image_shape, help="shape of the images, for which SAME padding is laid "
+                        "out (default: what SOURCE says; else 3,224,224, or an error with SAME padding)")
     images.add_argument("--resize", type=positive, help="length of an image's shorter side before the crop (default: "
                         "what SOURCE says, else 256 for 224, in that proportion)")
     return parser
@@ -54,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     for end in ("symbol.json", "0000.params", "preprocess.json"):
         check_not_read(f"{args.prefix}-{end}", args.source)
     if not args.overwrite and (there := files_under(args.prefix)):
-        raise InputError(f"{there[0]}: is there already; give another OUT_PREFIX, or --overwrite")
+        raise InputError(f"{there[0]}: exists; give another OUT_PREFIX, or --overwrite")
     checkpoint = convert(args.source, args.kind, multiplier=args.multiplier, strides=args.strides,
                          padding=args.padding, image_shape=args.image_shape, resize=args.resize,
                          keep_background=args.keep_background, tell=print)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Take an MXNet checkpoint of MobileNetV2 to other frameworks. MXNet is not needed. Examples:
+"""Turn an MXNet checkpoint of MobileNetV2 into a file for other frameworks. MXNet is not needed. Examples:
 
     python tools/export_weights.py models/imagenet1k-mnetv2-1_0 mobilenetv2.onnx --to onnx
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.safetensors --epoch 235 --to torchvision
@@ -31,14 +31,15 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("prefix", metavar="MODEL_PREFIX", help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("out", metavar="OUT", help="file to write: .onnx, .npz, or .safetensors (torchvision, timm)")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
-    parser.add_argument("--to", dest="kind", choices=("onnx", *SAVERS), required=True, help="what OUT is for")
-    parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
+    parser.add_argument("--to", dest="kind", choices=("onnx", *SAVERS), required=True,
+                        help="the framework or format of OUT")
+    parser.add_argument("--overwrite", action="store_true", help="write over an existing file")
     onnx = parser.add_argument_group("onnx")
     onnx.add_argument("--image-shape", type=image_shape, help="input of the network (default: the crop that "
                       "PREFIX-preprocess.json says, else 3,224,224)")
     onnx.add_argument("--fold", action="store_true", help="fold BatchNorm into the convolutions")
-    onnx.add_argument("--pixels", action="store_true", help="let the input be RGB on 0..255: the mean is subtracted, "
-                      "and what is left divided by the standard deviation, in the model")
+    onnx.add_argument("--pixels", action="store_true", help="the input is RGB on 0..255, and the model itself "
+                      "subtracts the mean and divides by the standard deviation")
     return parser
 
 
@@ -49,10 +50,10 @@ SAVERS = {"torchvision": save_torchvision, "timm": save_timm, "npz": save_npz}
 def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "MODEL_PREFIX")
     if Path(args.out).suffix != (ending := ENDINGS[args.kind]):
-        raise InputError(f"{args.out}: --to {args.kind} writes {ending} files; give it such a name")
+        raise InputError(f"{args.out}: --to {args.kind} writes {ending} files; give a name that ends so")
     check_not_read(args.out, *files_read(args.prefix, args.epoch))
     if Path(args.out).exists() and not args.overwrite:
-        raise InputError(f"{args.out}: is there already; give another name, or --overwrite")
+        raise InputError(f"{args.out}: exists; give another name, or --overwrite")
     preprocessing = load_preprocessing(args.prefix)
     if args.kind == "onnx":
         how, preprocessing = export_onnx(args, preprocessing)
@@ -67,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def export_onnx(args: argparse.Namespace, preprocessing: Preprocessing) -> tuple:
-    """(what was written, the preprocessing that is left to do)."""
+    """(description of the file, the preprocessing that is left to do)."""
     from common.conversion.onnx_model import to_onnx
 
     symbol_file, params_file = checkpoint_files(args.prefix, args.epoch)

@@ -5,10 +5,9 @@
     python tools/launch.py -n 4 -H hosts.txt python train_imagenet.py --kv-store dist_sync --data-train /nfs/train.rec
 
 The flags of MXNet's own launch.py mean the same here (exceptions: docs/scaling.md).
-Every process runs the same command; the environment (DMLC_ROLE and others) tells it what it is, and `import mxnet` in
-a server or scheduler serves until the end. The exit status is that of the first process that fails, 128 + signal where
-a signal killed it; all others are then ended. SIGINT and SIGTERM are passed on to the workers. docs/scaling.md tells
-more.
+Every process runs the same command; the environment (DMLC_ROLE and others) gives it its role, and `import mxnet` in
+a server or scheduler serves until the end. The exit status is that of the first process that fails, 128 + signal if
+a signal killed it; all others are then ended. SIGINT and SIGTERM are passed on to the workers. See docs/scaling.md.
 """
 import argparse
 import ipaddress
@@ -42,16 +41,16 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("-n", "--num-workers", type=positive, required=True, help="number of workers")
     parser.add_argument("-s", "--num-servers", type=positive, help="number of servers (default: as many as workers)")
     parser.add_argument("--launcher", choices=("local", "ssh"),
-                        help="where they run: on this machine, or on the hosts of -H (default: as -H is given or not)")
+                        help="run on this machine, or on the hosts of -H (default: ssh if -H is given)")
     parser.add_argument("--grace", type=amount, default=20,
                         help="seconds that the workers have to end after SIGINT or SIGTERM, before SIGKILL")
     hosts = parser.add_argument_group("over ssh")
-    hosts.add_argument("-H", "--hostfile", help="a file of hosts, NAME or NAME:PORT, one a line; workers and servers "
+    hosts.add_argument("-H", "--hostfile", help="a file of hosts, NAME or NAME:PORT, one per line; workers and servers "
                        "are dealt out in turn, the scheduler stays here (default: all on this machine)")
     hosts.add_argument("--ssh", default="ssh", help='the program, as in --ssh "ssh -p 2222"')
     hosts.add_argument("--address", type=ipaddress.IPv4Address, metavar="IPV4",
-                       help="this machine's address for the hosts (default: that on the way to the first of them)")
-    hosts.add_argument("--port", type=port, help="port of the scheduler (default: one that is free)")
+                       help="this machine's address for the hosts (default: that of the route to the first of them)")
+    hosts.add_argument("--port", type=port, help="port of the scheduler (default: a free one)")
     hosts.add_argument("--sync-dst-dir", help=argparse.SUPPRESS)
     variables = parser.add_argument_group("variables of the environment, several with commas between")
     variables.add_argument("--env", metavar="NAME", action="append", default=[],
@@ -73,7 +72,7 @@ def settings(text: str) -> list[tuple[str, str]]:
 
 
 def command_of(words: list[str]) -> list[str]:
-    """The program to run and its arguments. Quoted as one word they are split as a shell would."""
+    """The program to run and its arguments. One quoted word is split as a shell would do it."""
     words = words[words[:1] == ["--"]:]
     if len(words) == 1 and not shutil.which(words[0]):
         try:

@@ -3,7 +3,7 @@
 
     python tools/make_digits.py demo
 
-writes demo/images/{train,val}/<class>/*.jpg, and packs them in demo/.
+It writes demo/images/{train,val}/<class>/*.jpg, and packs them in demo/.
 """
 import argparse
 import sys
@@ -31,7 +31,7 @@ def class_name(digit: int) -> str:
 
 
 def write_images(folder: Path) -> None:
-    """8-bit grey JPEGs, 128 pixels square: folder/{train,val}/digit7/0123.jpg, the number being scikit-learn's."""
+    """8-bit grey JPEGs, 128 pixels square: folder/{train,val}/digit7/0123.jpg, with scikit-learn's number."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
                          wheel.read(INFO + "imagenet_synset_to_lemma.txt").decode().splitlines())
             text = "".join(f"{wnid} {names[wnid]}\n" for wnid in sorted(wnids))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise InputError(f"{args.wheel}: is no wheel of timm's with the names in {INFO} ({error})") from None
+        raise InputError(f"{args.wheel}: not a wheel of timm with the names in {INFO} ({error})") from None
     with written_atomically(args.out) as partial:
         Path(partial).write_text(text, encoding="utf-8")
 

@@ -6,8 +6,8 @@
     python tools/plot_training.py --published 1_4
 
 A RUN is PREFIX-metrics.jsonl, or a log of MXNet's or GluonCV's image-classification scripts. A published curve lies
-behind the runs, in grey; alone it has panels for accuracy and learning rate only, which is what the published logs
-hold.
+behind the runs, in grey; alone it has panels for accuracy and learning rate only, since the published logs
+hold no more.
 """
 import argparse
 import sys
@@ -32,7 +32,7 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--labels", metavar="A,B", help="the runs' names in the legend (default: those of the files)")
     parser.add_argument("--published", metavar="1_0|1_4|FILE.csv", help="the curve of these published weights, or of "
                         "a table like those in data/published/")
-    parser.add_argument("--x", choices=X_LABELS, default="epoch", help="epochs, or the epochs' times added up")
+    parser.add_argument("--x", choices=X_LABELS, default="epoch", help="epochs, or hours: the epochs' times added up")
     parser.add_argument("-o", "--output", metavar="PNG", default="training.png", help="picture to write")
     return parser
 

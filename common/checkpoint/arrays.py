@@ -25,7 +25,7 @@ ATTRIBUTES = {
     "Pooling": ("global_pool", "pool_type"),
     "FullyConnected": ("no_bias", "flatten"),
 }
-SIZES = range(224, 256)  # SAME pads other sizes as that one of these which is the same modulo 32
+SIZES = range(224, 256)  # SAME pads any other size as the one of these that is equal modulo 32
 
 
 class Checkpoint(NamedTuple):
@@ -65,13 +65,13 @@ def parameter_shapes(network: dict, num_classes: int) -> tuple:
 def check_numbers(params: dict, source: str | Path) -> None:
     """Raise InputError, which names `source`, for an array of anything but whole or floating-point numbers."""
     for name, array in params.items():
-        # kind V: what is of no type of NumPy's own, bfloat16, but for records
+        # kind V: types that are not NumPy's own, such as bfloat16; and records
         if array.dtype.kind not in "fiu" and (array.dtype.kind != "V" or array.dtype.type is np.void):
             raise InputError(f"{source}: {name!r} is of type {array.dtype}; expected numbers")
 
 
 def checked(checkpoint: Checkpoint, source: str | Path) -> Checkpoint:
-    """`checkpoint` with its arrays in the network's order, as float32; an InputError names `source` where they are not
+    """`checkpoint` with its arrays in the network's order, as float32; an InputError names `source` if they are not
     those of its network, or not finite."""
     groups = []
     check_numbers(checkpoint.arg_params | checkpoint.aux_params, source)
@@ -132,8 +132,8 @@ def widths_of(arg_params: dict, source: str | Path) -> dict:
 def network_of(graph: dict, arg_params: dict, source: str | Path, crop: int = 224) -> dict:
     """Keywords of `architecture` for which the symbol JSON `graph` is this network with parameters of those shapes.
 
-    SAME padding tells the image's shape but for multiples of 32; it is said to be `crop` high and wide if it can be.
-    An InputError names `source` where there are none: it is another network.
+    SAME padding gives the image's shape up to multiples of 32; `crop` high and wide is preferred. An InputError names
+    `source` if it is another network.
     """
     widths = widths_of(arg_params, source)
     layers = _layers(graph)
@@ -145,12 +145,12 @@ def network_of(graph: dict, arg_params: dict, source: str | Path, crop: int = 22
             network |= {"padding": "same", "image_shape": image_shape}
             if _layers(get_graph(1, **network)) == layers:
                 return network
-    raise InputError(f"{source}: its symbol is not that of this repository's MobileNetV2, of whatever widths")
+    raise InputError(f"{source}: its symbol is not that of this repository's MobileNetV2 at any widths")
 
 
 def _layers(graph: dict) -> dict:
-    """{name: (operator, names of its inputs but for variables, {attribute that matters: value})} of all but the
-    softmax."""
+    """{name: (operator, names of its inputs except variables, {attribute that matters: value})} of all nodes but
+    the softmax."""
     nodes = graph["nodes"]
     return {node["name"]: (node["op"], tuple(nodes[i]["name"] for i, *_ in node["inputs"] if nodes[i]["op"] != "null"),
                            {key: Attributes(node)[key] for key in ATTRIBUTES.get(node["op"], ())})
@@ -158,7 +158,7 @@ def _layers(graph: dict) -> dict:
 
 
 def _image_shapes(widths: dict, strides: str, layers: dict, crop: int) -> list:
-    """The image shape for which TensorFlow's SAME pads as `layers` do, `crop` high and wide if it can be; none where
+    """The image shape for which TensorFlow's SAME pads as `layers` do, `crop` high and wide if possible; empty if
     there is none."""
     pads = {name.removesuffix("-pad"): attributes["pad_width"][4:]
             for name, (op, _, attributes) in layers.items() if op == "Pad"}
@@ -172,10 +172,10 @@ def _image_shapes(widths: dict, strides: str, layers: dict, crop: int) -> list:
 
 
 def check_image_size(graph: dict, arg_params: dict, data_shape: Sequence[int], source: str | Path) -> None:
-    """Raise InputError, which names `source`, where the symbol `graph` has SAME padding that was laid out for images of
-    another size than `data_shape` (N, 3, height, width), and would not pad as SAME does: the answer would be wrong.
+    """Raise InputError, which names `source`, if the symbol `graph` has SAME padding that was laid out for another size
+    than `data_shape` (N, 3, height, width) and differs from SAME at that size: the answer would be wrong.
 
-    Sizes that differ by multiples of 32 are padded alike. Of other networks than this repository's nothing is known.
+    Sizes that differ by multiples of 32 are padded alike. Networks other than this repository's are not checked.
     """
     if not any(node["op"] == "Pad" for node in graph["nodes"]):
         return
@@ -192,7 +192,7 @@ def check_image_size(graph: dict, arg_params: dict, data_shape: Sequence[int], s
     if not fits:
         laid_out = ",".join(str(TOTAL_STRIDE + size % TOTAL_STRIDE) for size in network["image_shape"][1:])
         raise InputError(f"{source}: its SAME padding is not that of images of 3,{data_shape[2]},{data_shape[3]}; it "
-                         f"is for 3,{laid_out} and for what differs from it by multiples of 32")
+                         f"is for 3,{laid_out}, and for sizes that differ from it by multiples of 32")
 
 
 def _paddings(network):

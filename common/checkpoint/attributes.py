@@ -1,7 +1,7 @@
-"""The attributes of a node in a symbol JSON graph, which MXNet writes as text: what each may be, and what it says.
+"""The attributes of a node in a symbol JSON graph, which MXNet writes as text: the allowed forms, and the values.
 
-Only for operators that image classifiers are made of, for maps of two dimensions. TVM crashes where a kernel, say, has
-one number; so what is not as MXNet takes it has to be found before.
+Only operators of image classifiers, with maps of two dimensions. TVM crashes on a kernel of one number, say, so
+anything that MXNet does not take has to be found before.
 """
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ MAX_RANK = 8
 
 
 class Form(NamedTuple):
-    read: Callable[[str], object]  # None where the text is not of this form
+    read: Callable[[str], object]  # None if the text is not of this form
     expected: str
     default: str | None            # None: the attribute has to be there
 
@@ -59,7 +59,7 @@ def word(default: str | None = None, allowed: Sequence[str] = ()) -> Form:
     return Form(read, ", ".join(allowed) or "a word", default)
 
 
-# those of a tensor and a number
+# operators on a tensor and a number
 SCALARS = ("_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar", "_div_scalar", "_rdiv_scalar")
 WINDOW = {"stride": wholes(2, "(1, 1)", 1), "pad": wholes(2, "(0, 0)"),
           "layout": word("None", ("None", "NCHW", "NHWC"))}
@@ -81,10 +81,10 @@ FORMS = {
     "SliceChannel": {"num_outputs": whole(least=1)},
     **dict.fromkeys(SCALARS, {"scalar": number()}),
 }
-# what comes after an operator's first input
+# the inputs after an operator's first
 PARAMETERS = {"Convolution": ("weight", "bias"), "FullyConnected": ("weight", "bias"),
               "BatchNorm": ("gamma", "beta", "moving_mean", "moving_var"), "LeakyReLU": ("gamma",)}
-# numbers of inputs of others
+# the numbers of inputs of other operators
 INPUTS = {"SoftmaxOutput": (1, 2), "softmax": (1, 2), "elemwise_add": (2,), "broadcast_add": (2,),
           **dict.fromkeys(("clip", "Activation", "Pooling", "Flatten", "Pad", "Dropout", "Cast", "SoftmaxActivation",
                            "Reshape", "BlockGrad", "_copy", "amp_cast", *SCALARS), (1,))}
@@ -93,7 +93,7 @@ INPUTS = {"SoftmaxOutput": (1, 2), "softmax": (1, 2), "elemwise_add": (2,), "bro
 class Attributes:
     """`attributes["kernel"]` of a node of `common.checkpoint.symbol`: (3, 3), as FORMS has it.
 
-    An InputError names the node, its operator and the attribute, for what is not of its form.
+    An InputError for another form names the node, its operator and the attribute.
     """
 
     def __init__(self, node: dict) -> None:
@@ -112,7 +112,7 @@ class Attributes:
         return value
 
     def parameters(self) -> tuple[str, ...]:
-        """What the inputs after the first are, in MXNet's words: ("weight", "bias")."""
+        """MXNet's names of the inputs after the first: ("weight", "bias")."""
         op = self._node["op"]
         if op == "LeakyReLU" and self["act_type"] != "prelu":
             return ()
@@ -120,7 +120,7 @@ class Attributes:
         return names[:-1] if names[-1:] == ("bias",) and self["no_bias"] else names
 
     def check(self) -> None:
-        """That every attribute and the number of inputs are as the operator takes them, where it is one of these."""
+        """Raise InputError unless a known operator takes these attributes and this number of inputs."""
         op, count = self._node["op"], len(self._node["inputs"])
         for key in FORMS.get(op, ()):
             if key != "kernel" or op != "Pooling" or not self["global_pool"]:

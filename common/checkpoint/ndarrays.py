@@ -17,7 +17,7 @@ from symbols.architecture import CLASSIFIER
 
 
 def write_symbol(path: str | Path, symbol: mx.sym.Symbol) -> None:
-    """Atomically, and only where it is not there already."""
+    """Write a symbol's JSON atomically, unless the file holds it already."""
     path, text = Path(path), symbol.tojson()
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text):
@@ -26,9 +26,9 @@ def write_symbol(path: str | Path, symbol: mx.sym.Symbol) -> None:
 
 
 def write_params(path: str | Path, params: dict, aux_params: dict | None = None) -> None:
-    """Atomically, {name: NDArray}: as they are, or with `arg:` and `aux:` before the names where both are given.
+    """Write {name: NDArray} atomically; with two groups, `arg:` and `aux:` are put before the names.
 
-    Not by MXNet, which does not always say that a disk is full.
+    MXNet does not write it, since it does not always notice a full disk.
     """
     groups = [{name: array.asnumpy() for name, array in group.items()} for group in (params, aux_params or {})]
     if aux_params is None:
@@ -67,7 +67,7 @@ def fitting(symbol: mx.sym.Symbol, loaded: tuple[dict, dict], path: str | Path,
 
 
 def load_start_params(symbol: mx.sym.Symbol, path: str | Path, data_shape: Sequence[int]) -> tuple[dict, dict]:
-    """(arg_params, aux_params) to start from, of a file whose fc layer may be for other classes: it is then left out.
+    """(arg_params, aux_params) to start from, from a file; if its fc layer is for other classes, that is left out.
 
     Raises InputError for any other difference from what `symbol` needs.
     """
@@ -83,19 +83,19 @@ def load_start_params(symbol: mx.sym.Symbol, path: str | Path, data_shape: Seque
 
 @contextmanager
 def run_by_mxnet(symbol_file: str | Path) -> Iterator[None]:
-    """Whatever MXNet raises in this block, but for too little memory, is an InputError that names the symbol's file."""
+    """Turn anything that MXNet raises in this block, but for lack of memory, into an InputError that names the file."""
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it says twice what fails
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints what fails, too
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:  # MXNetError, and of its Python whatever a line was not made for
+    except Exception as error:  # MXNetError, and any exception of its Python code
         if isinstance(error, (InputError, OSError)) or is_of_memory(error):
             raise
         raise InputError(f"{symbol_file}: MXNet cannot run it: {last_line(error)}") from None
 
 
 def load_checkpoint(prefix: str | Path, epoch: int, data_shape: Sequence[int]) -> tuple:
-    """(symbol, arg_params, aux_params) of a checkpoint; InputError for files missing, damaged or at odds."""
+    """(symbol, arg_params, aux_params) of a checkpoint; InputError for files that are missing, damaged or unfit."""
     path, params_file = checkpoint_files(prefix, epoch)
     graph = load_symbol(path)
     with run_by_mxnet(path):

@@ -11,8 +11,8 @@ little-endian throughout:
     shape:  int32 number of dimensions, then int64 each
 
     sparse: before the shape, that of the values; before the data, dtype and shape of each array of indices; after the
-            data, these arrays: of row_sparse (1) the numbers of the rows that are there; of csr (2) where in the data
-            each row begins, and the column of each value
+            data, these arrays: for row_sparse (1) the numbers of the rows that exist; for csr (2) the place in the
+            data where each row begins, and the column of each value
 
 Two older versions, which the files of MXNet before 1.0 have, lack the storage type and, the oldest, the version and
 32 bits of each dimension.
@@ -30,9 +30,9 @@ from common.base.files import MOST_WEIGHTS, read_bytes, written_atomically
 FILE_MAGIC = 0x112
 VERSION_1, VERSION_2, VERSION_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 MAX_DIMENSIONS = 32
-MAX_DENSE = 1 << 28  # bytes, of all that sparse arrays of a file leave out
+MAX_DENSE = 1 << 28  # bytes that all sparse arrays of a file may leave out
 INDEX_ARRAYS = {1: 1, 2: 2}  # of a storage type: row_sparse, csr
-MAX_ELEMENTS = 2 ** 59  # NumPy has no more in an array, not even where a dimension of 0 leaves it empty
+MAX_ELEMENTS = 2 ** 59  # NumPy's limit for an array, even if a dimension of 0 leaves it empty
 CPU = 1  # mxnet::Context::kCPU
 
 # mshadow's type flags
@@ -46,11 +46,11 @@ def checkpoint_files(prefix: str | Path, epoch: int) -> tuple:
 
 
 def load_params(path: str | Path) -> dict:
-    """{name: array} of a `.params` file; names as they stand in the file (`arg:fc_weight`, `aux:...`), sparse arrays as
+    """{name: array} of a `.params` file; names as in the file (`arg:fc_weight`, `aux:...`), sparse arrays as
     dense ones.
 
     Raises InputError, with the file and the reason in one line, for a file that is missing, truncated, longer than
-    its contents, larger than any checkpoint, of another format, or holds a list without names.
+    its contents, larger than any checkpoint, of another format, or whose arrays have no names.
     """
     try:
         content = read_bytes(path, MOST_WEIGHTS)
@@ -116,7 +116,7 @@ def _read_array(reader):
         elif storage != 0:
             raise InputError(f"{reader.path}: unknown storage type {storage}; the file is damaged")
         shape = reader.shape(reader.read("i"), "q")
-        empty = len(shape) == 0 and version == VERSION_2  # an NDArray that was never filled; a scalar in version 3
+        empty = len(shape) == 0 and version == VERSION_2  # an NDArray that was never filled; in version 3 a scalar
     else:
         shape = reader.shape(reader.read("I"), "q") if version == VERSION_1 else reader.shape(version, "I")
         empty = len(shape) == 0
@@ -142,7 +142,7 @@ def _dense(reader, shape, values, indices):
 
 
 def _places(shape, values, indices):
-    """Of the values of a sparse array in the dense one, by one array of indices (row_sparse) or two (csr)."""
+    """Places of the values of a sparse array in the dense one, by one array of indices (row_sparse) or two (csr)."""
     *begins, at = (array.astype(np.int64, casting="safe") for array in indices)
     places = [at]
     for begin in begins:
@@ -155,7 +155,7 @@ def _places(shape, values, indices):
 
 
 class _Reader:
-    """Takes values from the front of `content`; an InputError names `path` where there is not enough left."""
+    """Takes values from the front of `content`; an InputError names `path` if too little is left."""
 
     def __init__(self, content: bytes, path: str | Path) -> None:
         self._content = memoryview(content)
@@ -177,7 +177,7 @@ class _Reader:
         return struct.unpack(code, self.bytes(struct.calcsize(code)))[0]
 
     def count(self, size: int) -> int:
-        """A number of things to follow, each of which takes at least `size` bytes."""
+        """The number of items that follow, each of at least `size` bytes."""
         count = self.read("Q")
         if count * size > self.left():
             raise InputError(f"{self.path}: ends before its last parameter; the file is truncated or damaged")
@@ -201,7 +201,7 @@ class _Reader:
         return np.frombuffer(self.bytes(math.prod(shape) * dtype.itemsize), dtype).reshape(shape).copy()
 
     def claim(self, size: int) -> None:
-        """Bytes of memory for what is not in the file."""
+        """Count memory, in bytes, for values that are not in the file."""
         self._dense += size
         if self._dense > MAX_DENSE:
             raise InputError(f"{self.path}: its sparse arrays stand for more than {MAX_DENSE >> 20} MiB, which no "

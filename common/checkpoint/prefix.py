@@ -1,4 +1,4 @@
-"""Whether checkpoints can be written under a prefix, and what is there already."""
+"""Whether checkpoints can be written under a prefix, and which files are there already."""
 import os
 import re
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 from common.base.errors import InputError
 from common.base.files import make_folder
 
-MAX_NAME = 190  # bytes; what is put before and behind it is less than the 65 that most file systems then leave
-EPOCH = r"-\d{4,}(-b\d{5,})?"  # what follows the prefix: of whole epochs, and inside one
+MAX_NAME = 190  # bytes; what is added to it fits in the 65 that most file systems then leave
+EPOCH = r"-\d{4,}(-b\d{5,})?"  # follows the prefix, after an epoch and within one
 PARAMS = EPOCH + r"\.params"
 OTHERS = r"-symbol\.json|-preprocess\.json|-synset\.txt"
 
 
 def check_prefix(prefix: str, what: str) -> None:
-    """Raise InputError, which begins with `what` it is, for a prefix that nothing can be written under. Its folder is
-    made."""
+    """Raise InputError, which begins with `what`, for a prefix under which nothing can be written. Makes its
+    folder."""
     if prefix.endswith("/") or Path(prefix).name in ("", "..") or "\0" in prefix:
-        raise InputError(f"{what} {prefix}: give the beginning of the files' names too")
+        raise InputError(f"{what} {prefix}: give the beginning of the files' names as well")
     check_no_file_name(prefix, what)
     if len(os.fsencode(Path(prefix).name)) > MAX_NAME:
         raise InputError(f"{what} {prefix}: the name is too long; give {MAX_NAME} bytes at most")
@@ -27,19 +27,19 @@ def check_prefix(prefix: str, what: str) -> None:
 
 
 def check_no_file_name(prefix: str, what: str) -> None:
-    """Raise InputError for the name of one of a checkpoint's files in place of their prefix."""
+    """Raise InputError for the name of one of a checkpoint's files instead of their prefix."""
     if match := re.search(rf"({PARAMS}|{OTHERS})$", prefix):
         raise InputError(f"{what} {prefix}: give the prefix alone, without {match[0]}")
 
 
 def files_under(prefix: str) -> list:
-    """The files of checkpoints with that prefix, of whatever epochs, of their moving averages, and of training."""
+    """The files with that prefix: checkpoints of any epochs, their moving averages, and training's own."""
     pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({EPOCH}\.(params|optimizer|json)|{OTHERS}|"
                          r"-metrics\.jsonl)")
     return sorted(path for path in Path(prefix).parent.iterdir() if pattern.fullmatch(path.name))
 
 
 def files_read(prefix: str, epoch: int) -> list:
-    """The files of a checkpoint that those read who use it, whether they are there or not."""
+    """The files that are read when a checkpoint is used; they need not exist."""
     return [f"{prefix}-{end}" for end in ("symbol.json", "preprocess.json", "synset.txt", f"{epoch:04d}.params",
                                           f"{epoch:04d}-int8.json")]

@@ -1,9 +1,9 @@
-"""PREFIX-preprocess.json: what a checkpoint wants done to an image before the network sees it.
+"""PREFIX-preprocess.json: what is done to an image before the network of a checkpoint sees it.
 
     {"resize": 256, "crop": 224, "mean": [123.68, 116.78, 103.94], "std": [1, 1, 1]}
 
-Shorter side to `resize`, centre crop of `crop`, RGB on 0..255, x = (pixel - mean) / std. A checkpoint without the file
-wants the default, which is this.
+Shorter side to `resize`, centre crop of `crop`, RGB on 0..255, x = (pixel - mean) / std. Without the file this is
+the default.
 """
 import json
 import math
@@ -15,8 +15,8 @@ from common.base.errors import InputError
 from common.base.files import read_json, written_atomically
 from symbols.architecture import MIN_SIZE
 
-MAX_SIZE = 4096  # of an image's shorter side: what takes less than a gigabyte to normalise
-MIN_STD = 1e-6  # what is smaller may be 0 in float32
+MAX_SIZE = 4096  # pixels of an image's shorter side: less than a gigabyte to normalise
+MIN_STD = 1e-6  # smaller ones may be 0 in float32
 
 
 class Preprocessing(NamedTuple):
@@ -45,7 +45,7 @@ def preprocessing_file(prefix: str | Path) -> str:
 
 
 def load_preprocessing(prefix: str | Path) -> Preprocessing:
-    """That of a checkpoint. Raises InputError for a file that says anything else than the above."""
+    """That of a checkpoint. Raises InputError for a file with any other content."""
     path = preprocessing_file(prefix)
     try:
         content = read_json(path)
@@ -55,7 +55,7 @@ def load_preprocessing(prefix: str | Path) -> Preprocessing:
 
 
 def preprocessing_from(content: object, source: str | Path) -> Preprocessing:
-    """That of a dict such as JSON gives; an InputError names `source`."""
+    """That of a dict, as JSON gives it; an InputError names `source`."""
     if not isinstance(content, dict) or set(content) != set(Preprocessing._fields):
         raise InputError(f"{source}: give {', '.join(Preprocessing._fields)}, and no more")
     for key in ("resize", "crop"):

@@ -9,8 +9,8 @@ from common.checkpoint.attributes import SCALARS, Attributes
 INPUT = "data"
 MOST_NODES = 5000  # this network has about 500; MXNet and TVM recurse along a graph, until their stacks are full
 SOFTMAX_OPS = ("SoftmaxOutput", "softmax", "SoftmaxActivation")
-VERSION_WITH_STATES = 900  # MXNet 0.9.0; those before, of which the oldest do not say it, leave out BatchNorm's states
-# other names that MXNet has for operators, most of them those of MXNet 0.x
+VERSION_WITH_STATES = 900  # MXNet 0.9.0; earlier ones, the oldest without a version, leave out BatchNorm's states
+# other names of operators, most of them of MXNet 0.x
 OPERATORS = {
     "Softmax": "SoftmaxOutput", "ElementWiseSum": "add_n", "flatten": "Flatten", "reshape": "Reshape", "cast": "Cast",
     "pad": "Pad", "concat": "Concat", "identity": "_copy", "stop_gradient": "BlockGrad",
@@ -18,7 +18,7 @@ OPERATORS = {
     **{old: f"elemwise_{new}" for new, name in (("add", "Plus"), ("sub", "Minus"), ("mul", "Mul"), ("div", "Div"))
        for old in (f"_{name}", f"_{name.lower()}", f"_{new}")},
     **{f"_{name}Scalar": f"_{name.lower()}_scalar" for name in ("Plus", "Minus", "RMinus", "Mul", "Div", "RDiv")}}
-# of these the output has as many channels as the first input, or as many numbers
+# the output of these has as many channels, or as many numbers, as the first input
 KEEPING_CLASSES = {*SOFTMAX_OPS, *SCALARS, "Flatten", "Dropout", "Cast", "amp_cast", "BlockGrad", "_copy", "Pooling",
                    "Activation", "LeakyReLU", "clip", "BatchNorm"}
 FLAT = re.compile(r"[(\[]\s*(0|-1)\s*,\s*(-1|[0-9]+)\s*[)\]]")  # the shape of (N, classes)
@@ -29,7 +29,7 @@ def load_symbol(path: str | Path) -> dict:
     """The graph of a symbol JSON file: {"nodes": [...], "heads": [...]}.
 
     A node is {"op", "name", "attrs", "inputs": [[node, output, version], ...]}; nodes come after their inputs, the head
-    needs all of them, and op "null" is a variable. What older versions of MXNet wrote is brought up to date as MXNet
+    needs all nodes, and op "null" is a variable. What older versions of MXNet wrote is brought up to date as MXNet
     1.9.1 does it. A graph that ends in logits, as Gluon's export does, is given a softmax. Raises InputError for a file
     that is missing or holds no such graph.
     """
@@ -56,20 +56,20 @@ def load_symbol(path: str | Path) -> dict:
 
 
 def ends_in_logits(graph: dict) -> bool:
-    """Whether the one output of a symbol, as JSON, is no softmax's: whatever its name is."""
+    """Whether the one output of a symbol, as JSON, is not that of a softmax, by any name."""
     (head, *_), = graph["heads"]
     return graph["nodes"][head]["op"] not in SOFTMAX_OPS
 
 
 def _graph(content):
-    """As MXNet loads it (src/nnvm/legacy_json_util.cc): its variables of states, where the file leaves them out, are
-    named after the operator."""
+    """As MXNet loads it (src/nnvm/legacy_json_util.cc): variables of states that the file leaves out are named after
+    the operator."""
     if len(content["nodes"]) > MOST_NODES:
         raise InputError(f"{len(content['nodes'])} nodes, more than the {MOST_NODES} that are read")
     kind, version = content.get("attrs", {}).get("mxnet_version", ("int", 800))
     if kind != "int" or type(version) is not int:
         raise ValueError("not a version")
-    nodes, moved = [], []  # moved: where the nodes of the file are in `nodes`
+    nodes, moved = [], []  # moved: places in `nodes` of the file's nodes
     for written in content["nodes"]:
         node = _node(written, moved)
         if version < VERSION_WITH_STATES and node["inputs"]:
@@ -116,7 +116,7 @@ def reachable(nodes: list[dict], heads: list[list[int]]) -> dict:
 
 
 def _check_inputs(graph):
-    """That nodes take what there is, and variables have names of their own: MXNet crashes where they do not."""
+    """Raise InputError unless inputs exist and variables have different names: MXNet crashes otherwise."""
     nodes = graph["nodes"]
     variables = [node["name"] for node in nodes if node["op"] == "null"]
     if INPUT not in variables:
@@ -126,7 +126,7 @@ def _check_inputs(graph):
     for node in nodes:
         attrs, sources = Attributes(node), [nodes[i] for i, *_ in node["inputs"]]
         if "$" in "".join([node["name"], *node["attrs"]]):
-            raise attrs.error("'$' in names of nodes and attributes is not for MXNet")
+            raise attrs.error("'$' in names of nodes and attributes is not allowed in MXNet")
         for source, (_, output, _) in zip(sources, node["inputs"]):
             if output and not (source["op"] == "SliceChannel" and output < Attributes(source)["num_outputs"]):
                 raise attrs.error(f"takes output {output} of {source['name']!r}, which has none")
@@ -147,8 +147,8 @@ def is_label(name: str) -> bool:
 
 
 def num_classes_of(graph: dict) -> int | None:
-    """How many classes a graph of `load_symbol` tells apart: the outputs of its last layer, which is a FullyConnected,
-    or a Convolution of one pixel; None where it is neither."""
+    """The number of classes of a graph of `load_symbol`: the outputs of its last layer, a FullyConnected or a
+    Convolution of one pixel; None if it is neither."""
     at, classes, pooled = graph["heads"][0][0], None, False
     while classes is None or not pooled:
         node = graph["nodes"][at]

@@ -1,4 +1,4 @@
-"""From another framework's parameters to those of the published network, for which each difference is made good."""
+"""From another framework's parameters to those of the published network, with all differences made up for."""
 import math
 import re
 from pathlib import Path
@@ -21,7 +21,8 @@ Params = dict[str, np.ndarray]  # under their published names
 
 
 def check_units(params: Params, source: str | Path) -> None:
-    """Raise InputError, which names `source`, unless weights have four dimensions and what belongs to them has one."""
+    """Raise InputError, which names `source`, unless weights have four dimensions, and the arrays that go with
+    them have one."""
     for name, array in params.items():
         weight = f"{re.split('-conv2d_|-batchnorm_', name)[0]}-conv2d_weight"
         if name in DIMENSIONS or name == weight:
@@ -39,8 +40,8 @@ def check_units(params: Params, source: str | Path) -> None:
 
 
 def with_batchnorms(params: Params) -> Params:
-    """`params` in which a unit may have a bias (UNIT-conv2d_bias), into which its BatchNorm is folded: it gets the
-    BatchNorm that adds it."""
+    """`params` in which a unit may have a bias (UNIT-conv2d_bias), into which its BatchNorm is folded: a BatchNorm
+    that adds the bias replaces it."""
     out = {}
     for name, array in params.items():
         if not name.endswith("-conv2d_bias"):
@@ -63,12 +64,12 @@ def with_eps(params: Params, eps: float) -> Params:
 
 
 def with_expansion(params: Params) -> Params:
-    """`params` with the first block's expansion, where it has none, as an identity: of the first unit's output, which
-    lies between 0 and 6.
+    """`params`, in which a missing expansion of the first block is an identity, on the first unit's output, which lies
+    between 0 and 6.
 
-    Its BatchNorm has the mean and variance that its input has where the first unit's BatchNorm puts out a normal
-    distribution of its beta and gamma, so that it is close to an identity in training too, where a batch's own
-    statistics take their place.
+    Its BatchNorm has the mean and variance of its input if the output of the first unit's BatchNorm is normally
+    distributed with its beta and gamma. So it stays close to an identity in training, which uses a batch's own
+    statistics instead.
     """
     if f"{IDENTITY}-conv2d_weight" in params:
         return params
@@ -84,7 +85,7 @@ def with_expansion(params: Params) -> Params:
 
 
 def without_expansion(params: Params) -> Params:
-    """`params` without the first block's expansion where that is an identity, else all of them."""
+    """`params` without the first block's expansion if that is an identity, else all of them."""
     weight, gamma, beta, mean, var = (params[f"{IDENTITY}-{part}"] for part in (
         "conv2d_weight", "batchnorm_gamma", "batchnorm_beta", "batchnorm_moving_mean", "batchnorm_moving_var"))
     identity = (np.array_equal(weight[:, :, 0, 0], np.eye(len(weight))) and np.array_equal(beta, mean)
@@ -112,13 +113,13 @@ def _clipped_normal(mean, deviation):
 
 
 def without_background(params: Params) -> Params:
-    """`params` without class 0 of TensorFlow's 1,001: the logits of the others are as they were."""
+    """`params` without class 0 of TensorFlow's 1,001; the logits of the others do not change."""
     return params | {name: params[name][1:] for name in CLASSIFIER}
 
 
 def first_shortcut(network: dict) -> str:
-    """The first stage, with its channels, whose first block a framework would give a shortcut that has one wherever
-    stride and width allow it; empty where there is none. Here, the first block of a stage never has one."""
+    """The first stage, with its channels, whose first block has a shortcut in frameworks that add one wherever stride
+    and width allow it; empty if there is none. Here, the first block of a stage never has one."""
     channels = network["channels"]
     return next((f"stage {stage} ({into} channels in and out)"
                  for stage, (into, out, stride) in enumerate(zip(channels, channels[1:], STRIDES[network["strides"]]))
@@ -135,8 +136,8 @@ def assembled(params: Params, strides: str, padding: str, image_shape: tuple[int
     network = {**widths_of(params, source), "strides": strides, "padding": padding,
                "image_shape": image_shape if padding == "same" else None}
     if shortcut_rule and (stage := first_shortcut(network)):
-        raise InputError(f"{source}: at these widths the first block of {stage} has a shortcut, which this network has "
-                         "not")
+        raise InputError(f"{source}: at these widths the first block of {stage} has a shortcut, which this network "
+                         "does not have")
     states = {name: array for name, array in params.items() if name.endswith(("_moving_mean", "_moving_var"))}
     arguments = {name: array for name, array in params.items() if name not in states}
     return checked(Checkpoint(network, len(params["fc_weight"]), arguments, states, preprocessing), source)

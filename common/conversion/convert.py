@@ -28,7 +28,7 @@ from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, TABLE
 
 IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # 255 x (0.485, 0.456, ...)
 TENSORFLOW = Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3)  # -1 to 1
-BACKGROUND = 1001  # TensorFlow's number of ImageNet classes, of which number 0 is none of them
+BACKGROUND = 1001  # TensorFlow's number of ImageNet classes, with number 0 for everything else
 
 
 def eight(channels: float) -> int:
@@ -38,7 +38,7 @@ def eight(channels: float) -> int:
 
 
 class Kind(NamedTuple):
-    """What is particular to the weights of a framework."""
+    """The peculiarities of a framework's weights."""
     params: Callable[[str | Path], tuple[Params, dict]]  # of common.conversion.sources
     rounding: Callable[[float], int] = eight             # of the widths of a multiplier
     eps: float = EPS                                     # of BatchNorm
@@ -62,13 +62,13 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
             keep_background: bool = False, tell: Callable[[str], None] = lambda line: None) -> Checkpoint:
     """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
 
-    `multiplier`: what the file's width multiplier is expected to be. `strides`, `padding`: those of an .npz file that
-    does not tell them. `image_shape` (3, H, W): for which SAME padding is laid out, and what images are cropped to,
-    needed for SAME padding where the file does not say it; `resize`: length of their shorter side before that; both go
-    into the checkpoint's preprocessing. `keep_background`:
-    keep class 0 of the 1,001 that a .tflite file may have. `tell` is called with a line on what is not as in the file.
+    `multiplier`: the expected width multiplier of the file. `strides`, `padding`: those of an .npz file that does not
+    record them. `image_shape` (3, H, W): the crop of images, for which SAME padding is laid out; needed for SAME
+    padding if the file does not say it. `resize`: length of the images' shorter side before the crop. Both go into the
+    checkpoint's preprocessing. `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `tell` gets a
+    line about each thing that is not as in the file.
 
-    Raises InputError for a file that is damaged, of another network, or not to be represented exactly.
+    Raises InputError for a file that is damaged, of another network, or cannot be represented exactly.
     """
     how = KINDS[kind]
     if multiplier is not None and not MIN_MULTIPLIER <= multiplier <= MAX_MULTIPLIER:
@@ -76,7 +76,7 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     params, description = how.params(path)
     for flag, value in (("strides", strides), ("padding", padding)):
         if value is not None and (kind != "npz" or description.get(flag, value) != value):
-            raise InputError(f"--{flag} {value}: {path} is of a network whose {flag} is known")
+            raise InputError(f"--{flag} {value}: {path} already says which; leave out the flag")
     if keep_background and kind != "tflite":
         raise InputError("--keep-background is for .tflite files")
     check_numbers(params, path)
@@ -89,10 +89,10 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     padding = padding or description.get("padding", how.padding)
     shape = image_shape or description.get("image_shape")
     if padding == "same" and not shape:
-        raise InputError(f"{path}: does not say what size its network's images have: give --image-shape, as in "
+        raise InputError(f"{path}: does not say the size of its network's images: give --image-shape, as in "
                          "--image-shape 3,224,224")
-    told = description.get("preprocessing")
-    preprocessing = _preprocessing(told or how.preprocessing, image_shape if told else shape, resize)
+    recorded = description.get("preprocessing")
+    preprocessing = _preprocessing(recorded or how.preprocessing, image_shape if recorded else shape, resize)
     shape = shape or (3, preprocessing.crop, preprocessing.crop)
     checkpoint = assembled(params, strides or description.get("strides", "published"), padding, shape, preprocessing,
                            how.shortcut_rule, path)

@@ -1,6 +1,6 @@
 """Read the weights that Keras saves, as NumPy arrays.
 
-HDF5's library crashes, loops or fills the memory on some damaged files: call this through `common.base.processes`.
+HDF5's library crashes, loops or fills the memory on some damaged files: call this by `common.base.processes.confined`.
 """
 import io
 import json
@@ -23,8 +23,8 @@ MAX_CONFIGURATION = 1 << 24  # bytes; its has 100,000
 def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
     """[(layer/weight, array)] of Keras 3's .weights.h5 and .keras; of older .h5 files [(weight, array)], which has no
     slash, in the order of the network: those that are published have other layer names than the model's code, and
-    Keras goes by the order. Of a file with the whole model there is (IMAGE_SHAPE, [3, H, W]) first, where its
-    configuration says what its images are. Raises InputError."""
+    Keras goes by the order. For a file with a complete model (IMAGE_SHAPE, [3, H, W]) comes first, if its
+    configuration gives the shape of its images. Raises InputError."""
     with reading(path, "a Keras weight file"):
         content: str | Path | io.BytesIO = path
         configuration: str | bytes = b""
@@ -39,7 +39,7 @@ def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
                                 MAX_ARRAYS + 1))
             if len(found) > MAX_ARRAYS:
                 raise InputError(f"{path}: has more than {MAX_ARRAYS} arrays, which no MobileNetV2 has")
-            # together: one that the file does not even hold may stand there under many names
+            # together: an array that the file does not even hold may have many names
             check_arrays(sum(dataset.size * dataset.dtype.itemsize for _, dataset in found), path)
             shape = _image_shape(configuration or file.attrs.get("model_config", b""))
             return [*([(IMAGE_SHAPE, np.array(shape))] if shape else []),
@@ -47,7 +47,7 @@ def read_keras(path: str | Path) -> list[tuple[str, np.ndarray]]:
 
 
 def _image_shape(configuration):
-    """[3, H, W] of the first layer that says what shape its input has, in the JSON of a model; None where none does."""
+    """[3, H, W] of the first layer that gives the shape of its input, in the JSON of a model; None if none does."""
     try:
         left = [json.loads(configuration)]
     except (ValueError, TypeError, RecursionError):
@@ -94,7 +94,7 @@ def _in_order(file: h5py.File, path: str | Path) -> Iterator[tuple[str, h5py.Dat
 
 
 def _texts(attributes, key):
-    """A list of texts, which Keras cuts in pieces KEY0, KEY1, ... where it is long."""
+    """A list of texts; Keras cuts a long one in pieces KEY0, KEY1, ..."""
     pieces = [attributes[key]] if key in attributes else []
     while f"{key}{len(pieces)}" in attributes:
         pieces.append(attributes[f"{key}{len(pieces)}"])
@@ -106,7 +106,7 @@ def _has(group: h5py.Group, name: str) -> bool:
 
 
 def _member(group: h5py.Group, name: str, path: str | Path) -> h5py.Group | h5py.Dataset:
-    """What `name`, whose parts slashes separate, is in `group`: in this very file, where only hard links lead."""
+    """The member `name`, with slashes between its parts, of `group`; in this very file, so only by hard links."""
     for part in name.split("/"):
         if group.id.links.get_info(part.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
             raise InputError(f"{path}: {name!r} is a link, perhaps out of this file")

@@ -1,4 +1,4 @@
-"""What other frameworks call the parameters that the published checkpoints name otherwise.
+"""The names that other frameworks give to the parameters of the published checkpoints.
 
 A table gives each unit's convolution and BatchNorm, with {i} for the stage, {j} for the block of the stage, {b} for the
 block of all blocks, each from 0, and sums such as {b+1} of it.
@@ -12,10 +12,10 @@ TORCH = {"gamma": ".weight", "beta": ".bias", "moving_mean": ".running_mean", "m
 
 
 class Names(NamedTuple):
-    """What a framework calls the parameters; {i} is the number of a stage, {j} of a block in it, {b} of all blocks."""
+    """A framework's names of the parameters."""
     first: tuple[str, str]                # convolution and BatchNorm of the first unit
     expanded: dict[str, tuple[str, str]]  # of the units of a block with an expansion
-    plain: dict[str, tuple[str, str]]     # of those of the first block, where it has none
+    plain: dict[str, tuple[str, str]]     # of the first block, if it has none
     last: tuple[str, str]
     fc: str
     kernel: str = ".weight"
@@ -86,23 +86,23 @@ def source_names(names: Names, repeats: tuple[int, ...], first_expansion: bool) 
     for unit in unit_names(repeats):
         match = re.fullmatch(r"seq-(\d+)-block(\d+)-(\w+)", unit)
         if not match:
-            where = {"b": blocks}
+            numbers = {"b": blocks}
             convolution, batchnorm = names.first if unit.startswith("first") else names.last
         else:
             stage, block, kind = int(match[1]), int(match[2]), match[3]
             b += kind == "exp"
-            where = {"i": stage, "j": block, "b": b}
+            numbers = {"i": stage, "j": block, "b": b}
             units = names.expanded if b or first_expansion else names.plain
             if kind not in units:
                 continue
             convolution, batchnorm = units[kind]
         kernel = names.depthwise_kernel if unit.endswith("-depthwise") else names.kernel
-        table[f"{unit}-conv2d_weight"] = _filled(convolution, where) + kernel
+        table[f"{unit}-conv2d_weight"] = _filled(convolution, numbers) + kernel
         for part, suffix in names.batchnorm.items():
-            table[f"{unit}-batchnorm_{part}"] = _filled(batchnorm, where) + suffix
+            table[f"{unit}-batchnorm_{part}"] = _filled(batchnorm, numbers) + suffix
     table["fc_weight"], table["fc_bias"] = names.fc + names.kernel, names.fc + names.bias
     return table
 
 
-def _filled(template, where):
-    return re.sub(r"\{(\w)\+?(\d*)\}", lambda match: str(where[match[1]] + int(match[2] or 0)), template)
+def _filled(template, numbers):
+    return re.sub(r"\{(\w)\+?(\d*)\}", lambda match: str(numbers[match[1]] + int(match[2] or 0)), template)

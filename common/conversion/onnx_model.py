@@ -28,11 +28,11 @@ SCALARS = {"_plus_scalar": ("Add", False), "_minus_scalar": ("Sub", False), "_rm
 def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int], fold: bool = False,
             preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  a tuple
             pixels: bool = False) -> onnx.ModelProto:
-    """An MXNet classifier as an ONNX model that `onnx.checker` passes. What is the same gives the same bytes.
+    """An MXNet classifier as an ONNX model that `onnx.checker` passes. Equal arguments give equal bytes.
 
     Input `data`: float32 (N, 3, H, W), for any N. Output: probabilities (N, classes). Nodes, tensors and weights have
     the symbol's names, so that the output of this repository's networks is `softmax`. The metadata's "preprocessing",
-    JSON as in `common.checkpoint.preprocessing`, is what has to be done to an image before it is `data`.
+    JSON as in `common.checkpoint.preprocessing`, says what has to be done to an image to get `data`.
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int
     pixels : whether the model itself subtracts the mean and divides by the standard deviation, so that `data` is RGB
         from 0 to 255.
 
-    Raises InputError, with the node's name and operator, for what this module does not convert, or does not fit.
+    Raises InputError, with the node's name and operator, for anything that cannot be converted or does
+    not fit.
     """
     *_, channels, height, width = data_shape
     params = {name: _float32(name, params) for name in parameter_names(graph)}
@@ -85,7 +86,7 @@ def _convolution(build, node, inputs, attrs):
     filters, groups, kernel = attrs["num_filter"], attrs["num_group"], attrs["kernel"]
     _only(attrs, "layout", "None", "NCHW")
     if channels % groups or filters % groups:
-        raise attrs.error(f"{channels} channels in and {filters} out cannot be parted in {groups} groups")
+        raise attrs.error(f"{channels} channels in and {filters} out cannot be split into {groups} groups")
     build.check_parameters(attrs, inputs, (filters, channels // groups, *kernel), (filters,))
     return build.add("Conv", node["name"], inputs, attrs, kernel_shape=kernel, strides=attrs["stride"],
                      pads=attrs["pad"] * 2, dilations=attrs["dilate"], group=groups)
@@ -196,7 +197,7 @@ def _identity(build, node, inputs, attrs):
 
 
 def _only(attrs, key, *values):
-    """The attribute, which has to be one of `values`: others cannot be converted."""
+    """The attribute, which has to be one of `values`; no other can be converted."""
     if attrs[key] not in values:
         raise attrs.error(f"{key} is {attrs[key]!r}; only {', '.join(map(str, values))} can be converted")
     return attrs[key]

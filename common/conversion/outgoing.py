@@ -24,8 +24,8 @@ TIMM_MODELS = (  # name, width and depth multiplier
 
 
 def save_npz(checkpoint: Checkpoint, path: str | Path) -> str:
-    """Write {published name: array}; returns how it is loaded."""
-    content = io.BytesIO()  # what fails in a zip file fails again when it is closed
+    """Write {published name: array}; returns the expression that loads it."""
+    content = io.BytesIO()  # an error in a zip file comes again when it is closed
     np.savez(content, **checkpoint.arg_params, **checkpoint.aux_params, **{ENTRY: description_of(checkpoint)})
     with written_atomically(path) as partial:
         Path(partial).write_bytes(content.getvalue())
@@ -35,13 +35,13 @@ def save_npz(checkpoint: Checkpoint, path: str | Path) -> str:
 def save_torchvision(checkpoint: Checkpoint, path: str | Path) -> str:
     """Write a state_dict of torchvision's MobileNetV2 as .safetensors; returns the model that loads it.
 
-    Raises InputError where no such model computes the same.
+    Raises InputError if no such model computes the same.
     """
-    whole = _portable(checkpoint, "torchvision")
-    params = without_expansion(whole)
+    portable = _portable(checkpoint, "torchvision")
+    params = without_expansion(portable)
     again = with_expansion(params)
-    if any(not np.array_equal(again[name], array) for name, array in whole.items()):
-        params = whole  # an expansion that would not come back as it is
+    if any(not np.array_equal(again[name], array) for name, array in portable.items()):
+        params = portable  # an expansion that would not come back as it is
     return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)
 
 
@@ -64,7 +64,7 @@ def save_timm(checkpoint: Checkpoint, path: str | Path) -> str:
 def torchvision_model(checkpoint: Checkpoint, expanded: bool) -> str:
     """The expression that makes torchvision's network for a checkpoint; `expanded`: its first block has an expansion.
 
-    Raises InputError where there is none.
+    Raises InputError if there is none.
     """
     (first, *stages, last), repeats = checkpoint.network["channels"], checkpoint.network["repeats"]
     strides, classes = STRIDES[checkpoint.network["strides"]], f"num_classes={checkpoint.num_classes}"
@@ -88,7 +88,7 @@ def torchvision_model(checkpoint: Checkpoint, expanded: bool) -> str:
 
 
 def _portable(checkpoint, framework):
-    """All parameters; InputError where the framework computes otherwise."""
+    """All parameters. Raises InputError if the framework computes something else."""
     network = checkpoint.network
     if network["padding"] == "same":
         raise InputError(f"--to {framework}: its MobileNetV2 pads all sides alike, this checkpoint as TensorFlow does; "
@@ -113,7 +113,7 @@ def _timm_widths(multiplier, depth):
 
 
 def _save_state_dict(checkpoint: Checkpoint, params: Params, names: Names, model: str, path: str | Path) -> str:
-    import safetensors.numpy  # .npz does not need it
+    import safetensors.numpy  # not needed for .npz
     table = source_names(names, checkpoint.network["repeats"], _is_expanded(params))
     arrays = {name: np.ascontiguousarray(params[published]) for published, name in table.items()}
     counters = {name.replace(".running_var", ".num_batches_tracked"): np.zeros((), np.int64)

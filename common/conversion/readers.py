@@ -18,14 +18,14 @@ from common.checkpoint.params import load_params
 from common.checkpoint.preprocessing import preprocessing_from
 from symbols.architecture import architecture
 
-IMAGE_SHAPE = ":image-shape"  # among arrays: that of the images, [3, H, W]; no parameter has such a name
-ENTRY = "mxnet-mobilenet-v2"  # its name in such a file
+IMAGE_SHAPE = ":image-shape"  # among arrays: the shape of the images, [3, H, W]; no parameter has such a name
+ENTRY = "mxnet-mobilenet-v2"  # the description's name in such a file
 NETWORK = ("repeats", "strides", "padding", "image_shape")
 
 
 @contextmanager
 def reading(path: str | Path, kind: str) -> Iterator[None]:
-    """Whatever a library raises for a file that is not as it should be, as one line."""
+    """Turn anything that a library raises for a damaged file into one line."""
     check_size(path, MOST_WEIGHTS)
     try:
         with open(path, "rb") as file:
@@ -36,7 +36,7 @@ def reading(path: str | Path, kind: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # of many kinds: of zip files alone, and of what NumPy finds in them, there are a dozen
+    except Exception as error:  # of a dozen kinds for zip files and NumPy's content alone
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not {kind}, or a damaged one ({reason})") from None
 
@@ -71,14 +71,14 @@ def check_arrays(size: int, path: str | Path) -> None:
 
 
 def description_of(checkpoint: Checkpoint) -> str:
-    """JSON of what the arrays do not tell of a checkpoint, which `parse_description` reads."""
+    """JSON of what the arrays of a checkpoint do not hold; `parse_description` reads it."""
     network = {key: checkpoint.network[key] for key in NETWORK if checkpoint.network.get(key) is not None}
     return json.dumps({**network, "preprocessing": checkpoint.preprocessing._asdict()})
 
 
 def parse_description(text: str | None, path: str | Path) -> dict:
-    """{"repeats", "strides", "padding", "image_shape", "preprocessing"}, those that are there, of an ENTRY in the file
-    `path`; none of `text` None. Raises InputError for what was not written by `description_of`."""
+    """{"repeats", "strides", "padding", "image_shape", "preprocessing"}, as far as the ENTRY `text` of the file `path`
+    has them; {} for None. Raises InputError for a text that `description_of` did not write."""
     if text is None:
         return {}
     try:

@@ -14,22 +14,22 @@ from common.conversion.readers import IMAGE_SHAPE, read_gluon, read_npz
 from symbols.architecture import REPEATS
 
 IGNORED = ".num_batches_tracked"  # PyTorch's counters
-FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name in a first block with an expansion
+FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name if the first block has an expansion
 
-KERAS_SECONDS = 20  # of a processor, most of which goes into imports
-# how the axes of Keras's weights are put in MXNet's order: (out, in, height, width), (channels, 1, ...), (out, in)
+KERAS_SECONDS = 20  # of a processor, most of them for imports
+# orders of the axes that turn Keras's weights into MXNet's: (out, in, height, width), (channels, 1, ...), (out, in)
 KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 0)}
 
 
 def torchvision_params(path: str | Path) -> tuple[Params, dict]:
-    """({published name: array}, description), as each of these functions: of a state_dict of torchvision's."""
-    from common.conversion.state_dict import read_state_dict  # what reads the others is not needed for this
+    """({published name: array}, description), as from all functions here: of a state_dict of torchvision's."""
+    from common.conversion.state_dict import read_state_dict  # here, since only this needs its package
     arrays, description = read_state_dict(path)
     return _renamed(arrays, TORCHVISION, description.get("repeats", REPEATS), "torchvision", path), description
 
 
 def timm_params(path: str | Path) -> tuple[Params, dict]:
-    """Of a state_dict of timm's, whose number of blocks in each stage may be another."""
+    """Of a state_dict of timm's, with any number of blocks in each stage."""
     from common.conversion.state_dict import read_state_dict
     arrays, description = read_state_dict(path)
     blocks = [int(match[1]) for match in (re.fullmatch(r"blocks\.([0-6])\.\d{1,3}\.conv_dw\.weight", name)
@@ -72,7 +72,7 @@ def npz_params(path: str | Path) -> tuple[Params, dict]:
 
 
 def tflite_params(path: str | Path) -> tuple[Params, dict]:
-    """Here, BatchNorm is folded: UNIT-conv2d_bias stands for it."""
+    """Of a .tflite file, in which BatchNorm is folded: UNIT-conv2d_bias stands for it."""
     from common.conversion.tflite import read_tflite
     model = read_tflite(path)
     units = [f"{name}-conv2d" for name in unit_names() if name != IDENTITY]
@@ -114,5 +114,5 @@ def _keras_named(weights, path):
         raise InputError(f"{path}: has {len(weights)} arrays, Keras's MobileNetV2 has {len(table)}")
     for (weight, _), name in zip(weights, table):
         if weight not in (expected := name.split("/")[1]) and expected not in weight:
-            raise InputError(f"{path}: has {weight!r} where Keras's MobileNetV2 has {expected}")
+            raise InputError(f"{path}: has {weight!r} in the place of {expected} in Keras's MobileNetV2")
     return dict(zip(table, (array for _, array in weights)))

@@ -9,7 +9,7 @@ import safetensors
 from common.base.errors import InputError
 from common.conversion.readers import ENTRY, parse_description, reading
 
-NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put it
+NESTED = ("state_dict", "model_state_dict", "model")  # the places in which training scripts put it
 DATA_PARALLEL = "module."  # what DistributedDataParallel puts before each name
 
 
@@ -41,9 +41,9 @@ def _read_pth(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchScript, say, which is refused
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # of many kinds; their text advises to unpickle what the file holds
+    except Exception:  # of many kinds, whose text advises to unpickle the file
         raise InputError(f"{path}: torch.load(weights_only=True) does not take it: it is damaged, or holds more than "
-                         "weights, a whole model or TorchScript; save model.state_dict()") from None
+                         "weights, such as a model or TorchScript; save model.state_dict()") from None
     for key in NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

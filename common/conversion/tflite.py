@@ -1,8 +1,8 @@
 """Read a MobileNetV2 classifier from a TensorFlow Lite file, without TensorFlow.
 
 The operators are followed in the order in which they run, from the network's input to its output; names of tensors,
-which say nothing for sure, are not looked at. What comes out is the network in floating point: weights of 8 bits are
-dequantised as the format defines it.
+which are not reliable, are ignored. The result is the network in floating point: weights of 8 bits are dequantised as
+the format defines it.
 """
 import re
 from pathlib import Path
@@ -23,10 +23,10 @@ PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input tak
 HIGHEST = 6.03       # of 8 bits that are laid out for 0..6
 NO_PADDING = ((0, 0), (0, 0))
 
-# what leaves the values as they are, the second two where a map is one pixel
+# operators that leave the values as they are, the second two if a map is one pixel
 NEUTRAL = (BuiltinOperator.QUANTIZE, BuiltinOperator.DEQUANTIZE)
 FLATTENING = (BuiltinOperator.RESHAPE, BuiltinOperator.SQUEEZE)
-# what computes no values: weights in another representation, the shape that a RESHAPE is given
+# operators that compute no values: weights in another representation, the shape for a RESHAPE
 ASIDE = (BuiltinOperator.DEQUANTIZE, BuiltinOperator.STRIDED_SLICE, BuiltinOperator.PACK)
 
 # The network, a letter for each operator: C convolution, D depthwise, A add, P pooling over the map, F classifier,
@@ -64,7 +64,7 @@ def read_tflite(path: str | Path) -> TFLite:
 
     Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2 with folded BatchNorms.
     """
-    with reading(path, "a TensorFlow Lite file"):  # offsets that lead out of it raise errors of many kinds
+    with reading(path, "a TensorFlow Lite file"):  # offsets out of it raise errors of many kinds
         content = read_bytes(path, MOST_WEIGHTS)
         if content[4:8] != b"TFL3":
             raise InputError(f"{path}: not a TensorFlow Lite file")
@@ -76,7 +76,7 @@ def read_tflite(path: str | Path) -> TFLite:
 
 
 def _steps(graph: Graph) -> list[_Step]:
-    """What the operators compute, in order, each from the result of the one before."""
+    """The steps of the operators, in order, each from the result of the one before."""
     steps, values, paddings = [], {graph.input: 0}, {}  # values: tensor -> number of the value that it holds
     for operator in graph.operators:
         code, tensors = graph.code(operator), [operator.Inputs(i) for i in range(operator.InputsLength())]
@@ -116,7 +116,7 @@ def _step(graph: Graph, code: int, operator: tflite.Operator, tensors: list[int]
         return _convolution(graph, code, options, tensors)._replace(
             linear=linear, clipped=_is_clipped(activation, graph.range(operator.Outputs(0))))
     if not linear:
-        raise InputError(f"{tflite.opcode2name(code)} has an activation, which MobileNetV2 has not there")
+        raise InputError(f"{tflite.opcode2name(code)} has an activation, which MobileNetV2 does not have there")
     if code == BuiltinOperator.ADD:
         return _Step("A")
     if code == BuiltinOperator.CONV_2D:
@@ -133,7 +133,7 @@ def _step(graph: Graph, code: int, operator: tflite.Operator, tensors: list[int]
             raise InputError(f"its softmax has beta {options.Beta():g}; expected 1")
         return _Step("S")
     if code == BuiltinOperator.DEPTHWISE_CONV_2D or not _is_over_map(graph, code, options, tensors):
-        raise InputError(f"operator {tflite.opcode2name(code)} is none of MobileNetV2's, or not over a whole map")
+        raise InputError(f"operator {tflite.opcode2name(code)} is not one of MobileNetV2's, or not over an entire map")
     return _Step("P")
 
 
@@ -141,7 +141,7 @@ def _convolution(graph: Graph, code: int, options: tflite.Conv2DOptions | tflite
                  tensors: list[int]) -> _Step:
     strides, dilations = (options.StrideH(), options.StrideW()), (options.DilationHFactor(), options.DilationWFactor())
     if strides[0] != strides[1] or dilations != (1, 1):
-        raise InputError(f"has a convolution with strides {strides} and dilations {dilations}; MobileNetV2 has not")
+        raise InputError(f"has a convolution with strides {strides} and dilations {dilations}; MobileNetV2 has none")
     depthwise = code == BuiltinOperator.DEPTHWISE_CONV_2D
     weight, bias = _layer(graph, tensors, dimensions=4, axis=3 if depthwise else 0)
     return _Step("D" if depthwise else "C", stride=strides[0],
@@ -158,7 +158,7 @@ def _is_over_map(graph, code, options, tensors):
 
 
 def _layer(graph, tensors, dimensions, axis):
-    """(weight, bias) in TensorFlow's layout; a bias of zeros where there is none. `axis`: of the output channels."""
+    """(weight, bias) in TensorFlow's layout; a missing bias is zeros. `axis`: that of the output channels."""
     weight, bias = graph.weights(tensors[1]), graph.weights(tensors[2]) if len(tensors) > 2 else None
     if weight is None or weight.ndim != dimensions:
         raise InputError("a layer's weights are not in the file, or of another shape than MobileNetV2's")
@@ -172,12 +172,12 @@ def _layer(graph, tensors, dimensions, axis):
 def _explicit(padding, pads):
     """((top, bottom), (left, right)) of a PAD before a convolution that itself pads by `pads`."""
     if padding is None or padding.shape != (4, 2) or pads is None or padding[[0, 3]].any():
-        raise InputError("has a padding that MobileNetV2 has not")
+        raise InputError("has a padding that MobileNetV2 does not have")
     return tuple(tuple(int(n) for n in padding[axis]) for axis in (1, 2))
 
 
 def _is_clipped(activation, limits):
-    """Whether a result lies in 0..6: by its activation, or because its 8 bits hold no more than that."""
+    """Whether a result lies in 0..6: by its activation, or because its 8 bits hold no other values."""
     if activation == ActivationFunctionType.RELU6:
         return True
     return limits is not None and limits[0] >= 0 and limits[1] <= HIGHEST and activation in (
@@ -190,7 +190,7 @@ def _network(graph: Graph, steps: list[_Step]) -> TFLite:
     if not match:
         raise InputError("its operators are not those of MobileNetV2")
     if match[1].endswith("A"):
-        raise InputError("its first block has a shortcut, which the published network has not")
+        raise InputError("its first block has a shortcut, which the published network does not have")
     strides, channels = _stages(steps, [match[1], *BLOCK.findall(match[2])])
     input_shape = graph.shape(graph.input)
     if len(input_shape) != 4 or input_shape[3] != 3:
@@ -241,7 +241,7 @@ def _stages(steps: list[_Step], blocks: list[str]) -> tuple[str, list[int]]:
 
 
 def _units(plan: Architecture) -> list[Unit]:
-    """The network's convolutions without the first block's expansion, which TensorFlow's has not."""
+    """The network's convolutions without the first block's expansion, which TensorFlow's does not have."""
     return [unit for unit in plan.units if unit.name != IDENTITY]
 
 

@@ -1,7 +1,7 @@
 """The tables of a TensorFlow Lite file, and the numbers of its tensors as they count in floating point.
 
 The format is TensorFlow's tensorflow/compiler/mlir/lite/schema/schema.fbs; the `tflite` package reads its tables, and
-raises errors of all kinds where an offset leads out of the file.
+raises errors of all kinds if an offset leads out of the file.
 """
 from typing import Any
 
@@ -47,7 +47,7 @@ class Graph:
 
     def code(self, operator: tflite.Operator) -> int:
         code = self.model.OperatorCodes(operator.OpcodeIndex())
-        return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # the older field holds what fits a byte
+        return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # the older field holds codes that fit a byte
 
     def options(self, operator: tflite.Operator) -> Any:
         options, table = OPTIONS[self.code(operator)](), operator.BuiltinOptions()
@@ -76,14 +76,14 @@ class Graph:
         return scales, zeros, quantisation.QuantizedDimension()
 
     def constant(self, index: int) -> np.ndarray | None:
-        """The numbers of a tensor that the file holds, as they stand there; None for any other."""
+        """The numbers of a tensor that the file holds, as they are stored; None for any other."""
         tensor = self.graph.Tensors(self._dequantised.get(index, index))
         buffer = self.model.Buffers(tensor.Buffer())
         if not buffer.DataLength():
             return None
         if tensor.Type() not in DTYPES or tensor.Sparsity() is not None:
             raise InputError("has weights that are sparse or of a type other than float32, float16 and 8 bits")
-        self._left -= buffer.DataLength()  # biases of zeros may share one; but a small file shall not fill the memory
+        self._left -= buffer.DataLength()  # biases of zeros may share one, but a small file must not fill the memory
         if self._left < 0:
             raise InputError("many layers share their weights; not MobileNetV2, or a damaged file")
         values = buffer.DataAsNumpy().view(DTYPES[tensor.Type()])
@@ -98,7 +98,7 @@ class Graph:
         if values.dtype.kind == "f":
             return values.astype(np.float32)
         if (quantisation := self.quantisation(index)) is None:
-            raise InputError("has weights of whole numbers without a scale")
+            raise InputError("has integer weights without a scale")
         scales, zeros, axis = quantisation
         if len(scales) > 1:
             shape = [1] * values.ndim

@@ -14,7 +14,7 @@ TOP = {"batches": "train_top", "epoch": "train_top", "validation": "val_top"}
 
 
 def read_metrics(lines: Iterable[tuple[int, str]], rows: Rows, path: str | Path) -> None:
-    """Fill `rows` from the lines of the file `path`. Raises InputError, with the line's number, for what is none."""
+    """Fill `rows` from the lines of the file `path`. Raises InputError, with its number, for any other line."""
     for where, event, entry in _entries(lines, path):
         if event == "start":
             rows.restart(_count(entry, "epoch", where), _count(entry, "batch", where))
@@ -28,8 +28,8 @@ def read_metrics(lines: Iterable[tuple[int, str]], rows: Rows, path: str | Path)
 
 
 def _entries(lines, path):
-    """(file and line, event, entry) of each line, without those that a killed process cut short: nothing follows them,
-    or the start of the process that went on."""
+    """(file and line, event, entry) of each line, without those that a killed process cut short: only the start
+    of the process that went on may follow one."""
     cut = None
     for number, line in lines:
         where = f"{path}, line {number}"
@@ -61,7 +61,7 @@ def _row(entry, event, rows, where):
 def _count(entry, name, where):
     value = entry.get(name)
     if type(value) is not int or not 0 <= value < 2 ** 31:
-        raise InputError(f'{where}: "{name}" is {_shown(value)}; it has to be a whole number of 0 or more')
+        raise InputError(f'{where}: "{name}" is {_shown(value)}; give a whole number of 0 or more')
     return value
 
 
@@ -70,7 +70,7 @@ def _number(entry, name, where):
     if value is None:
         return math.nan
     if type(value) not in (int, float) or not abs(value) < LARGEST:
-        raise InputError(f'{where}: "{name}" is {_shown(value)}; it has to be a finite number')
+        raise InputError(f'{where}: "{name}" is {_shown(value)}; give a finite number')
     return float(value)
 
 

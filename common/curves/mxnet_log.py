@@ -1,4 +1,4 @@
-"""Reading what MXNet's Module.fit and its image-classification examples log, and MXNet's and GluonCV's of Gluon."""
+"""Reading logs of MXNet's Module.fit and image-classification examples, and of MXNet's and GluonCV's Gluon scripts."""
 import math
 import re
 from collections import defaultdict
@@ -23,13 +23,12 @@ LOG_LINES = {what: re.compile(pattern, re.ASCII | re.IGNORECASE) for what, patte
 }.items()}
 LOG_METRICS = {"accuracy": "{}_top1", "cross-entropy": "{}_loss", "ema-accuracy": "ema_top1", "lr": "lr"}
 TOP = re.compile(r"(?:top_k_accuracy_|err-top|top)([1-9]\d{0,8})(?:-err)?", re.ASCII)
-NODE = re.compile(r"Node\[(\d{1,9})\]", re.ASCII)  # which of several workers fit.py says that
+NODE = re.compile(r"Node\[(\d{1,9})\]", re.ASCII)  # the worker, of several, of a line of fit.py
 METRIC = re.compile(rf"(?:Train-)?([\w-]{{1,60}})={NUMBER}", re.ASCII | re.IGNORECASE)
 
 
 def read_log(lines: Iterable[tuple[int, str]], rows: Rows, path: str | Path) -> None:
-    """Fill `rows` from the lines of a log; those that say nothing of the training are passed over, and of several
-    workers those of all but one."""
+    """Fill `rows` from the lines of a log; other lines are skipped, and those of all workers but one."""
     rate, updates, at_this_rate, started = math.nan, 0, [], False
     found = list(_found(lines))
     node, *others = sorted({node for node, *_ in found if node is not None}) or [None]
@@ -75,7 +74,7 @@ def read_log(lines: Iterable[tuple[int, str]], rows: Rows, path: str | Path) -> 
 
 
 def _found(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int | None, str, re.Match]]:
-    """(number of the node or None, key of LOG_LINES, match) of each line that says something of the training."""
+    """(number of the node or None, key of LOG_LINES, match) of each line about the training."""
     for _, line in lines:
         for what, pattern in LOG_LINES.items():
             if match := pattern.search(line):
@@ -85,7 +84,7 @@ def _found(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int | None, str, 
 
 
 def _complete(rows):
-    """The throughput of epochs, from their groups of batches, all of one number of images; and rates so far missing."""
+    """Fill in the throughput of epochs, from their equally large groups of batches, and missing rates."""
     speeds = defaultdict(list)
     for (epoch, _), row in rows.batches.items():
         if row["images_per_s"] > 0:
@@ -99,7 +98,7 @@ def _complete(rows):
 
 def _values(part, text):
     """{column: value} of the metrics in a line: accuracy, top_k_accuracy_5, cross-entropy, GluonCV's err-top1 or
-    top1-err; others have columns that nobody asks for."""
+    top1-err; others get columns that nobody asks for."""
     values = {}
     for metric, shown in METRIC.findall(text):
         top = TOP.fullmatch(metric)

@@ -76,9 +76,9 @@ def save_picture(path: str | Path, curves: list[Curve], axis: str, note: str, pa
 
 
 def points(curve: Curve, column: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays (x, y): a column at the ends of epochs; the learning rate at those of groups of batches too, and what else
-    training logs only there while fewer than two epochs are completed. Where the rate is missing its line has a gap;
-    the points on both sides of what else is missing (validation each tenth epoch, say) are joined."""
+    """Arrays (x, y): a column at the ends of epochs, or of groups of batches while fewer than two epochs have it; the
+    learning rate at both. A missing rate leaves a gap in its line; other lines join the points on both sides of missing
+    values (of validation every tenth epoch, say)."""
     run = curve.run
     x, y = epoch_ends(curve, axis), run.epochs[column]
     if column in run.batches and (column == "lr" or np.isfinite(y).sum() < 2):
@@ -132,7 +132,7 @@ def draw_panel(panel: "Axes", title: str, lines: list[Line], curves: list[Curve]
 
 
 def marked(kind: dict, lines: list[Line]) -> dict:
-    """`kind`, without its marker where none of `lines` has few points."""
+    """`kind`, without its marker unless one of `lines` has few points."""
     few = any(np.isfinite(line.y).sum() < FEW for line in lines)
     return {key: value for key, value in kind.items() if few or not key.startswith("marker")}
 
@@ -162,7 +162,7 @@ def set_x_axis(panel: "Axes", values: np.ndarray, axis: str) -> None:
 
 
 def draw_legend(figure: "Figure", curves: list[Curve], lines: list[Line], note: str) -> None:
-    """One legend below the panels: the colors, then what the kinds of lines mean."""
+    """One legend below the panels: the colors, then the kinds of lines."""
     from matplotlib.lines import Line2D
     top = ", ".join(f"top-{k}" for k in sorted({line.curve.run.k for line in lines if "alpha" in line.style}))
     colors = [(curve.label, {"color": curve.color, "linewidth": 3}) for curve in curves]

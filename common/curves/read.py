@@ -1,4 +1,4 @@
-"""Reading curves: of one's own run, whatever kind its file is, and published ones."""
+"""Reading curves: of a run, from any kind of file, and published ones."""
 import math
 import re
 from itertools import chain
@@ -11,9 +11,9 @@ from common.curves.mxnet_log import read_log
 
 
 def read_run(path: str | Path) -> Curves:
-    """Read PREFIX-metrics.jsonl, or a log of MXNet's Module.fit or of Gluon's scripts; the content tells which.
+    """Read PREFIX-metrics.jsonl, or a log of MXNet's Module.fit or of Gluon's scripts; the content decides which.
 
-    Of epochs and batches that come again after a resume the later ones count. Raises InputError for a file that is
+    Epochs and batches that are repeated after a resume replace the earlier ones. Raises InputError for a file that is
     neither, and with the line's number for a line of metrics that cannot be read.
     """
     lines = lines_of(path)
@@ -24,7 +24,7 @@ def read_run(path: str | Path) -> Curves:
     rows = Rows()
     read(chain([first], lines), rows, path)
     if not (rows.epochs or rows.batches):
-        raise InputError(f"{path}: no line of training in it; give PREFIX-metrics.jsonl or a log of MXNet's scripts")
+        raise InputError(f"{path}: has no line about training; give PREFIX-metrics.jsonl or a log of MXNet's scripts")
     return rows.curves()
 
 

@@ -1,4 +1,4 @@
-"""What a run of tools/launch.py over ssh needs: hosts, addresses and command lines."""
+"""Hosts, addresses and command lines for a run of tools/launch.py over ssh."""
 import os
 import re
 import shlex
@@ -15,7 +15,7 @@ from common.base.files import read_text
 WATCHED = Path(__file__).with_name("watched.py")
 SSH_OPTIONS = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"]
 CHECK_SECONDS = 30  # for a host to answer before the run starts
-SILENCE = 120       # seconds without a sign of life of launch.py, after which a host ends its part
+SILENCE = 120       # seconds without a sign of life from launch.py, after which a host ends its part
 PASSED = re.compile(r"(DMLC|MXNET|PS|OMP|KMP)_\w+|PATH|PYTHONPATH|LD_LIBRARY_PATH|VIRTUAL_ENV")
 HOST = re.compile(r"[A-Za-z0-9_.@][A-Za-z0-9_.@-]*(:[0-9]{1,5})?")
 TEST = """for name in python3 "$1"; do
@@ -24,22 +24,22 @@ done"""
 
 
 def read_hosts(path: str | os.PathLike) -> list[str]:
-    """The hosts of a file, NAME or NAME:PORT, one a line, # before comments. Raises InputError for another file."""
+    """The hosts of a file, NAME or NAME:PORT, one per line; # begins a comment. Raises InputError for another file."""
     try:
         lines = [line.partition("#")[0].strip() for line in read_text(path).splitlines()]
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file of hosts") from None
     hosts = [line for line in lines if line]
     if not hosts:
-        raise InputError(f"{path}: no host in it; give one a line")
+        raise InputError(f"{path}: no host in it; give one per line")
     for host in hosts:
         if not HOST.fullmatch(host):
-            raise InputError(f"{path}: {host!r} is no name of a host; give one a line")
+            raise InputError(f"{path}: {host!r} is not a host's name; give one per line")
     return hosts
 
 
 def ssh_command(text: str) -> list[str]:
-    """The words of --ssh, and options for programs without a terminal. Raises InputError where it is not installed."""
+    """The words of --ssh, and options for programs without a terminal. Raises InputError if it is not installed."""
     try:
         program, *options = shlex.split(text)
     except ValueError:
@@ -50,13 +50,13 @@ def ssh_command(text: str) -> list[str]:
 
 
 def destination(host: str) -> list[str]:
-    """What tells ssh of one of the hosts."""
+    """One of the hosts, as arguments of ssh."""
     name, _, port = host.partition(":")
     return ["-p", port, name] if port else [name]
 
 
 def passed_on(names: list[str]) -> dict[str, str]:
-    """The variables of this environment that a host gets. DMLC_NODE_HOST is each machine's own."""
+    """The variables of this environment that are passed to the hosts; DMLC_NODE_HOST is each machine's own."""
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise InputError(f"--env {missing[0]}: it is not set")
@@ -117,7 +117,7 @@ def address_for(hosts: list[str]) -> str:
 
 
 def free_port(address: str, port: int | None = None) -> int:
-    """A port of this machine that nobody listens on: `port`, where it is given."""
+    """A free port of this machine: `port`, if it is given."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

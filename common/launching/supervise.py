@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-SHORT = 5           # seconds for the workers after another process died: one that waits for it in MXNet hears nothing
-SIGN_OF_LIFE = 10   # seconds between the bytes that tell a host that this process is there
+SHORT = 5           # seconds for the workers after another process died: one that waits for it in MXNet is deaf
+SIGN_OF_LIFE = 10   # seconds between the bytes that show a host that this process is alive
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Process:
-    """One role, run through watched.py, which ends with its standard input."""
+    """One role, run through watched.py, which ends when its standard input does."""
 
     def __init__(self, role: str, number: int, host: str | None, line: list[str], env: dict[str, str],
                  before: Callable[[], None]) -> None:
@@ -31,7 +31,7 @@ class Process:
     def how(self) -> str:
         place = f" on {self.host}" if self.host else ""
         if self.status == 255 and self.host:
-            return f"{place}: ssh ended with exit status 255, as it does where the connection breaks".lstrip()
+            return f"{place}: ssh ended with exit status 255, as it does if the connection breaks".lstrip()
         try:
             return f"was killed by {signal.Signals(self.status - 128).name}{place}"
         except ValueError:
@@ -51,17 +51,17 @@ class Process:
 
 
 class Signals:
-    """Blocked while the block runs, and taken one by one: no handler interrupts anything."""
+    """Blocked while the block runs, and taken one by one, so that no handler interrupts anything."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
-        self._numbers = [*numbers, signal.SIGCHLD]
+        self._numbers, self._mask = [*numbers, signal.SIGCHLD], set()
 
     def __enter__(self) -> "Signals":
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in self._numbers:  # a late Ctrl-C is no error after the end
+        for number in self._numbers:  # a Ctrl-C that comes after the end is no error
             while signal.sigtimedwait([number], 0):
                 pass
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -81,7 +81,7 @@ class Signals:
         return number if number in LEAVE else None
 
     def wait(self, processes: list[Process], seconds: float) -> None:
-        """Until all of them have ended, the time is over, or a Ctrl-C says that it is."""
+        """Wait until all of them have ended, the time is over, or Ctrl-C cuts it short."""
         start = time.monotonic()
         while any(process.status is None for process in processes) and time.monotonic() < start + seconds:
             number = self.next(processes, start + seconds - time.monotonic())
@@ -90,7 +90,7 @@ class Signals:
 
 
 def supervise(processes: list[Process], grace: float, signals: Signals) -> int:
-    """Wait for the workers, then for the rest; the exit status of the run."""
+    """Wait for the workers, then for the rest. Returns the exit status of the run."""
     workers = [process for process in processes if process.role == "worker"]
     number = failed = None
     while not number and not failed and any(worker.status is None for worker in workers):
@@ -111,7 +111,7 @@ def supervise(processes: list[Process], grace: float, signals: Signals) -> int:
     warn_of(processes)
     for process in processes:
         if process.status:
-            say(f"warning: {process.name} {process.how()}, after all workers had ended well")
+            say(f"warning: {process.name} {process.how()}, after all workers had succeeded")
     return 0
 
 
@@ -121,10 +121,10 @@ def send(processes: list[Process], number: int) -> None:
 
 
 def warn_of(processes: list[Process]) -> list[str]:
-    """Those that have not ended."""
+    """The names of those that have not ended, with a warning."""
     left = [process.name for process in processes if process.status is None]
     if left:
-        say(f"warning: not ended by themselves, and killed: {', '.join(left)}")
+        say(f"warning: did not end, killed: {', '.join(left)}")
     return left
 
 

@@ -5,8 +5,8 @@
 
 launch.py starts every role through this, here or at the far end of ssh, to which it sends this file's text: the host
 needs Python 3.6 or newer and nothing of this repository. The end of a pipe is the one sign that arrives whatever
-happens to launch.py, SIGKILL too. Each byte read is the number of a signal for the command's process group; 0 is only a
-sign of life, and SECONDS without any byte (0: no limit) count as the end.
+happens to launch.py, even SIGKILL. Each byte read is the number of a signal for the command's process group; 0 is only
+a sign of life, and SECONDS without any byte (0: no limit) count as the end.
 
 The exit status is the command's, or 128 + the signal that killed it. Linux only.
 """
@@ -52,7 +52,7 @@ def start(command: "list[str]") -> subprocess.Popen:
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans among its descendants become children of this process
     parent = os.getpid()
 
-    def tied():  # for the case that this process is killed
+    def tied():  # in case this process is killed
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
@@ -73,12 +73,12 @@ def environment() -> "dict[str, str]":
 
 
 def watch(pid: int, ended: "dict[int, int]", wake: int, silence: float) -> None:
-    """Pass signals on until the command has ended, or this process's input has. After a signal the others of its
-    group may take their time, too: a shell ends before the program that it runs."""
-    heard, told = time.monotonic(), False
+    """Pass signals on until the command has ended, or this process's input has. After a signal the rest of its
+    group may take its time, too: a shell ends before the program that it runs."""
+    heard, signalled = time.monotonic(), False
     while True:
         reap(ended)
-        if pid in ended and not (told and group_lives(pid)):
+        if pid in ended and not (signalled and group_lives(pid)):
             return
         timeout = max(0, heard + silence - time.monotonic()) if silence else None
         ready = select.select([0, wake], [], [], timeout)[0]
@@ -90,7 +90,7 @@ def watch(pid: int, ended: "dict[int, int]", wake: int, silence: float) -> None:
                 return
             heard = time.monotonic()
             for number in filter(None, numbers):
-                told = True
+                signalled = True
                 if pid not in ended:
                     os.killpg(pid, number)
 

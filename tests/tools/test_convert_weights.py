@@ -80,13 +80,13 @@ def test_same_padding_is_not_used_for_images_that_it_is_not_of(tool, tmp_path, l
 def test_a_checkpoint_that_cannot_be_written_whole_is_not_written(tool, checkpoint, tmp_path):
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
     (tmp_path / "out-0000.params").mkdir()
-    for overwrite, why in (((), "is there already"), (("--overwrite",), "cannot be written")):
+    for overwrite, why in (((), "exists"), (("--overwrite",), "cannot be written")):
         message = tool("convert", tmp_path / "x.npz", tmp_path / "out", "--from", "npz", *overwrite, refused=True)
         assert f"out-0000.params: {why}" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-0000.params", "x.npz"]
     (tmp_path / "other-0003.params").touch()
     message = tool("convert", tmp_path / "x.npz", tmp_path / "other", "--from", "npz", refused=True)
-    assert "other-0003.params: is there already" in message
+    assert "other-0003.params: exists" in message
     for prefix in (f"{tmp_path}/", "/proc/x", f"{tmp_path}/y-0000.params", f"{tmp_path}/y-symbol.json"):
         assert "OUT_PREFIX" in tool("convert", tmp_path / "x.npz", prefix, "--from", "npz", refused=True)
 
@@ -154,10 +154,10 @@ def test_errors_of_both(tool, checkpoint, tmp_path):
     message = tool("export", f"{checkpoint}-0000.params", out, "--to", "npz", refused=True)
     assert "without -0000.params" in message
     tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz")
-    assert "is there already" in tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz", refused=True)
+    assert "exists" in tool("export", checkpoint, tmp_path / "x.npz", "--to", "npz", refused=True)
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz")
     message = tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", refused=True)
-    assert "x-0000.params: is there already" in message
+    assert "x-0000.params: exists" in message
     tool("convert", tmp_path / "x.npz", tmp_path / "x", "--from", "npz", "--overwrite", "--image-shape", "3,97,97")
     assert load_preprocessing(tmp_path / "x")[:2] == (111, 97)
     message = tool("convert", tmp_path / "x.npz", tmp_path / "y", "--from", "npz", "--resize", "9", refused=True)

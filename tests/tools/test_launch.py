@@ -226,7 +226,7 @@ def test_after_the_grace_period_all_are_killed(run):
 def test_servers_that_stay_are_killed_with_a_warning(run):
     launched = run(PROGRAM + "name.startswith('worker') or sleep()", "-n 2 -s 1 --grace 0.5")
     status, message = launched.finish()
-    assert status == 0 and re.search("warning.* scheduler, server 0$", message)
+    assert status == 0 and re.search("killed.* scheduler, server 0$", message, re.M)
 
 
 def test_ctrl_c_in_a_terminal(run):

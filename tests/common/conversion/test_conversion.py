@@ -231,22 +231,22 @@ def test_what_is_asked_for_is_checked_or_recorded(tmp_path):
         convert(path, "torchvision", resize=10 ** 9)
     with pytest.raises(InputError, match="--multiplier 1e.308: give one from 0.1 to 2"):
         convert(path, "torchvision", 1e308)
-    with pytest.raises(InputError, match="--strides first: .* is of a network whose strides is known"):
+    with pytest.raises(InputError, match="--strides first"):
         convert(path, "torchvision", strides="first")
     with pytest.raises(InputError, match="--keep-background is for .tflite files"):
         convert(path, "torchvision", keep_background=True)
 
 
-def test_an_npz_file_that_does_not_tell_is_told(tmp_path):
+def test_flags_say_what_an_npz_file_does_not(tmp_path):
     checkpoint = random_checkpoint(network_for(widths(0.35)))
     np.savez(tmp_path / "x.npz", **checkpoint.arg_params, **checkpoint.aux_params)
     network = convert(tmp_path / "x.npz", "npz", strides="first", padding="same", image_shape=(3, 97, 97)).network
     assert (network["strides"], network["padding"], network["image_shape"]) == ("first", "same", (3, 97, 97))
-    with pytest.raises(InputError, match="x.npz: does not say what size .* give --image-shape"):
+    with pytest.raises(InputError, match="x.npz: .*--image-shape"):
         convert(tmp_path / "x.npz", "npz", padding="same")
     save_npz(checkpoint, tmp_path / "x.npz")
     assert convert(tmp_path / "x.npz", "npz", strides="published").network == checkpoint.network
-    with pytest.raises(InputError, match="--padding same: .* is of a network whose padding is known"):
+    with pytest.raises(InputError, match="--padding same"):
         convert(tmp_path / "x.npz", "npz", padding="same")
 
 

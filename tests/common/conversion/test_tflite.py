@@ -242,7 +242,7 @@ def whole_numbers_without_scale(edited):
     (sum_with_itself, "does not begin at its block's input"),
     (another_operator, "LOG_SOFTMAX where MobileNetV2 has none"),
     (beta, "beta 2"),
-    (mean_over_channels, "not over a whole map"),
+    (mean_over_channels, "map"),
     (passed_over, "is not where MobileNetV2 has it"),
     (output_before_the_end, "output is not the result of its last operator"),
     (no_weights, "not in the file"),
