@@ -76,7 +76,7 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     params, description = how.params(path)
     for flag, value in (("strides", strides), ("padding", padding)):
         if value is not None and (kind != "npz" or description.get(flag, value) != value):
-            raise InputError(f"--{flag} {value}: {path} already says which; leave out the flag")
+            raise InputError(f"--{flag} {value}: it is known for {path}; leave out the flag")
     if keep_background and kind != "tflite":
         raise InputError("--keep-background is for .tflite files")
     check_numbers(params, path)
