@@ -1,6 +1,8 @@
 """Checkpoints for tests."""
 from common.checkpoint.ndarrays import write_params, write_symbol
 from common.checkpoint.params import checkpoint_files
+from common.find_mxnet import mx
+from tests.networks import random_params
 
 
 def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params):
@@ -9,3 +11,9 @@ def save_checkpoint(prefix, epoch, symbol, arg_params, aux_params):
     write_symbol(symbol_file, symbol)
     write_params(params_file, arg_params, aux_params)
     return params_file
+
+
+def save_random(prefix, epoch, symbol, data_shape):
+    """The same, with `random_params`."""
+    return save_checkpoint(prefix, epoch, symbol, *({name: mx.nd.array(array) for name, array in params.items()}
+                                                    for params in random_params(symbol, data_shape)))

@@ -1,4 +1,5 @@
 """Commands as a user runs them, but in this process: to start Python and what it imports takes most of their time."""
+import logging
 import sys
 
 import pytest
@@ -17,6 +18,7 @@ def refusal(capsys, module, *arguments) -> str:
     program = f"{module.__name__.rpartition('.')[2]}.py"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program])
+        patch.setattr(logging, "raiseExceptions", False)  # what logs for commands before has lost its standard error
         with pytest.raises(SystemExit) as ended, reported(program):
             run(module, *arguments)
     out, err = capsys.readouterr()

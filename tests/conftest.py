@@ -60,25 +60,19 @@ def packed(photographs, tmp_path_factory):
 def checkpoint(tmp_path_factory):
     """PREFIX of a checkpoint (epoch 0) of a small network with random weights: multiplier 0.35, 10 classes."""
     from symbols.mobilenetv2 import get_symbol
-    from tests.checkpoints import save_checkpoint
-    from tests.networks import random_params
+    from tests.checkpoints import save_random
     prefix = tmp_path_factory.mktemp("checkpoint") / "small"
-    symbol = get_symbol(num_classes=10, multiplier=0.35)
-    arg_params, aux_params = random_params(symbol, (1, 3, 64, 64))
-    save_checkpoint(prefix, 0, symbol, *({name: mx.nd.array(array) for name, array in params.items()}
-                                         for params in (arg_params, aux_params)))
+    save_random(prefix, 0, get_symbol(num_classes=10, multiplier=0.35), (1, 3, 64, 64))
     return prefix
 
 
 @pytest.fixture(scope="session")
 def one_convolution(tmp_path_factory):
     """PREFIX of a checkpoint (epoch 0) that TVM compiles in a second: a convolution for 8x8 images, 3 classes."""
-    from tests.checkpoints import save_checkpoint
-    from tests.networks import random_params
+    from tests.checkpoints import save_random
     prefix = tmp_path_factory.mktemp("one_convolution") / "one"
     net = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=4, name="conv")
     net = mx.sym.flatten(mx.sym.Pooling(mx.sym.clip(net, 0, 6), global_pool=True, pool_type="avg", kernel=(1, 1)))
     net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=3, name="fc"), name="softmax")
-    save_checkpoint(prefix, 0, net, *({name: mx.nd.array(array) for name, array in part.items()}
-                                      for part in random_params(net, (1, 3, 8, 8))))
+    save_random(prefix, 0, net, (1, 3, 8, 8))
     return prefix

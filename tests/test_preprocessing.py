@@ -24,7 +24,7 @@ from common.images.preprocess import read_image
 from common.training.recipe import resolve
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
-from tests.checkpoints import save_checkpoint
+from tests.checkpoints import save_random
 from tests.commands import run
 from tests.networks import forward, random_params
 
@@ -50,8 +50,7 @@ def tiny(tmp_path_factory):
     net = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), stride=(4, 4), num_filter=8, name="conv")
     net = mx.sym.flatten(mx.sym.Pooling(mx.sym.clip(net, 0, 6), global_pool=True, pool_type="avg", kernel=(1, 1)))
     net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=3, name="fc"), name="softmax")
-    save_checkpoint(prefix, 0, net, *({name: mx.nd.array(array) for name, array in part.items()}
-                                      for part in random_params(net, (1, 3, 64, 64))))
+    save_random(prefix, 0, net, (1, 3, 64, 64))
     save_preprocessing(prefix, ODD)
     return prefix
 

@@ -19,8 +19,8 @@ from common.find_mxnet import mx
 from common.inference.choices import HALF, calibration_file, check_device
 from common.inference.drivers import PLATFORMS
 from common.inference.runtime import graph_executor, opencl_device, tvm
-from tests.checkpoints import save_checkpoint
-from tests.networks import convolution_3x3, random_params
+from tests.checkpoints import save_random
+from tests.networks import convolution_3x3
 
 relay = tvm.relay
 SHAPE = (1, 3, 32, 32)
@@ -125,8 +125,7 @@ def calibrated(tmp_path_factory):
     net = unit(net, "padded", 24, kernel=3, stride=2, pad_layer=True)
     net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, pool_type="avg", kernel=(1, 1)))
     net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=10, name="fc"), name="softmax")
-    save_checkpoint(prefix, 0, net, *({name: mx.nd.array(array) for name, array in part.items()}
-                                      for part in random_params(net, SHAPE)))
+    save_random(prefix, 0, net, SHAPE)
     images = np.random.RandomState(3).normal(0, 1, (24, *SHAPE)).astype(np.float32)
     save_calibration(prefix, 0, *measure(load_network(prefix, 0, SHAPE), images[:16]))
     return prefix, images[16:]

@@ -7,7 +7,7 @@ from common.find_mxnet import mx
 from common.inference.network import open_network
 from symbols import mobilenetv2_gluon
 from symbols.mobilenetv2 import get_symbol
-from tests.checkpoints import save_checkpoint
+from tests.checkpoints import save_random
 from tests.networks import random_params
 
 TOLERANCE = 1e-4
@@ -41,9 +41,7 @@ def export(prefix, image_shape, **options):
 
 def test_opencl_agrees_with_mxnet(tmp_path):
     symbol = get_symbol(10, **SMALL)
-    params = ({name: mx.nd.array(array) for name, array in part.items()}
-              for part in random_params(symbol, (2, 3, 64, 64)))
-    save_checkpoint(tmp_path / "short", 0, symbol, *params)
+    save_random(tmp_path / "short", 0, symbol, (2, 3, 64, 64))
     network = check_agreement(tmp_path / "short", (2, 3, 64, 64), "opencl")
     assert network.num_classes == 10
     with pytest.raises(ValueError, match="expected float32"):
@@ -62,9 +60,7 @@ def test_batchnorms_that_follow_no_convolution(tmp_path):
     net = mx.sym.BatchNorm(net, fix_gamma=False, name="last")
     net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, pool_type="avg", kernel=(1, 1)))
     symbol = mx.sym.softmax(mx.sym.FullyConnected(net, num_hidden=10, name="fc"))
-    params = ({name: mx.nd.array(array) for name, array in arrays.items()}
-              for arrays in random_params(symbol, (1, 3, 16, 16)))
-    save_checkpoint(tmp_path / "norms", 0, symbol, *params)
+    save_random(tmp_path / "norms", 0, symbol, (1, 3, 16, 16))
     check_agreement(tmp_path / "norms", (2, 3, 16, 16), "llvm")
 
 
