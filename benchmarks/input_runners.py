@@ -56,7 +56,8 @@ def open_training_iter(request: dict, backend: str, change: Callable[[], None] |
         change()
     flags = {flag.replace("-", "_"): default for flag, _, _, default, _ in data.AUGMENTATION}
     args = SimpleNamespace(**{
-        **flags, "min_random_scale": SCALES[0], "data_backend": backend, "batch_size": request["batch_size"],
+        **flags, **{f"max_{name}": most for name, most in CHANGES.items()}, "resize": None,
+        "min_random_scale": SCALES[0], "data_backend": backend, "batch_size": request["batch_size"],
         "image_shape": (3, SIDE, SIDE), "data_nthreads": request["cores"], "pad_size": 0, "fill_value": 127, "seed": 0,
         "num_classes": request["classes"], "rgb_mean": MEAN, "rgb_std": (1, 1, 1)})
     images = data.TrainingSet(((request["rec"], request["idx"]),), request["images"])

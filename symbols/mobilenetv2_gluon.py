@@ -107,7 +107,7 @@ class MobileNetV2(mx.gluon.HybridBlock):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "output":
-            vars(self).pop(name, None)  # Gluon lets no block of another type take its place
+            self.__dict__.pop(name, None)  # Gluon lets no block of another type take its place
         super().__setattr__(name, value)
 
     def forward(self, x: Array, *args: Array) -> Array:

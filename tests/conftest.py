@@ -1,5 +1,7 @@
 """What the tests share. MXNet is imported here, then all of TVM: both come before what imports TVM's runtime alone."""
+import logging
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,26 @@ def testdata():
     if not folder:
         pytest.skip("MOBILENETV2_TESTDATA is not set")
     return Path(folder)
+
+
+class StandardError(logging.StreamHandler):
+    """What is logged, on standard error as it is at that moment."""
+
+    def emit(self, record):
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
+@pytest.fixture
+def logged_to_stderr():
+    """As the scripts log; their `main` leaves the handlers of the tests alone."""
+    root, handler = logging.getLogger(), StandardError()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield
+    root.setLevel(level)
+    root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

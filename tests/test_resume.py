@@ -15,6 +15,8 @@ from common.base.machine import usable_processors
 from common.training.state import newest_state
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("logged_to_stderr")
+
 RECIPE = """
 num-classes = 2
 multiplier = 0.1

@@ -17,6 +17,8 @@ from common.images.recordio import image_record
 from common.training.options import NETWORKS
 from tests.images import images
 
+pytestmark = pytest.mark.usefixtures("logged_to_stderr")
+
 
 def train(packed, prefix, *arguments):
     train_imagenet.main([
@@ -45,9 +47,10 @@ def test_training_logs_and_saves(network, packed, tmp_path, capfd):
     for pattern in (r"Epoch\[0\] Batch \[0-2\]\tSpeed: \d+\.\d\d samples/sec\taccuracy=[01]\.\d{6}\ttop_k_accuracy_2=1",
                     r"Epoch\[1\] Train-accuracy=[01]\.\d{6}", r"Epoch\[1\] Time cost=\d+\.\d{3}",
                     r"Epoch\[1\] Validation-accuracy=[01]\.\d{6}", r"Epoch\[1\] Validation-images=103",
-                    r"Network: \w+ 0\.1, 2 classes, [\d,]+ parameters, 0\.\d M multiply-adds an image of 48x48",
-                    r"epochs +batch +batches +learning rate +images +augmentation\n.*0-1 +20 +6 +0\.01 x 0\.98 "
-                    "each epoch +shorter side 55-103, crop 48 ",
+                    r"Network: \w+, 2 classes, [\d,]+ parameters, 0\.\d M multiply-adds an image of 3x48x48",
+                    r"With multiplier 0.1",
+                    r"epochs +batch +batches +learning rate +images +augmentation and more\n"
+                    r".*0-1 +20 +6 +0\.01 x 0\.98 every epoch +shorter side 55-103, crop 48 ",
                     r"Estimated: 00:0\d to train, at the \d+ images/s of the first 2 batches"):
         assert re.search(pattern, log), pattern
     first, second = events(tmp_path / "x", "epoch")
@@ -248,7 +251,7 @@ def test_what_mxnet_would_end_the_process_on_is_looked_for_first(packed, tmp_pat
     ("batch-size = 21", "--batch-size 21 does not divide by the 2 devices"),
 ])
 def test_slips_of_a_later_stage_are_told_before_the_first(packed, tmp_path, monkeypatch, slip, message):
-    monkeypatch.setattr("common.find_mxnet.contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    monkeypatch.setattr("common.training.setup.contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
     (tmp_path / "x.toml").write_text(f"[[stage]]\nepochs = 1\n[[stage]]\nepochs = 1\n{slip}\n")
     with pytest.raises(InputError, match=re.escape(message)):
         train_imagenet.main(["--recipe", f"{tmp_path}/x.toml", "--data-train", f"{packed}.rec", "--num-classes", "2",
@@ -425,13 +428,12 @@ def test_the_loss_scale_changes_nothing_but_the_gradients_on_the_way(packed, tmp
 def test_two_devices_train_as_one(packed, tmp_path, monkeypatch):
     """But for BatchNorm, whose statistics are those of each device's part: with an equal learning rate of 0 for the
     weights the statistics are means, and the rest of the state goes both ways."""
-    import common.find_mxnet
-    monkeypatch.setattr(common.find_mxnet, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
+    monkeypatch.setattr("common.training.setup.contexts", lambda gpus: [mx.cpu(0), mx.cpu(1)])
     train(packed, tmp_path / "x", "--num-epochs", "1", "--data-val", f"{packed}.rec", "--kv-store", "local")
     monkeypatch.undo()
     train(packed, tmp_path / "x", "--num-epochs", "2", "--data-val", f"{packed}.rec", "--resume")
     assert np.isfinite(load_params(tmp_path / "x-0002.params")["arg:fc_weight"]).all()
-    monkeypatch.setattr(common.find_mxnet, "contexts", lambda gpus: [mx.cpu(0), mx.cpu(1), mx.cpu(2)])
+    monkeypatch.setattr("common.training.setup.contexts", lambda gpus: [mx.cpu(0), mx.cpu(1), mx.cpu(2)])
     with pytest.raises(InputError, match="--batch-size 20 does not divide by the 3 devices"):
         train(packed, tmp_path / "y")
 

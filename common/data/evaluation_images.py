@@ -60,32 +60,35 @@ class EvaluationIter(mx.io.DataIter):
                 pass
 
     def reset(self) -> None:
-        self._records = islice(enumerate(read_files(self._files)), self._part, None, self._parts)
-        self._pending = None  # until a pass begins
         self.skipped = 0
+        self._batches = self._pass()
 
     def next(self) -> mx.io.DataBatch:
-        if self._pending is None:
-            self._pending = self._decode_next_batch()
-        images: list[tuple] = []
-        while not images:
-            if not self._pending:
-                raise StopIteration
-            decoded = [future.result() for future in self._pending]
-            self._pending = self._decode_next_batch()
+        return next(self._batches)
+
+    def _pass(self):
+        """The batches; while one is used the next one is decoded."""
+        records = islice(enumerate(read_files(self._files)), self._part, None, self._parts)
+        begun = self._begin(records)
+        while begun:
+            decoded = [task.result() for task in begun]
+            begun = self._begin(records)
             images = [image for image in decoded if image is not None]
             self.skipped += len(decoded) - len(images)
-        numbers = np.array([number for number, _, _ in images])
+            if images:
+                yield self._batch(images)
+
+    def _begin(self, records):
+        return [self._pool.submit(self._decode, number, *place, record)
+                for number, (*place, _, record) in islice(records, self.batch_size)]
+
+    def _batch(self, images):
         data = np.zeros((self.batch_size, *self._image_shape), np.float32)
         labels = np.zeros(self.batch_size, np.float32)
         for i, (_, label, image) in enumerate(images):
             data[i], labels[i] = image, label
         return mx.io.DataBatch([mx.nd.array(data)], [mx.nd.array(labels)], pad=self.batch_size - len(images),
-                               index=numbers)
-
-    def _decode_next_batch(self):
-        return [self._pool.submit(self._decode, number, *place, record)
-                for number, (*place, _, record) in islice(self._records, self.batch_size)]
+                               index=np.array([number for number, _, _ in images]))
 
     def _decode(self, number, rec, number_in_file, record):
         """(number, label, prepared image (1, 3, H, W)) of a record, counted from 0; None for one to leave out."""

@@ -44,36 +44,36 @@ class CutBatches(mx.io.DataIter):
                  to_read_over: int = 0) -> None:
         super().__init__(batch_size)
         self.to_read_over = to_read_over
-        self._images, self._left, self._num_classes, self._source = images, batches, num_classes, source
-        self._begun_again = False
-        self._read: mx.io.DataBatch = None
-        self._next = images.batch_size
+        self._images, self._num_classes, self._source = images, num_classes, source
+        self._batches = self._cut(batches)
         self.provide_data, self.provide_label = ([mx.io.DataDesc(desc.name, (batch_size, *desc.shape[1:]))
                                                   for desc in descs]
                                                  for descs in (images.provide_data, images.provide_label))
 
     def next(self) -> mx.io.DataBatch:
-        if not self._left:
-            # ImageRecordIter frees the batch it gave last at its end alone, which is near but for who began again
-            with suppress(mx.base.MXNetError):
-                while not self._begun_again:
-                    self._images.next()
-            raise StopIteration
-        self._left -= 1
-        if self._next == self._images.batch_size:
+        return next(self._batches)
+
+    def _cut(self, batches):
+        left, begun_again = batches, False
+        while left:
             with reading(self._source):
                 try:
-                    self._read = self._images.next()
+                    read = self._images.next()
                 except StopIteration:
-                    self._begun_again = True
+                    begun_again = True
                     self._images.reset()
-                    self._read = self._images.next()
-            self._next = 0
-            for label in self._read.label[0].asnumpy():
+                    read = self._images.next()
+            for label in read.label[0].asnumpy():
                 self._check(label)
-        part = slice(self._next, self._next + self.batch_size)
-        self._next += self.batch_size
-        return mx.io.DataBatch([self._read.data[0][part]], [self._read.label[0][part]], pad=0)
+            for first in range(0, min(self._images.batch_size, left * self.batch_size), self.batch_size):
+                left -= 1
+                part = slice(first, first + self.batch_size)
+                yield mx.io.DataBatch([read.data[0][part]], [read.label[0][part]], pad=0)
+        # ImageRecordIter frees the batch it gave last at its end alone, which is near unless it began again
+        if not begun_again:
+            with suppress(mx.base.MXNetError):
+                for _ in self._images:
+                    pass
 
     def _check(self, label):
         try:

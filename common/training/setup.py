@@ -76,6 +76,10 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     for images, given in ((stages[0].train, ()), (stages[0].validation, (args.check_data,))):
         if hasattr(images, "check"):
             images.check(*given)
+    height, width = settings.image_shape[1:]
+    if args.model_prefix and height != width:
+        logging.warning("--image-shape 3,%d,%d is not square: PREFIX-preprocess.json holds its longer side alone; give "
+                        "it to eval_imagenet.py and from_mxnet.py too", height, width)
     plan = Plan(recipe, [images.batches for images in stages], workers.count, args.num_examples)
     pipeline = {**getattr(stages[0].train, "conditions", {}), "workers": workers.count, "batches": plan.batches,
                 "num_examples": args.num_examples}
