@@ -1,5 +1,6 @@
 """Images for training and evaluation from RecordIO, or synthetic ones to measure speed, as the flags ask for them."""
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,12 @@ class TrainingIter(mx.io.DataIter):
         return f"{self.images}, {self.images.examples:,} in an epoch{packed}"
 
     def check(self) -> None:
-        """Raise InputError now for what a pass would meet, as far as it can be seen without decoding images."""
+        """Raise InputError now for what a pass would meet, as far as it can be seen without decoding images; warn if
+        the records are said to be of another number of classes."""
+        listed = classes_beside(self._args.data_train)
+        if listed not in (None, self._args.num_classes):
+            logging.warning("dataset.json beside %s lists %d classes, the network has %d", self.images, listed,
+                            self._args.num_classes)
         if self._args.data_backend == "mxnet":  # which ends the process on it
             check_heads(self.images.files, self._args.num_classes, self._rank, self._workers)
 

@@ -26,10 +26,13 @@ class CannotFuse(Exception):
     """Why this MXNet has no such operator."""
 
 
-def fused(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
+def fused(symbol: mx.sym.Symbol, **shapes: tuple) -> mx.sym.Symbol:
     """`symbol` with its BatchNorms, and a clip that alone takes what one gives, as the operator, which is loaded; the
-    names of parameters stay. BatchNorms that the operator does not compute, or that do not follow a convolution of
-    images, are left."""
+    names of parameters stay. BatchNorms that the operator does not compute are left; so are those whose output, for
+    inputs of these `shapes`, is not (N, C, H, W)."""
+    internals = symbol.get_internals()
+    outputs = dict(zip(internals.list_outputs(), internals.infer_shape(**shapes)[1])) if shapes else {}
+    flat = {name for name, shape in outputs.items() if len(shape) != 4}
     graph = json.loads(symbol.tojson())
     nodes, users = graph["nodes"], {}
     for number, node in enumerate(nodes):
@@ -44,7 +47,7 @@ def fused(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
             continue
         place[number] = len(made)
         inputs = [[place[source], *rest] for source, *rest in node["inputs"]]
-        if node["op"] == "BatchNorm" and _can_be_fused(node, nodes[node["inputs"][0][0]]):
+        if node["op"] == "BatchNorm" and _can_be_fused(node) and f"{node['name']}_output" not in flat:
             clip = next((user for user in users.get(number, ()) if nodes[user]["op"] == "clip"), None)
             alone = clip is not None and len(users[number]) == 1 and number not in heads
             if alone:
@@ -56,10 +59,9 @@ def fused(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
         "heads": [[place[source], *rest] for source, *rest in graph["heads"]], "attrs": graph["attrs"]}))
 
 
-def _can_be_fused(node, source):
+def _can_be_fused(node):
     attrs = {**DEFAULTS, **node.get("attrs", {})}
-    of_images = source["op"] == "Convolution" and source["attrs"]["kernel"].count(",") == 1
-    return of_images and all(attrs[name] == value for name, value in FUSED.items())
+    return all(attrs[name] == value for name, value in FUSED.items())
 
 
 def _operator(node, limits):

@@ -46,50 +46,36 @@ class Setup:
 def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataLoader, arg_params: dict | None = None,
             aux_params: dict | None = None) -> Setup | None:
     """The run that `common.fit.fit` is asked for; None if it is finished already. Raises InputError."""
-    recipe = getattr(args, "recipe", None)
-    args = argparse.Namespace(**{**default_flags(), **vars(args)})
-    if not isinstance(recipe, Recipe):
-        recipe = recipe_of(args, mobilenetv2="first-3x3-conv-conv2d_weight" in network.list_arguments())
-    if args.benchmark:
-        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1, "warmup_epochs": 0.0, "mixup": 0.0},))
+    args, recipe = _complete(args, network)
     check_model_prefix(args)
     state = newest_state(args.model_prefix) if args.resume and not args.benchmark else None
     if state and state.epoch >= recipe.epochs and (not args.data_val or "validation" in state.info):
         logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
                      state.epoch, recipe.epochs)
         return None
+    settings = recipe.settings(args, 0)
     if args.dtype == "float16" and not args.gpus:
         raise InputError("--dtype float16: MXNet has its convolutions for GPUs only; give --gpus too")
-    devices = contexts(args.gpus)
-    settings = recipe.settings(args, 0)
     check_not_overwritten(settings, recipe.file, resumed=state is not None)
     check_optimizer(settings)
-
+    devices = contexts(args.gpus)
     workers = Workers(args.kv_store, args.gc_type, args.gc_threshold)
-    if settings.num_classes is None:
-        recipe = replace(recipe, common={**recipe.common, "num_classes": _classes(network, settings.image_shape)})
+
     stages = load_stages(data_loader, recipe, args, workers)
-    recipe = replace(recipe, stages=tuple({**stage, "batch_size": images.batch_size}
-                                          for stage, images in zip(recipe.stages, stages)))
     for images in stages:
         check_batch_size(images.batch_size, devices)
     for images, given in ((stages[0].train, ()), (stages[0].validation, (args.check_data,))):
         if hasattr(images, "check"):
             images.check(*given)
-    height, width = settings.image_shape[1:]
-    if args.model_prefix and height != width:
-        logging.warning("--image-shape 3,%d,%d is not square: PREFIX-preprocess.json holds its longer side alone; give "
-                        "it to eval_imagenet.py and from_mxnet.py too", height, width)
+    data_shape = (1, *stages[0].train.provide_data[0].shape[1:])
+    classes = _classes(network, data_shape, settings.num_classes)
+    recipe = replace(recipe, common={**recipe.common, "num_classes": classes}, stages=tuple(
+        {**stage, "batch_size": images.batch_size} for stage, images in zip(recipe.stages, stages)))
     plan = Plan(recipe, [images.batches for images in stages], workers.count, args.num_examples)
     pipeline = {**getattr(stages[0].train, "conditions", {}), "workers": workers.count, "batches": plan.batches,
                 "num_examples": args.num_examples}
-    data_shape = (1, *stages[0].train.provide_data[0].shape[1:])
-    classes = _classes(network, data_shape[1:])
-    if classes is None:
-        raise InputError(f"the network's outputs are {', '.join(network.list_outputs())}: training here takes one, of "
-                         f"shape (N, classes) for images of {data_shape[1:]}")
-    if settings.num_classes not in (None, classes):
-        raise InputError(f"--num-classes {settings.num_classes}, but the network has {classes}")
+    _say_what_may_surprise(args, settings, pipeline)
+
     if state:
         state = resume(args, plan, network, state, pipeline, data_shape)
     else:
@@ -101,10 +87,36 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     return Setup(args, network, devices, workers, plan, stages, state, pipeline, min(args.top_k, classes))
 
 
-def _classes(network, image_shape):
-    """The number of classes of a network whose only output is (N, classes); None of another."""
+def _complete(args, network):
+    """(all flags, the recipe) of a script's flags."""
+    recipe = getattr(args, "recipe", None)
+    args = argparse.Namespace(**{**default_flags(), **vars(args)})
+    if not isinstance(recipe, Recipe):
+        recipe = recipe_of(args, mobilenetv2="first-3x3-conv-conv2d_weight" in network.list_arguments())
+    if args.benchmark:
+        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1, "warmup_epochs": 0.0, "mixup": 0.0},))
+    return args, recipe
+
+
+def _classes(network, data_shape, wanted):
+    """The number of classes of the network. Raises InputError unless it is as many as are `wanted`, if that is not
+    None, and its only output is (N, classes)."""
     try:
-        (_, classes), = network.infer_shape(data=(1, *image_shape))[1]
+        (_, classes), = network.infer_shape(data=data_shape)[1]
     except (ValueError, TypeError, mx.base.MXNetError):
-        return None
+        raise InputError(f"the network's outputs are {', '.join(network.list_outputs())}: training here takes one, of "
+                         f"shape (N, classes) for images of {data_shape[1:]}") from None
+    if wanted not in (None, classes):
+        raise InputError(f"--num-classes {wanted}, but the network has {classes}")
     return classes
+
+
+def _say_what_may_surprise(args, settings, pipeline):
+    height, width = settings.image_shape[1:]
+    if args.model_prefix and height != width:
+        logging.warning("--image-shape 3,%d,%d is not square: PREFIX-preprocess.json holds its longer side alone; give "
+                        "it to eval_imagenet.py and from_mxnet.py too", height, width)
+    examples = pipeline.get("examples")
+    if examples and args.num_examples not in (None, examples):
+        logging.info("The learning rate's schedule takes %d images for an epoch (--num-examples), which trains on all "
+                     "%d there are", args.num_examples, examples)

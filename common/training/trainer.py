@@ -30,10 +30,10 @@ class Trainer:
         self._devices = devices
         self._loss_scale = settings.loss_scale or LOSS_SCALE[settings.dtype]
         frozen = params_before(network, settings.train_from) if settings.train_from else []
+        data, label = batches
         symbol = training_symbol(network, settings.label_smoothing, settings.dtype, self._loss_scale, frozen)
         if settings.fused_batchnorm and all(device.device_type == "cpu" for device in devices):
-            symbol = _fused_where_possible(symbol)
-        data, label = batches
+            symbol = _fused_where_possible(symbol, data)
         self._module = mx.mod.Module(symbol, [desc[0] for desc in data], [desc[0] for desc in label], context=devices,
                                      fixed_param_names=frozen)
         self._module.bind(data, label)
@@ -136,13 +136,13 @@ def check_batch_size(batch_size: int, devices: list) -> None:
         raise InputError(f"--batch-size {batch_size} does not divide by the {len(devices)} devices")
 
 
-def _fused_where_possible(symbol):
+def _fused_where_possible(symbol, data=()):
     try:
         load()
     except CannotFuse as error:
         logging.warning("Training without BatchNorm and clip in one operator, which is slower: %s", error)
         return symbol
-    return fused(symbol)
+    return fused(symbol, **{desc[0]: desc[1] for desc in data})
 
 
 def settle() -> None:

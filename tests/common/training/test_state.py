@@ -113,7 +113,7 @@ def test_one_that_is_not_whole_is_skipped_for_the_one_before(prefix, damage, cap
     with caplog.at_level(logging.WARNING):
         assert newest_state(prefix).position == (3, 0)
     record, = caplog.records
-    assert record.getMessage().startswith(f"{prefix}-0004.json: skipped, not a whole checkpoint: ")
+    assert record.getMessage().startswith(f"{prefix}-0004.json: skipped, not a complete checkpoint: ")
     assert "\n" not in record.getMessage()
 
 
