@@ -29,7 +29,7 @@ class Score:
 
     @property
     def top_1(self) -> float:
-        """Part of the images that are right, 0 to 1; NaN of no images, as the other means."""
+        """Part of the images that are right, 0 to 1; NaN if there are none, as the other means are."""
         return self._mean(self.right)
 
     @property
@@ -45,27 +45,28 @@ class Score:
 
 
 def score(predict: Callable, images: mx.io.DataIter, top_k: int, on_batch: Callable | None = None) -> Score:
-    """Score `predict` on all `images`, an iterator of MXNet's; the places that fill up its last batch are not counted.
+    """Score `predict` on all `images`; the places that fill up a batch (its `pad`) are not counted.
 
     `predict(data)`: the NDArray (N, 3, H, W) of a batch in, probabilities (N, classes) out, as NDArray or NumPy array.
     `top_k`: how many answers `right_top_k` looks at; with 0 or 1 it is the same as `right`.
-    `on_batch(records, labels, probabilities)` is called with the arrays (n,), (n,), (n, classes) that were counted;
-    `records` are the images' numbers in the file, or counted if the iterator does not say. Raises InputError if the
-    output is not finite.
+    `on_batch(records, labels, probabilities)` is called with the arrays (n,), (n,), (n, classes) that were counted.
+    `records` are the images' numbers: the `index` of a batch, or counted from 0 if a batch has none.
+    Raises InputError if the output is not finite.
     """
     images.reset()
     total = Score()
     for batch in images:
-        records = np.arange(len(batch.data[0])) + total.images if batch.index is None else batch.index
         probabilities = predict(batch.data[0])
         kept = len(probabilities) - (batch.pad or 0)
         probabilities = _as_numpy(probabilities)[:kept]
         labels = batch.label[0].asnumpy()[:kept].reshape(-1).astype(np.int64)
+        numbered = batch.index is not None
+        records = batch.index[:kept] if numbered else np.arange(total.images, total.images + kept)
         for record, answer in zip(records, probabilities):
-            check_finite(f"record {record}", answer)
+            check_finite(f"{'record' if numbered else 'image'} {record}", answer)
         total += count(probabilities, labels, top_k)
         if on_batch:
-            on_batch(records[:kept], labels, probabilities)
+            on_batch(records, labels, probabilities)
     return replace(total, skipped=getattr(images, "skipped", 0))
 
 

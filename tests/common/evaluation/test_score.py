@@ -112,6 +112,31 @@ def test_a_part_names_a_record_by_its_number_in_the_file(packed, tmp_path):
         score(linear, images_of(tmp_path / "x", part=2, parts=3), 3)
 
 
+def test_any_data_iter_is_scored(packed):
+    """MXNet's own too, whose batches may lack an index or a pad, and who count no damaged images."""
+    batches = list(images_of(packed, 10))
+    data, labels = (mx.nd.concat(*[getattr(batch, part)[0] for batch in batches], dim=0)[:103].asnumpy()
+                    for part in ("data", "label"))
+    expected, seen = score(linear, images_of(packed, 10), 3), []
+    for last in ("pad", "discard"):
+        images = mx.io.NDArrayIter(data, labels, 10, last_batch_handle=last)
+        result = score(linear, images, 3, on_batch=lambda records, *_: seen.extend(records))
+        assert result.images == len(data) - (len(data) % 10 if last == "discard" else 0)
+        if last == "pad":
+            assert result == expected
+
+    class Unnumbered(mx.io.DataIter):
+        def reset(self):
+            self.left = iter(batches)
+
+        def next(self):
+            batch = next(self.left)
+            return mx.io.DataBatch(batch.data, batch.label, pad=batch.pad or None)
+    seen.clear()
+    assert score(linear, Unnumbered(), 3, on_batch=lambda records, *_: seen.extend(records)) == expected
+    assert seen == list(range(103))
+
+
 @pytest.mark.parametrize(("part", "parts"), [(2, 2), (-1, 2), (0, 0)])
 def test_parts_that_do_not_exist(packed, part, parts):
     with pytest.raises(ValueError, match=f"part {part} of {parts}"):
