@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Score a checkpoint on a RecordIO file: single centre crop, every image counted once. How images are prepared,
-PREFIX-preprocess.json beside the checkpoint says, where it is there and no flag says otherwise. Examples:
+"""Score a checkpoint on a RecordIO file: single centre crop, every image counted once. Images are
+prepared as PREFIX-preprocess.json beside the checkpoint says, unless a flag says otherwise. Examples:
 
     python eval_imagenet.py --model-prefix models/imagenet1k-mnetv2-1_0 --epoch 0 --data-val val.rec
     python eval_imagenet.py ... --backend tvm --target llvm       the network as TVM compiles it for this processor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from common.data.evaluation_images import EvaluationIter
+    from common.evaluation.score import Score
     from common.find_mxnet import mx
 
     Predict = Callable[[mx.nd.NDArray], mx.nd.NDArray | np.ndarray]  # both of common.evaluation.score.score
@@ -39,37 +40,38 @@ def get_args_parser() -> ArgumentParser:
     model.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
     model.add_argument("--epoch", type=not_negative, required=True, help="number of PREFIX-%%04d.params")
     data = parser.add_argument_group("images")
-    data.add_argument("--data-val", required=True, metavar="REC", help="RecordIO file of the images, several with "
-                      "commas between, or a folder of the parts of one set")
+    data.add_argument("--data-val", required=True, metavar="REC", help="RecordIO file of the images, several "
+                      "separated by commas, or a folder with the parts of one set")
     add_image_args(data, "--model-prefix")
     device = parser.add_argument_group("device")
     device.add_argument("--batch-size", type=positive, default=32, help="images in a batch")
     device.add_argument("--gpus", default="", help="GPUs to run on, as in 0,1; empty: the processor")
     device.add_argument("--backend", choices=BACKENDS, default="mxnet", help="what runs the network")
-    device.add_argument("--target", help="of --backend tvm: opencl, llvm (this processor) or any TVM target string "
+    device.add_argument("--target", help="for --backend tvm: opencl, llvm (this processor) or any TVM target string "
                         "(default: opencl)")
-    device.add_argument("--precision", choices=PRECISIONS, help="of --backend tvm: what the network computes in "
+    device.add_argument("--precision", choices=PRECISIONS, help="for --backend tvm: what the network computes in "
                         "(default: float32)")
     results = parser.add_argument_group("results")
-    results.add_argument("--top-k", type=positive, default=5, help="the second accuracy, and how many answers the "
-                         "tables have")
+    results.add_argument("--top-k", type=positive, default=5, help="answers among which the label may be for the "
+                         "second accuracy, and answers in the tables")
     results.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
     results.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
-    results.add_argument("--synset", help="text file with the name of each class, one a line, for these tables "
-                         "(default: PREFIX-synset.txt, if it is there)")
+    results.add_argument("--synset", help="text file with the name of each class, one per line, for these "
+                         "tables (default: PREFIX-synset.txt, if it is there)")
     return parser
 
 
-def main(args: argparse.Namespace) -> None:
+def main(arguments: list[str] | None = None) -> "Score":
+    args = get_args_parser().parse_args(arguments)
     if args.predictions or args.per_class:
         args.synset = names_file(args.synset, args.model_prefix)
     check(args)
-    from common.data.iterators import evaluation_iter  # with MXNet, which has to come before TVM
+    from common.data.iterators import evaluation_iter  # imports MXNet, which must come before TVM
     from common.evaluation.score import score
     from common.images.options import completed
     from common.images.recordio import check_records, record_files
 
-    for file in record_files(args.data_val, args.data_val_idx):  # slips show before anything is compiled
+    for file in record_files(args.data_val, args.data_val_idx):  # what is wrong shows before anything is compiled
         check_records(*file)
     args = completed(args, args.model_prefix)
     num_classes, build = BACKENDS[args.backend](args)
@@ -83,17 +85,18 @@ def main(args: argparse.Namespace) -> None:
     accuracies = f"top-1 {total.top_1:.4f}" + (f" top-{top_k} {total.top_k:.4f}" if top_k > 1 else "")
     skipped = f", {total.skipped} damaged one{'s' * (total.skipped != 1)} skipped" if total.skipped else ""
     print(f"{accuracies} ({total.images} images{skipped})")
+    return total
 
 
 def check(args: argparse.Namespace) -> None:
     if args.backend == "tvm" and args.gpus:
-        raise InputError(f"--gpus {args.gpus} is MXNet's; --backend tvm runs on one device, that of --target")
+        raise InputError(f"--gpus {args.gpus} is for --backend mxnet; --backend tvm runs on the device of --target")
     for flag in ("target", "precision"):
         if args.backend != "tvm" and getattr(args, flag) is not None:
             raise InputError(f"--{flag} {getattr(args, flag)} needs --backend tvm")
     for path in filter(None, (args.predictions, args.per_class)):
         if Path(path).suffix.lower() != ".csv":
-            raise InputError(f"{path}: is a table to write; give a name that ends in .csv")
+            raise InputError(f"{path}: tables are CSV; give a name that ends in .csv")
         check_not_read(path, args.synset, *files_of(args.data_val, args.data_val_idx),
                        *files_read(args.model_prefix, args.epoch))
         if not Path(path).absolute().parent.is_dir():
@@ -125,7 +128,7 @@ def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
             module.bind([("data", data_shape)], [(name, data_shape[:1]) for name in labels] or None, for_training=False)
             module.set_params(arg_params, aux_params, allow_extra=True)
             predict = module_predictor(module)
-            predict(mx.nd.zeros(data_shape)).wait_to_read()  # what fails, fails before there is an image
+            predict(mx.nd.zeros(data_shape)).wait_to_read()  # errors show before an image is read
         return predict
     return symbol.infer_shape(data=data_shape)[1][0][1], build
 
@@ -133,13 +136,14 @@ def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
 def with_tvm(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
     """As `with_mxnet`; `build` prints the device, as from_mxnet.py does."""
     from common.inference.choices import AUTO
-    from common.inference.network import open_network, tuning_line
+    from common.inference.network import notes, open_network
     from common.inference.runtime import device_name
 
     data_shape = (args.batch_size, *args.image_shape)
-    compiled = open_network(args.model_prefix, args.epoch, data_shape, args.target or "opencl",
-                            args.precision or "float32", AUTO)
-    print(tuning_line(compiled.about, AUTO), file=sys.stderr)
+    target = args.target or "opencl"
+    compiled = open_network(args.model_prefix, args.epoch, data_shape, target, args.precision or "float32", AUTO)
+    for note in notes(compiled.about, target, AUTO):
+        print(note, file=sys.stderr)
 
     def build():
         print(f"device: {device_name(compiled.device)}", flush=True)
@@ -151,7 +155,7 @@ BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
 
 
 def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "list[AbstractContextManager[OnBatch]]":
-    """The tables that are asked for. Their files are opened before the network runs: a slip shows at once."""
+    """The tables that are asked for. Their files are opened before the network runs: what is wrong shows at once."""
     from common.evaluation.tables import classes_table, predictions_table
 
     names = read_synset(args.synset, num_classes) if args.synset else None
@@ -161,7 +165,7 @@ def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "list[Abst
 
 @contextmanager
 def progress(images: "EvaluationIter") -> "Iterator[OnBatch]":
-    """A bar on a terminal, which ends with the images a second."""
+    """A progress bar on a terminal, with images per second."""
     from tqdm import tqdm
 
     with tqdm(total=images.num_images, unit=" images", disable=None, dynamic_ncols=True) as bar:
@@ -170,4 +174,4 @@ def progress(images: "EvaluationIter") -> "Iterator[OnBatch]":
 
 if __name__ == "__main__":
     with reported("eval_imagenet.py"):
-        main(get_args_parser().parse_args())
+        main()

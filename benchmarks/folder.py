@@ -32,16 +32,14 @@ from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import reported
 from common.base.files import check_not_read
 from common.checkpoint.prefix import check_no_file_name, files_read
-from common.inference.classify import classify_images, images_in
+from common.inference.classify import classify_images, images_in, tabulate
 from common.inference.tables import answers_table
-from common.inference.tabulate import tabulate
 
 PEAK = """
-import re, sys
+import re
 from pathlib import Path
 import from_mxnet
-sys.argv[0] = "from_mxnet.py"
-from_mxnet.main(from_mxnet.get_args_parser().parse_args())
+from_mxnet.main()
 print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 

@@ -1,6 +1,7 @@
 """from_mxnet.py as a user runs it."""
 import csv
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import sys
 import numpy as np
 import pytest
 
+import from_mxnet
+from common.base.machine import processor_flags
 from common.evaluation.score import predict
 from common.find_mxnet import mx
 from common.images.preprocess import preprocess, read_image
@@ -125,6 +128,23 @@ def test_what_became_of_tuning_records_is_told(tiny, tmp_path):
         assert any(said.startswith(line) for said in process.stderr.splitlines()), process.stderr
 
 
+def test_a_caller_is_given_the_answers_and_keeps_its_log(small, photographs, tmp_path):
+    """A photograph's are those of the table; from_mxnet.main() is called by programs too."""
+    arguments, cat = list(map(str, small)), str(ROOT / "data" / "cat.jpg")
+    handlers = list(logging.getLogger().handlers)
+    first, second = from_mxnet.main([cat, str(next(photographs.glob("*/*.jpg"))), *arguments, "--repeat", "1"])
+    probabilities = predict(small[1], 0, preprocess(read_image(cat), (3, 64, 64)))[0]
+    assert [label for label, _, _ in first] == np.argsort(-probabilities, kind="stable")[:5].tolist()
+    assert [name for _, name, _ in first] == [f"n{label:08d} class {label}" for label, _, _ in first]
+    assert [p for _, _, p in first] == pytest.approx(np.sort(probabilities)[:-6:-1].tolist(), abs=1e-4)
+    assert first != second
+    done = from_mxnet.main([str(photographs), *arguments, "--output", str(tmp_path / "x.csv")])
+    assert (done.classified, done.broken) == (103, 0)
+    with pytest.raises(SystemExit) as ended:
+        from_mxnet.main(["--no-such-flag"])
+    assert ended.value.code == 2 and logging.getLogger().handlers == handlers
+
+
 def test_a_bundle_answers_as_the_command_that_made_it(tiny, tmp_path):
     cat = ROOT / "data" / "cat.jpg"
     made = run("from_mxnet.py", cat, *tiny, "--target", "llvm", "--export", tmp_path / "bundle")
@@ -146,14 +166,18 @@ def test_clearing_the_cache(tiny, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.so"))
 
 
-def test_int8_needs_a_calibration_and_is_not_kept_for_another(tiny, photographs):
-    arguments = ["from_mxnet.py", *tiny, "--target", "llvm", "--precision", "int8"]
-    fails_in_one_line(run(*arguments), "from_mxnet.py", "one-0000-int8.json", "make it with: python tools/calibrate.py")
+def test_int8_needs_a_calibration_and_says_where_it_is_slow(tiny, photographs):
+    """It is fast on processors with VNNI alone."""
+    arguments = ["from_mxnet.py", *tiny, "--precision", "int8", "--target"]
+    fails_in_one_line(run(*arguments, "llvm"), "from_mxnet.py", "one-0000-int8.json", "python tools/calibrate.py")
     process = run("tools/calibrate.py", tiny[1], "--images", photographs, "--image-shape", "3,64,64",
                   "--count", "8")
     assert process.returncode == 0, process.stderr
-    process = run(*arguments, "--verify")
-    assert process.returncode == 0 and "llvm in int8 and MXNet differ by" in process.stdout, process.stderr
+    vnni = {"avx512_vnni", "avx_vnni"} & set(processor_flags())
+    for target, slow in (("llvm", not vnni), ("llvm -mcpu=haswell", True), ("opencl", True)):
+        process = run(*arguments, target, "--verify")
+        assert process.returncode == 0 and "int8 and MXNet differ by" in process.stdout, process.stderr
+        assert [repr(target) in line for line in process.stderr.splitlines() if "slower" in line] == [True] * slow
 
 
 def test_an_output_that_is_not_finite_is_refused(one_convolution, tmp_path):
@@ -177,14 +201,14 @@ def test_names_of_other_classes_are_refused_before_anything_is_compiled(small, t
     given = [tmp_path / "bundle" if one == "bundle" else one for one in asked]
     given += ["--output", tmp_path / "x.csv"] if given[0] == ROOT / "data" else []
     process = run("from_mxnet.py", *small, "--no-cache", *given, "--synset", names)
-    fails_in_one_line(process, "from_mxnet.py", f"{names}: names 1000 classes, the network has 10")
+    fails_in_one_line(process, "from_mxnet.py", str(names), "1000", "10")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_table_takes_the_place_of_nothing_that_is_read(tiny, tmp_path):
     before = (tmp_path / "one-symbol.json").read_bytes()
     fails_in_one_line(run("from_mxnet.py", ROOT / "data" / "cat.jpg", *tiny, "--output", tmp_path / "one-symbol.json"),
-                      "from_mxnet.py", "one-symbol.json: is read here, and would be overwritten")
+                      "from_mxnet.py", "one-symbol.json: is read here")
     assert (tmp_path / "one-symbol.json").read_bytes() == before
 
 

@@ -459,9 +459,8 @@ def test_validation_scores_the_weights_that_are_saved(packed, tmp_path, capsys):
     for event in events(tmp_path / "x", "validation"):
         for version in ("", "ema-"):
             capsys.readouterr()
-            eval_imagenet.main(eval_imagenet.get_args_parser().parse_args([
-                "--model-prefix", f"{tmp_path}/x{version and '-ema'}", "--epoch",
-                str(event["epoch"] + 1), "--data-val", f"{packed}.rec"]))
+            eval_imagenet.main(["--model-prefix", f"{tmp_path}/x{version and '-ema'}", "--epoch",
+                                str(event["epoch"] + 1), "--data-val", f"{packed}.rec"])
             assert capsys.readouterr().out.startswith(f"top-1 {event[version + 'top-1']:.4f} ")
 
 

@@ -1,41 +1,48 @@
-"""Many images through a network: read and decoded in parallel with it, answered in the order they come.
+"""Many images through a network: read and decoded in parallel with it, answered in the order they come, into a table.
 
 What is in memory does not grow with the number of images: a few batches, and the names in the folder that is walked.
 """
 import os
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
-from common.base.errors import InputError, last_line
+from common.base.errors import InputError, last_line, printable
 from common.base.files import listed, read_bytes
 from common.base.machine import usable_processors
 from common.checkpoint.preprocessing import Preprocessing
-from common.evaluation.answers import check_finite
+from common.evaluation.answers import check_finite, top_answers
 from common.images.decoding import MAX_BYTES, decode
 from common.images.preprocess import USUAL, one_opencv_thread, preprocess
+from common.inference.tables import TOP
 
+# the last four cannot be read, which is reported
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
-                      ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".ico"))  # the last four to be told of
+                      ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".ico"))
 AHEAD = 2  # batches that are decoded while the network computes one: images differ in size
 
 
 class Answer(NamedTuple):
-    """Of an image: probabilities (classes,), float32, or the reason why it cannot be read."""
+    """To an image: probabilities (classes,), float32, or the reason why it cannot be read."""
     path: str
     probabilities: np.ndarray | None
     error: str | None
 
 
 def images_in(paths: Iterable[str]) -> Iterator[str]:
-    """The files among `paths` as they are, and those with the suffix of an image in the folders among them, which are
-    walked depth first, sorted by name, without what begins with a dot and without following links to folders.
+    """The files among `paths` as they are, and the files with the suffix of an image in the folders among them.
+
+    Folders are walked depth first, sorted by name. Names that begin with a dot and links to folders are left out.
 
     Raises InputError for a folder that cannot be read.
     """
@@ -51,7 +58,7 @@ def _images_below(folder):
         if entry.is_dir(follow_symlinks=False):
             yield from _images_below(entry.path)
         elif Path(entry.name).suffix.lower() in SUFFIXES and (entry.is_file() or not os.path.exists(entry.path)):
-            yield entry.path  # links that lead nowhere too, for whoever reads them to tell of
+            yield entry.path  # links that lead nowhere too: who reads them reports that
 
 
 def classify_images(paths: Iterable[str], predict: Callable, data_shape: Sequence[int],
@@ -59,9 +66,9 @@ def classify_images(paths: Iterable[str], predict: Callable, data_shape: Sequenc
     """An Answer to each image of `paths`, in order.
 
     `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out. It is always given N
-    images; what stands in the places that are left over, and in those of images that cannot be read, does not matter.
+    images; what stands in places that are left over, or belong to images that cannot be read, does not matter.
     `threads` decode (default: usable_processors()) the batches after the one that it computes.
-    Raises InputError where the output is not finite.
+    Raises InputError if the output is not finite.
     """
     batch_size, image_shape = data_shape[0], data_shape[1:]
     buffers = deque(np.zeros(data_shape, np.float32) for _ in range(1 + AHEAD))
@@ -101,3 +108,36 @@ def _answers(batch, reasons, probabilities):
         if reason is None:
             check_finite(path, row)
         yield Answer(path, row if reason is None else None, reason)
+
+
+class Done(NamedTuple):
+    classified: int
+    broken: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (f"{self.classified} images in {self.seconds:.1f} s, {self.classified / self.seconds:.1f} images/s"
+                + (f"; {self.broken} could not be read" if self.broken else ""))
+
+
+def tabulate(images: Iterable, total: int, write: Callable, names: Sequence[str], bar: bool = True,
+             **network: Any) -> Done:
+    """Classify `images`, of which there are `total`, and `write(path, top, error)` each, as `answers_table` does.
+
+    `names`: of the classes. `network`: the further arguments of `classify_images`. `bar`: whether to show a progress
+    bar if standard error is a terminal, as it should not beside a table that is written to the same terminal.
+    """
+    counts = {"classified": 0, "broken": 0}
+    start = time.perf_counter()
+    with closing(classify_images(images, **network)) as answers, \
+            tqdm(total=total, unit=" images", dynamic_ncols=True, disable=None if bar else True) as shown:
+        for path, probabilities, error in answers:
+            counts["classified" if error is None else "broken"] += 1
+            if error is None:
+                top = top_answers(probabilities, TOP)
+                write(path, [(int(label), names[label], probabilities[label]) for label in top], None)
+            else:
+                tqdm.write(f"{printable(path)}: passed over: {error}", file=sys.stderr)
+                write(path, [], error)
+            shown.update()
+    return Done(**counts, seconds=time.perf_counter() - start)

@@ -1,6 +1,7 @@
 """Open a checkpoint as a network that runs on a device: compiled once, by a process of its own, and kept."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from common.inference.key import key_of
 from common.inference.runtime import ONLY_RUNTIME, describe, device_of, graph_executor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+SLOW = ("warning: int8 is slower than float32 for --target {!r}, which has no VNNI instructions; it only makes the "
+        "network smaller (docs/inference.md)")
 
 
 class CompiledNetwork:
@@ -89,8 +92,14 @@ def compile_elsewhere(folder: str | Path, prefix: str | Path, epoch: int, data_s
     return _description(folder)
 
 
+def notes(about: dict, target: str, records: str | Path | None) -> list[str]:
+    """What a user should know of the network that network.json describes in `about`, a line each. `target` and
+    `records` are those of `open_network`."""
+    return [tuning_line(about, records), *([SLOW.format(target)] if is_slow(about) else [])]
+
+
 def tuning_line(about: dict, records: str | Path | None) -> str:
-    """What became of `records`, as `open_network` takes them, in the network that network.json tells `about`."""
+    """What became of `records`, as `open_network` takes them, in the network that network.json describes in `about`."""
     tuned, untuned = about["tuned"], about["untuned"]
     if tuned:
         return f"tuned: {tuned} of {tuned + untuned} kinds of layers, by {about['records']}"
@@ -99,6 +108,14 @@ def tuning_line(about: dict, records: str | Path | None) -> str:
     if records == AUTO:
         return "untuned: no tuning records fit this device and network (tools/tune.py makes some)"
     return f"untuned: {records} holds no records of this network's layers for this target"
+
+
+def is_slow(about: dict) -> bool:
+    """Whether it computes in int8 without instructions that multiply and sum bytes (VNNI), which takes longer than
+    float32: 1.26 to 2.44 times as long in benchmarks/precisions.csv. The compiler adds the key `vnni` to a target that
+    has them."""
+    keys = re.search(r"-keys=(\S*)", about["target"])
+    return about["precision"] == "int8" and "vnni" not in (keys[1].split(",") if keys else ())
 
 
 def _request(prefix, epoch, data_shape, target, precision, records):

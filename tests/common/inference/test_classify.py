@@ -17,9 +17,8 @@ from common.checkpoint.preprocessing import Preprocessing
 from common.evaluation.answers import top_answers
 from common.images.decoding import decode
 from common.images.preprocess import preprocess, read_image
-from common.inference.classify import AHEAD, classify_images, images_in
+from common.inference.classify import AHEAD, classify_images, images_in, tabulate
 from common.inference.tables import answers_table
-from common.inference.tabulate import tabulate
 
 SHAPE = (10, 3, 48, 64)
 PREPARED = Preprocessing(resize=70, crop=64, mean=(120.0, 110.0, 100.0), std=(50.0, 60.0, 70.0))
