@@ -6,7 +6,6 @@ from functools import partial
 
 import tvm
 from tvm import autotvm
-from tvm.autotvm.env import AutotvmGlobalScope, reset_global_scope
 from tvm.contrib import cc, tar
 from tvm.contrib.popen_pool import PopenPoolExecutor
 
@@ -17,16 +16,16 @@ from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
 from common.compiler.processor import export_options
 from common.compiler.relay_network import Network
 
-SMALL = 128  # schedules that are tried in any order; of a layer with more, those that a genetic search comes to
+SMALL = 128  # schedules at most that are all tried, in any order; if a layer has more, a genetic search chooses
 TIMEOUT = 60  # seconds to build a schedule, or to measure it
 
 
 class NoneRan(Exception):
-    """No schedule of a layer could be built and run. The message is the first one's error, in a line."""
+    """No schedule of a layer could be built and run. The message is the error of the first, in one line."""
 
 
 def tasks_of(network: Network, target: tvm.target.Target) -> list:
-    """AutoTVM's tasks for `network` (common.compiler.relay_network.Network): a convolution each, alike ones once."""
+    """AutoTVM's tasks for `network`, one for each convolution; equal ones once."""
     module = lay_out(network.module, target)
     return autotvm.task.extract_from_program(module["main"], network.params, target)
 
@@ -37,14 +36,18 @@ def measurement(target: tvm.target.Target, address: tuple) -> dict:
     `address`: (host, port, key) of an RPC tracker.
     """
     host, port, key = address
-    with uninterrupted():  # a pool of TVM's that is half made says so in a trace
+    with uninterrupted():  # a pool that is half made ends in a traceback
         runner = _Runner(key, host, port, timeout=TIMEOUT, number=3, repeat=5, min_repeat_ms=10, cooldown_interval=0)
         runner.executor = _workers(TIMEOUT * (runner.n_parallel + 1))
         return autotvm.measure_option(builder_for(target), runner)
 
 
 def let_go(measured: dict) -> None:
-    """End the threads of its pools, whose processes have ended: as Python ends they would leave a trace."""
+    """End the threads of its pools, after their processes have ended.
+
+    TVM's pool has no public way to do so. Its destructor would start the processes again for what is still queued, and
+    if Python is about to end, fail with a traceback.
+    """
     for part in measured.values():
         part.executor._threadpool.shutdown(cancel_futures=True)
         part.executor._worker_map.clear()
@@ -53,8 +56,8 @@ def let_go(measured: dict) -> None:
 def tune(task: autotvm.task.Task, trials: int, measured: dict, on_trials: Callable) -> tuple:
     """(autotvm.MeasureInput, autotvm.MeasureResult) of the fastest of at most `trials` schedules. Raises NoneRan.
 
-    `measured`: see `measurement`. `on_trials(number, seconds)` is called after some trials, with the best so far, None
-    at first.
+    `measured`: see `measurement`. `on_trials(number, seconds)` is called after each batch of trials, with their number
+    and the best time so far (None if none ran).
     """
     fastest, errors = [], []
 
@@ -74,7 +77,7 @@ def tune(task: autotvm.task.Task, trials: int, measured: dict, on_trials: Callab
 
 
 class _Runner(autotvm.RPCRunner):
-    """TVM's, which does not look for the device first, in a thread that ends only when it is found."""
+    """TVM's, without its search for the device, in a thread that ends only if the device is found."""
 
     def set_task(self, task: autotvm.task.Task) -> None:
         self.task = task
@@ -89,7 +92,8 @@ def builder_for(target: tvm.target.Target) -> autotvm.LocalBuilder:
 
 
 def link(output: str, objects: list[str], **options: object) -> None:
-    """Make a shared library of a schedule's objects. A worker that is sent this imports our templates with it."""
+    """Make a shared library of a schedule's objects. A worker that is sent this function imports our templates with
+    it."""
     cc.create_shared(output, objects, **options)
 
 
@@ -106,14 +110,14 @@ def _linker(target):
 
 
 def _workers(timeout):
-    """TVM's pool of processes, which say nothing, and end with this one."""
-    return PopenPoolExecutor(timeout=timeout, initializer=_begin, initargs=(os.getpid(), AutotvmGlobalScope.current),
+    """TVM's pool of processes, which print nothing, and end with this one."""
+    return PopenPoolExecutor(timeout=timeout, initializer=_begin, initargs=(os.getpid(),),
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _begin(parent, scope):
+def _begin(parent):
     dies_with(parent)
-    reset_global_scope(scope)
+    autotvm.GLOBAL_SCOPE.in_tuning = True  # as it is in this process while it tunes: schedules of TVM's ask
 
 
 def _reason(trace: str, error: Exception | str) -> str:
