@@ -1,20 +1,26 @@
-"""The boards that an RPC tracker of TVM's knows, and which device one of them has."""
+"""The boards that an RPC tracker of TVM knows, and which device one of them has."""
 import socket
 import struct
 import sys
+from typing import TYPE_CHECKING
 
 import tvm
 from tvm.rpc import base
 
 from common.base.errors import InputError, last_line
 from common.inference.choices import kind_of
-from common.inference.runtime import Device
 
-PATIENCE = 5  # seconds that a tracker has to answer
+if TYPE_CHECKING:
+    from common.inference.runtime import Device
+
+PATIENCE = 5  # seconds for a tracker to answer
 
 
-def board(host: str, port: int, key: str, target: str) -> Device:
-    """The board called `key` at an RPC tracker. Raises InputError where it is not there, or has no such device."""
+def board(host: str, port: int, key: str, target: str) -> "Device":
+    """The board called `key` at an RPC tracker. Raises InputError if it is not there, or has no such device."""
+    # not above: it opens OpenCL's drivers, and the RPC server imports this module
+    from common.inference.runtime import Device
+
     kind, where = kind_of(target), f"--rpc {host}:{port}"
     free = boards_at(host, port, where)
     if key not in free:
@@ -33,13 +39,13 @@ def board(host: str, port: int, key: str, target: str) -> Device:
 
 
 def boards_at(host: str, port: int, given: str) -> dict:
-    """{key: how many are free} of the boards at an RPC tracker. Raises InputError, which begins with how it was
-    `given`, where there is none."""
+    """{key: how many are free} of the boards at an RPC tracker. If none answers, raises InputError that begins with how
+    it was `given`."""
     try:
         with socket.create_connection((host, port), timeout=PATIENCE) as connection:
             connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
             if base.recvall(connection, 4) != struct.pack("<i", base.RPC_TRACKER_MAGIC):
-                raise OSError("what answers is no tracker of TVM's")
+                raise OSError("what answers is not TVM's tracker")
             base.sendjson(connection, [base.TrackerCode.SUMMARY])
             _, summary = base.recvjson(connection)
     except OSError as error:

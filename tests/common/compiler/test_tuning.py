@@ -1,8 +1,10 @@
 """How schedules are built for a device, and how it is reached."""
 import concurrent.futures
 import gc
+import os
 import signal
 import socket
+import subprocess
 import sys
 import tarfile
 import time
@@ -24,6 +26,7 @@ from common.compiler.tuning import NoneRan, builder_for, measurement, tasks_of, 
 from common.inference import boards, rpc_server
 from common.inference.boards import board, boards_at
 from common.inference.runtime import Device
+from tests.conftest import ROOT
 
 AARCH64 = 183  # of elf.h
 
@@ -110,6 +113,15 @@ def test_what_is_no_tracker_is_told(monkeypatch):
     monkeypatch.setattr(boards, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(InputError, match="no RPC tracker answers"):
         boards_at(*listening.getsockname(), "--rpc")  # which says nothing
+
+
+def test_the_server_opens_no_driver_before_it_forks():
+    """And it loads no compiler: neither goes with what measures in its children."""
+    code = "import sys, common.inference.rpc_server; print(*sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                             env={**os.environ, "TVM_USE_RUNTIME_LIB": "1"})
+    loaded = process.stdout.split()
+    assert "tvm" in loaded and not {"pyopencl", "common.inference.drivers", "common.compiler"} & set(loaded)
 
 
 def test_a_board_says_that_no_tracker_listens(capsys):
