@@ -95,7 +95,7 @@ $(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/quiet.h nat
 	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY)
 
 # training does without it
-$(FUSED): $(READY) native/Makefile native/batchnorm_clip.cc
+$(FUSED): $(READY) native/Makefile native/batchnorm_clip.cc native/mxnet_operator.h
 	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY) fused || \
 	  echo "make: without BatchNorm and clip in one: training on this processor will be slower"
 

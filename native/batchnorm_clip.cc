@@ -10,7 +10,7 @@
 // with float32 data (N, C, H, W). 256 numbers at a time are summed in float, all else in double, in an order that does
 // not depend on the number of threads. The moving averages are written in the forward pass.
 //
-// The operator is registered with the C++ of MXNet's library, which is that of GCC 4.8: see "as GCC 4.8 has it".
+// How it is registered with the C++ of MXNet's library: mxnet_operator.h.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -27,6 +27,8 @@
 #include <nnvm/op.h>
 #include <nnvm/op_attr_types.h>
 
+#include "mxnet_operator.h"
+
 #if defined(__x86_64__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -34,20 +36,6 @@
 #endif
 #define INLINED inline __attribute__((always_inline))
 #define INLINED_LAMBDA __attribute__((always_inline))
-
-// what MXNet's library has instances of: those are called, as GCC 4.8 has it
-namespace nnvm {
-extern template Op& Op::set_attr(const std::string&, const bool&, int);
-extern template Op& Op::set_attr(const std::string&, const FNumVisibleOutputs&, int);
-extern template Op& Op::set_attr(const std::string&, const FListInputNames&, int);
-extern template Op& Op::set_attr(const std::string&, const FMutateInputs&, int);
-extern template Op& Op::set_attr(const std::string&, const FInplaceOption&, int);
-extern template Op& Op::set_attr(const std::string&, const FInferType&, int);
-extern template Op& Op::set_attr(const std::string&, const FGradient&, int);
-extern template Op& Op::set_attr(const std::string&, const mxnet::FInferShape&, int);
-extern template Op& Op::set_attr(const std::string&, const mxnet::FInferStorageType&, int);
-extern template Op& Op::set_attr(const std::string&, const mxnet::FComputeEx&, int);
-}  // namespace nnvm
 
 namespace mxnet {
 namespace op {
@@ -60,6 +48,8 @@ namespace {
 using mxnet::NDArray;
 using nnvm::NodeAttrs;
 using nnvm::Op;
+using mxnet_operator::as_theirs;
+using mxnet_operator::Registered;
 using Arrays = std::vector<NDArray>;
 using Requests = std::vector<mxnet::OpReqType>;
 
@@ -456,12 +446,7 @@ void backward(const NodeAttrs& attrs, const mxnet::OpContext&, const Arrays& in,
   }
 }
 
-// Registration, as GCC 4.8 has it -------------------------------------------------------------------------------------
-//
-// MXNet's wheel is of that compiler. What a newer one has otherwise: std::function hands on a pointer by its address,
-// and std::unordered_map is larger, so that what follows `dict` in NodeAttrs and Node lies elsewhere. Therefore
-// functions with pointers among their arguments are declared with references, which both hand on alike; attributes are
-// set by the library's own instances of set_attr; and no member behind `dict` is used, nor a Node made.
+// Registration, with the references in place of pointers of mxnet_operator.h ------------------------------------------
 
 bool infer_shape(const NodeAttrs&, std::vector<mxnet::TShape>& in, std::vector<mxnet::TShape>& out) {
   const mxnet::TShape data = in[kData];
@@ -491,29 +476,6 @@ std::vector<nnvm::NodeEntry> gradient(const nnvm::ObjectPtr& node, const std::ve
   entries[kData].node->attrs.op = Op::Get(kBackward);
   return entries;
 }
-
-template <typename Theirs, typename Result, typename... Arguments>
-Theirs as_theirs(Result (*function)(Arguments...)) {
-  std::function<Result(Arguments...)> ours(function);
-  static_assert(sizeof(ours) == sizeof(Theirs), "std::function is a function's address, whatever its arguments");
-  return reinterpret_cast<Theirs&>(ours);
-}
-
-class Registered {
- public:
-  Registered(const char* name, int inputs, int outputs)
-      : op_(dmlc::Registry<Op>::Get()->__REGISTER_OR_GET__(name).set_num_inputs(inputs).set_num_outputs(outputs)) {}
-
-  template <typename T>
-  Registered& set(const char* name, const T& value) {
-    Op& (Op::*volatile theirs)(const std::string&, const T&, int) = &Op::set_attr<T>;
-    (op_.*theirs)(name, value, 10);
-    return *this;
-  }
-
- private:
-  Op& op_;
-};
 
 }  // namespace
 
