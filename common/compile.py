@@ -1,10 +1,9 @@
-"""Compile a checkpoint, as a process of its own: what crashes or leaks in a compiler ends with it.
+"""Compile a checkpoint in a process of its own: what crashes or leaks in a compiler ends with it.
 
-A request as JSON on standard input: {prefix, epoch, data_shape, target, device, precision, records, output,
-parent, elsewhere}.
-What `common.inference.network` runs is written into the folder `output`; `elsewhere`, it is for another machine. A
-message for the user goes to standard output, an error to standard error; the exit status is 74 where nothing can be
-written.
+The request comes as JSON on standard input: {prefix, epoch, data_shape, target, device, precision, records, output,
+parent, elsewhere}. The files that `common.inference.network` runs are written into the folder `output`; `elsewhere`
+says that they are for another machine. Messages for the user go to standard output, an error to standard error. The
+exit status is 74 if files cannot be written.
 """
 import json
 import os

@@ -57,7 +57,7 @@ const char kForward[] = "_BatchNormClip", kBackward[] = "_backward_BatchNormClip
 // places of the forward operator's inputs, and of the backward one's outputs
 enum Input { kData, kGamma, kBeta, kMovingMean, kMovingVar, kInputs };
 enum Output { kOut, kMean, kInverse, kOutputs };  // inverse: of the standard deviation
-// the backward operator's inputs, as BatchNorm's have it
+// the backward operator's inputs, in BatchNorm's order
 enum Given { kGradient, kGivenMean, kGivenInverse, kGivenData, kGivenGamma, kGivenBeta, kUnused, kUnusedToo, kGiven };
 
 struct Options {
@@ -200,7 +200,7 @@ INLINED Vector first(Vector v, int64_t count) {
   return v;
 }
 
-// Calls `compute(i, count)` for each vector from i on, which is whole but for the last.
+// Calls `compute(i, count)` for each vector from i on; the last may be shorter.
 template <typename Compute>
 INLINED void each(int64_t begin, int64_t end, Compute compute) {
   int64_t i = begin;
@@ -428,8 +428,8 @@ void backward(const NodeAttrs& attrs, const mxnet::OpContext&, const Arrays& in,
   }
   if (request[kData] == mxnet::kNullOp) return;
 
-  // in the layout in which the convolution before gave its output; where that is the gradient's memory, a slab is read
-  // before it is written
+  // in the layout of the output of the convolution before it; if that is the gradient's memory, a slab is read before it
+  // is written
   const Tensor result = Tensor::write(out[kData], data.block());
   #pragma omp parallel
   {

@@ -1,5 +1,5 @@
 // A rectangle of a JPEG image, without the work for the rest of it: what is right, left and above it is not
-// transformed, what is below it not even read. The pixels are those of the whole image decoded, to the bit.
+// transformed, and what is below it is not even read. The pixels are those of the complete image decoded, to the bit.
 //
 // Compiled against libjpeg-turbo, which alone can do this. Nothing of Python: common/data/jpeg_box.py calls it by ctypes,
 // which lets other threads of Python run meanwhile.
@@ -38,7 +38,7 @@ void FailAtScans(j_common_ptr info) {
 }
 
 // Whether every bit of every coefficient was in one of the scans; libjpeg makes an image of what there is, and does not
-// warn. False where it does not note what came.
+// warn. False if it keeps no account of the scans.
 bool IsWhole(j_decompress_ptr info) {
   if (!jpeg_has_multiple_scans(info)) return true;
   if (!info->progressive_mode) return false;
@@ -53,7 +53,7 @@ bool IsWhole(j_decompress_ptr info) {
 }  // namespace
 
 // Writes `height` rows of `width` pixels, BGR, from row `top` and column `left` of the image, to `pixels`. Returns 0, or
-// 1 where it is damaged, has no such rectangle, is of colours that libjpeg does not turn into BGR, or may lack a scan.
+// 1 if it is damaged, has no such rectangle, has colours that libjpeg does not turn into BGR, or may lack a scan.
 extern "C" int decode_box(const unsigned char* jpeg, size_t size, JDIMENSION top, JDIMENSION left, JDIMENSION height,
                           JDIMENSION width, unsigned char* pixels) {
   jpeg_decompress_struct info;

@@ -38,7 +38,7 @@ inline int Granted(const std::string& root) {
   return granted;
 }
 
-// Cores that this process may use, 0 where that is not known; two threads of one core count once.
+// Cores that this process may use, 0 if that is not known; two threads of one core count once.
 inline int Usable(const std::string& root = "") {
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed)) return 0;

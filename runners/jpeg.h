@@ -42,8 +42,7 @@ inline void Fail(j_common_ptr common) {
   std::longjmp(errors->escape, 1);
 }
 
-// libjpeg fills what a damaged file lacks with grey and warns. That JFIF has another version than 1 says nothing of the
-// pixels.
+// libjpeg fills what a damaged file lacks with grey and warns. Another version of JFIF than 1 does not affect the pixels.
 inline void FailIfWarning(j_common_ptr common, int level) {
   if (level < 0 && common->err->msg_code != JWRN_JFIF_MAJOR) Fail(common);
 }
@@ -56,7 +55,7 @@ inline void FailAtManyScans(j_common_ptr common) {
   std::longjmp(errors->escape, 1);
 }
 
-// Of an image: kMaxPixels, or what the environment says.
+// The most that an image may have: kMaxPixels, or what the environment says.
 inline int64_t MaxPixels() {
   const char* given = std::getenv("MOBILENETV2_MAX_PIXELS");
   if (!given) return kMaxPixels;
@@ -117,7 +116,7 @@ inline int Orientation(const uint8_t* exif, size_t size) {
   return 1;
 }
 
-// `image` as it is to be seen, where it was stored in `orientation` of EXIF.
+// `image`, which was stored in `orientation` of EXIF, upright.
 inline Image Upright(Image image, int orientation) {
   if (orientation == 1) return image;
   const bool transposed = orientation >= 5;
@@ -156,7 +155,7 @@ struct Decoder {
 
   ~Decoder() { jpeg_destroy_decompress(&info); }
 
-  // False where `errors.message` says why not. Throws std::runtime_error for more than `most` pixels.
+  // If it returns false, `errors.message` says why. Throws std::runtime_error for more than `most` pixels.
   bool Run(const std::vector<uint8_t>& content, int64_t most) {
     info.err = jpeg_std_error(&errors.base);
     errors.base.error_exit = Fail;
@@ -209,13 +208,13 @@ struct Decoder {
   }
 };
 
-// Throws std::runtime_error, whose text names the file, for one that is missing, not whole, too large or no JPEG.
+// Throws std::runtime_error, whose text names the file, for one that is missing, damaged, too large or no JPEG.
 inline Image Read(const std::string& path) {
   const int64_t most = MaxPixels();
   try {
     std::vector<uint8_t> content = FileContent(path, kMaxBytes);
     if (content.empty()) throw std::runtime_error("empty file");
-    content.insert(content.end(), {0xff, JPEG_EOI});  // a whole image may lack its end, and a truncated one ends there
+    content.insert(content.end(), {0xff, JPEG_EOI});  // a complete image may lack its end, and a truncated one ends there
     Decoder decoder;
     if (!decoder.Run(content, most)) {
       throw std::runtime_error(std::string("is not a JPEG, or a damaged one (") + decoder.errors.message + ")");

@@ -145,7 +145,7 @@ Description Described() {
   return description;
 }
 
-// What is wrong in the last name is told before hours of work.
+// A wrong name at the end is reported before hours of work.
 void CheckImage(const std::string& path) {
   try {
     jpeg::CheckFile(path);
@@ -199,7 +199,7 @@ void CheckLibrary(const std::string& library, const std::string& target) {
 
 std::string instructions_missing;
 
-// Instructions that the compiler was told it may use (AVX-512, say) end the program with SIGILL where there are none.
+// Instructions that the compiler was allowed to use (AVX-512, say) but this processor lacks end the program with SIGILL.
 void OnIllegalInstruction(int) {
   if (write(STDERR_FILENO, instructions_missing.data(), instructions_missing.size()) < 0) _exit(2);
   _exit(1);
@@ -220,8 +220,8 @@ void LoadOpenCL() {
   }
 }
 
-// Of the device that TVM takes: "GPU" where any platform has one, else "processor"; "" where OpenCL's library is not to
-// be found in this process.
+// The kind of device that TVM takes: "GPU" if any platform has one, else "processor"; "" if this process has not loaded
+// OpenCL's library.
 std::string OpenCLKind() {
   using GetPlatforms = int (*)(uint32_t, void**, uint32_t*);
   using GetDevices = int (*)(void*, uint64_t, uint32_t, void**, uint32_t*);

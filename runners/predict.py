@@ -3,7 +3,7 @@
 
     python predict.py photo.jpg [more.jpg ...] [--repeat N]
 
-On OpenCL it also takes pyopencl, where that is installed, for its OpenCL library.
+On OpenCL it also uses pyopencl, if that is installed, for its OpenCL library.
 """
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ os.environ.update(OPENCV_LOG_LEVEL="SILENT", OPENCV_IO_MAX_IMAGE_PIXELS=str(1 <<
 try:
     import cv2
     import numpy as np
-except ImportError as missing:  # also of a system's library, as libGL.so.1
+except ImportError as missing:  # or a system library, such as libGL.so.1
     sys.exit(f"predict.py: error: {' '.join(str(missing).split())}: see README.md")
 
 HERE = Path(__file__).resolve().parent
@@ -71,7 +71,7 @@ def count(text: str) -> int:
 
 def main(args: argparse.Namespace) -> None:
     if sys.stderr is None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders say there what is damaged, and may say more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print there what is damaged, and may print more
     if sys.stdout is None:
         raise InputError("standard output is closed")
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]  # names as they are
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
     labels = [line.rstrip("\n") for line in io.StringIO(bundle_text("labels.txt"))]
     check_library(network["target"])
     for path in args.images:
-        check_file(path)  # what is wrong in the last name is told before hours of work
+        check_file(path)  # a wrong name at the end is reported before hours of work
     check_decoder()
     predict, batch = load_network(network, preprocessing["input"]), preprocessing["shape"][0]
     for first in range(0, len(args.images), batch):
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
                 print(f"top-{rank}: {label} {labels[label]} ({row[label]:.4f})")
         if args.repeat:
             print(f"elapsed: {statistics.median_high(times) * 1e3:.1f}ms (median of {args.repeat} runs)")
-        sys.stdout.flush()  # while who reads it waits; and an error of it is told
+        sys.stdout.flush()  # for a reader that waits; an error is reported
 
 
 def bundle_file(name: str) -> bytes:
@@ -136,7 +136,7 @@ def damaged(name: str) -> InputError:
 
 
 def is_preprocessing(content: dict) -> bool:
-    """Whether it says what the program can do: what else it said would be read from outside an image."""
+    """Whether the program can do what it says; anything else would be read from outside an image."""
     if set(content) != PREPROCESSING or not (
             are_numbers([content["resize"], content["crop"]], 2, int) and are_numbers(content["shape"], 4, int)
             and are_numbers(content["mean"], 3) and are_numbers(content["std"], 3)):
@@ -166,8 +166,8 @@ def check_file(path: str | os.PathLike) -> None:
 
 
 def check_library(target: str) -> None:
-    """Raises InputError where network.so is missing, or another machine's, which the system's loader says badly, or
-    half of one, for which it crashes."""
+    """Raises InputError if network.so is missing, for another machine (the system's loader says so badly), or cut short
+    (the loader crashes)."""
     library = HERE / "network.so"
     if not library.is_file():
         raise InputError(f"{library} is not there: run make network.so")
@@ -184,7 +184,7 @@ def check_library(target: str) -> None:
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """An image file as uint8 (height, width, 3), BGR, upright as its EXIF data say.
 
-    Raises InputError for one that is not whole and, before anything is decoded, for one of too many pixels.
+    Raises InputError for one that is damaged and, before anything is decoded, for one of too many pixels.
     """
     most = max_pixels()
     try:
@@ -221,13 +221,13 @@ def whole_image(content: bytes, most: int) -> np.ndarray:
 
 
 def mended(jpeg: bytes) -> bytes:
-    """Without what libjpeg warns of where the pixels are all there: that the end is missing, or another version of JFIF
+    """`jpeg` without what libjpeg warns of although no pixel is missing: a lost end, or another version of JFIF
     than 1."""
     return (jpeg[:11] + b"\1" + jpeg[12:] if jpeg[6:11] == b"JFIF\0" else jpeg) + EOI
 
 
 def max_pixels() -> int:
-    """Of an image: MAX_PIXELS, or what the environment says."""
+    """The most that an image may have: MAX_PIXELS, or what the environment says."""
     text = os.environ.get("MOBILENETV2_MAX_PIXELS", str(MAX_PIXELS))
     if not re.fullmatch(r"\d{1,99}", text, re.ASCII) or not int(text):
         raise InputError(f"the environment's MOBILENETV2_MAX_PIXELS is {text!r}: give a whole number of 1 or more, or "
@@ -236,14 +236,14 @@ def max_pixels() -> int:
 
 
 def decode(content: bytes) -> tuple[np.ndarray | None, str]:
-    """(image or None, what the decoder says of it). OpenCV hands out the upper half of a JPEG that is truncated; that
-    it is, libjpeg says on standard error, without the file's name."""
+    """(image or None, what the decoder says of it). OpenCV returns the upper half of a truncated JPEG; only libjpeg says
+    that it is truncated, on standard error, without the file's name."""
     with open(os.memfd_create("said"), "r+b") as said:
         kept = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:  # of a header that OpenCV does not like
+        except cv2.error:  # a header that OpenCV refuses
             image = None
         finally:
             os.dup2(kept, 2)
@@ -253,15 +253,15 @@ def decode(content: bytes) -> tuple[np.ndarray | None, str]:
 
 
 def check_decoder() -> None:
-    """Raises InputError where OpenCV was built with a libjpeg that says nothing of damage."""
+    """Raises InputError if OpenCV was built with a libjpeg that does not report damage."""
     whole = cv2.imencode(".jpg", np.arange(0, 256, 4, np.uint8).reshape(8, 8))[1].tobytes()
     if not decode(whole[:-4] + EOI)[1]:
         raise InputError("this OpenCV does not say what JPEG is damaged: install that of README.md")
 
 
 def jpeg_size(content: bytes) -> tuple[int, int]:
-    """(width, height). Raises InputError where scans are missing, of which libjpeg says nothing: after the last one
-    every coefficient of every component has to be known to its last bit."""
+    """(width, height). Raises InputError if scans are missing, which libjpeg does not report: after the last one every
+    coefficient of every component has to be known to its last bit."""
     width = height = scans = 0
     missing: dict[int, list[int]] = {}  # bits of each coefficient of a component
     for marker, segment in jpeg_segments(content):
@@ -291,7 +291,7 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def png_size(content: bytes) -> tuple[int, int]:
-    """(width, height). Raises InputError where a chunk has a length for which OpenCV would take gigabytes."""
+    """(width, height). Raises InputError if a chunk has a length for which OpenCV would take gigabytes."""
     at, kind = 8, b""
     while at < len(content) and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -316,7 +316,7 @@ def webp_size(content: bytes) -> tuple[int, int]:
 
 
 def bmp_size(content: bytes) -> tuple[int, int]:
-    """(width, height); of OS/2, or of Windows, where it is negative from the top down."""
+    """(width, height) from OS/2's header or Windows', in which a negative height means rows from the top down."""
     width, height = struct.unpack_from("<HH" if content[14] == 12 else "<ii", content, 18)
     return abs(width), abs(height)
 
@@ -350,7 +350,7 @@ def preprocess(image: np.ndarray, resize: int, crop: int, mean: list[float], std
 
 
 def check_finite(path: str, probabilities: np.ndarray) -> None:
-    """Raises InputError where the answer to the image `path` is not finite."""
+    """Raises InputError if the answer to the image `path` is not finite."""
     if not np.isfinite(probabilities).all():
         raise InputError(f"the network's output for {path} is not finite: its weights hold NaN or infinity, or "
                          "numbers that lead there (training may have diverged)")
@@ -373,8 +373,8 @@ def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.nd
     try:
         executor = graph_executor.create(graph, tvm.runtime.load_module(str(HERE / "network.so")), device)
         executor.load_params(params)
-    except Exception as error:  # of whatever kind the text of TVM's error names
-        raise InputError(f"{HERE}: TVM cannot load the network: {told(error)}") from None
+    except Exception as error:  # of any kind: TVM's error names it
+        raise InputError(f"{HERE}: TVM cannot load the network: {reason_of(error)}") from None
 
     def predict(data):
         try:
@@ -382,12 +382,12 @@ def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.nd
             executor.run()
             return executor.get_output(0).numpy()
         except Exception as error:
-            raise InputError(f"{HERE}: TVM cannot run the network: {told(error)}") from None
+            raise InputError(f"{HERE}: TVM cannot run the network: {reason_of(error)}") from None
     return predict
 
 
-def told(error: Exception) -> str:
-    """The line that says what happened, of an error of TVM's with a C++ trace."""
+def reason_of(error: Exception) -> str:
+    """The line that says what happened, from an error of TVM with a C++ trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in reversed(lines) if "Check failed" in line), lines[-1])
 
@@ -437,8 +437,8 @@ def control_groups(root: Path) -> Iterator[Path]:
 
 
 def opencl_kind() -> str:
-    """Of the device that TVM takes: "GPU" where any platform has one, else "processor"; "" where OpenCL's library is
-    not to be found in this process."""
+    """The kind of device that TVM takes: "GPU" if any platform has one, else "processor"; "" if this process has not
+    loaded OpenCL's library."""
     opencl, count, devices = ctypes.CDLL(None), ctypes.c_uint(), ctypes.c_uint()
     try:
         opencl.clGetPlatformIDs(0, None, ctypes.byref(count))
@@ -478,8 +478,8 @@ def load_opencl() -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def on_illegal_instruction(_: int) -> None:
-    """Instructions that the compiler was told it may use (AVX-512, say) end the process by a signal where there are
-    none, one that no handler of Python's own can catch."""
+    """Instructions that the compiler was allowed to use (AVX-512, say) but this processor lacks end the process by a
+    signal that no handler of Python's can catch."""
     target = read_json("network.json", is_network)["target"]
     os.write(2, f"predict.py: error: {HERE / 'network.so'} uses instructions that this processor does not have: it was "
                 f"compiled for {target}\n".encode())
@@ -487,8 +487,8 @@ def on_illegal_instruction(_: int) -> None:
 
 
 def end(line: str, status: int = 1) -> NoReturn:
-    """End the program with `line` on standard error. Python's own end would write to standard output again, where
-    that failed, and fail aloud."""
+    """End the program with `line` on standard error. If writing to standard output has failed, Python would try again at
+    its end, and print that."""
     if line and sys.stderr:
         line = " ".join(line.split())
         print("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line), file=sys.stderr)

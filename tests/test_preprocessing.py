@@ -25,7 +25,6 @@ from common.training.recipe import resolve
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_random
-from tests.commands import run
 from tests.networks import forward, random_params
 
 ODD = Preprocessing(resize=77, crop=64, mean=(127.5, 110.0, 90.5), std=(60.0, 55.5, 70.0))
@@ -113,7 +112,6 @@ def test_evaluation_obeys_the_checkpoint(packed, converted, tmp_path):
 
 def test_all_programs_prepare_alike(packed, tiny, photographs, tmp_path):
     """Evaluation with MXNet and TVM, from_mxnet.py, and an image that is prepared by hand."""
-    (tmp_path / "photographs").mkdir()
     expected = predict(tiny, 0, images(packed)[1])
     for arguments in ([], ["--backend", "tvm", "--target", "llvm"]):
         close(evaluate(packed, tiny, tmp_path / "x.csv", *arguments), expected)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Measure what a checkpoint's layers see of real images, which --precision int8 needs. MXNet is not needed. Examples:
+"""Measure what a checkpoint's layers see of real images, for --precision int8. MXNet is not needed. Examples:
 
     python tools/calibrate.py models/mobilenetv2 --epoch 235 --images ~/imagenet/train.rec
     python tools/calibrate.py models/mobilenetv2 --epoch 235 --images photographs/
 
-runs the network in float32 on some of the images, prepared as PREFIX-preprocess.json says, and writes
-PREFIX-0235-int8.json. Take images of the kind that the network will be given, but not those it is scored on.
+The network runs in float32 on some of the images, prepared as PREFIX-preprocess.json says. The result is
+PREFIX-0235-int8.json. Give images of the kind that the network will classify, but not those it is scored on.
 """
 import argparse
 import random
@@ -33,8 +33,8 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
     images = parser.add_argument_group("images")
     images.add_argument("--images", required=True, metavar="DIR|REC", help="folder with images, or RecordIO file")
-    images.add_argument("--count", type=positive, default=256, help="how many of them, at random")
-    images.add_argument("--seed", type=not_negative, default=0, help="which ones")
+    images.add_argument("--count", type=positive, default=256, help="how many of them, chosen at random")
+    images.add_argument("--seed", type=not_negative, default=0, help="seed of that choice")
     add_preprocessing_args(parser.add_argument_group("how they are prepared"), "PREFIX")
     return parser
 
@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_not_overwritten(args: argparse.Namespace) -> None:
-    """Raise InputError where the file to write is read here."""
+    """Raise InputError if the file to write is read here."""
     from common.inference.choices import calibration_file
     from common.inference.classify import images_in
 
@@ -71,7 +71,7 @@ def check_not_overwritten(args: argparse.Namespace) -> None:
 
 
 def chosen_images(args: argparse.Namespace) -> list:
-    """(name, function that gives the image as common.images.preprocess.read_image does) of some of --images."""
+    """(name, function that returns the image as common.images.preprocess.read_image does) of some of --images."""
     def choose(found):
         if not found:
             raise InputError(f"{args.images}: no images there")
@@ -86,7 +86,7 @@ def chosen_images(args: argparse.Namespace) -> list:
 
 
 def records(rec: str, choose: "Callable[[list], list]") -> list:
-    """As `chosen_images`, of a RecordIO file."""
+    """As `chosen_images`, from a RecordIO file."""
     from common.images.decoding import decode
     from common.images.recordio import check_records, read_records, record_offsets
     from common.packing.inspection import split
@@ -101,7 +101,7 @@ def records(rec: str, choose: "Callable[[list], list]") -> list:
 
 def prepared(images: "list[tuple[str, Callable[[], np.ndarray]]]",
              args: argparse.Namespace) -> "Iterator[np.ndarray]":
-    """The images that can be read, as the network takes them; a warning for each of the others."""
+    """The images that can be read, as the network takes them. A warning is printed for each of the others."""
     from tqdm import tqdm
 
     from common.images.preprocess import preprocess

@@ -5,9 +5,9 @@
     python tools/tune.py --target opencl --batch-size 1 16 --resume
     python tools/tune.py --target "opencl -device=mali -mtriple=aarch64-linux-gnu" --rpc 192.168.1.2:9190 --key board
 
-Each schedule is built and run on the device. The fastest one of a layer is written to tuning/DEVICE.json before the
-next layer's turn: what an interrupted run has found stays, and --resume goes on from there, or adds another network.
-How a board is reached: docs/inference.md. Nothing else should run meanwhile.
+Each schedule is built and run on the device. A layer's fastest one is written to tuning/DEVICE.json before the next
+layer is tuned: an interrupted run keeps what it has found, and --resume goes on from there, or adds another network.
+docs/inference.md says how a board is reached. Nothing else should run on the device meanwhile.
 """
 import argparse
 import logging
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="opencl", help="opencl, llvm (this processor) or any TVM target string")
-    parser.add_argument("--trials", type=positive, default=64, help="most schedules that are tried of a layer")
+    parser.add_argument("--trials", type=positive, default=64, help="schedules to try for a layer, at most")
     records = parser.add_argument_group("records")
     records.add_argument("--output", metavar="JSON", help="file of the records (default: tuning/DEVICE.json)")
     records.add_argument("--resume", action="store_true", help="keep the records that the file has, and add to them")
     records.add_argument("--any-processor", action="store_true",
-                         help="the records are for every processor with such vectors, not for this one alone")
-    network = parser.add_argument_group("network, whose weights make no difference")
+                         help="the records are for every processor with such vectors, not only for this one")
+    network = parser.add_argument_group("network (its weights make no difference)")
     network.add_argument("--multiplier", type=positive_amount, nargs="+", help="of MobileNetV2's widths (default: 1.0)")
     network.add_argument("--model-prefix", help="PREFIX of PREFIX-symbol.json, in place of --multiplier")
     network.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
     if bool(args.rpc) != bool(args.key):
         raise InputError("--rpc and --key go together: the tracker, and the board's name there")
     if args.model_prefix and args.multiplier:
-        raise InputError("--multiplier is of the networks that are tuned without --model-prefix")
+        raise InputError("--multiplier is for tuning without --model-prefix: give one of them")
     from common.compiler.targets import resolve_target
     from common.inference.boards import board
     from common.inference.runtime import describe
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
     output = Path(args.output or FOLDER / f"{file_name(device.name)}.json")
     check_not_read(output, *(files_read(args.model_prefix, args.epoch) if args.model_prefix else ()))
     output.parent.mkdir(parents=True, exist_ok=True)
-    with locked(output.with_name(f".{output.name}.lock"), f"{output}: another tune.py is at work on it; give another "
+    with locked(output.with_name(f".{output.name}.lock"), f"{output}: another tune.py is writing it; give another "
                 "--output"):
         tune_layers(args, output, target, device)
 
@@ -95,14 +95,14 @@ def tune_layers(args: argparse.Namespace, output: Path, target: "Target", device
     tasks = missing(found, (task for network in networks(args, target) for task in tasks_of(network, target)))
     print(f"{output}: {len(found.records)} layers are there, {len(tasks)} to tune on {device.name}", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.disable(logging.WARNING)  # the tuners' notes on schedules that fail
+    logging.disable(logging.WARNING)  # about schedules that fail
     with reached(args.rpc, args.key, target) as address:
         measured = measurement(target, address)
         try:
             for number, task in enumerate(tasks, start=1):
                 print(f"[{number}/{len(tasks)}] {tune_layer(task, args.trials, measured, found)}", flush=True)
         finally:
-            end_processes()  # or Python waits until they have measured what they are at
+            end_processes()  # or Python waits until they have finished a measurement
             let_go(measured)
     if not found.records:
         raise InputError(f"no schedule of any layer ran on {device.name}")
@@ -140,13 +140,13 @@ def networks(args: argparse.Namespace, target: "Target") -> "Iterator[Network]":
 
 
 def missing(found: "Records", tasks: "Iterable[autotvm.task.Task]") -> list:
-    """The tasks that `found` has no record of, alike ones once."""
+    """The tasks that `found` has no record of, equal ones once."""
     done = {record[0].task.workload for record in found.records}
     return list({task.workload: task for task in tasks if task.workload not in done}.values())
 
 
 def tune_layer(task: "autotvm.task.Task", trials: int, measured: dict, found: "Records") -> str:
-    """Add the fastest schedule to the records, and write them; what to tell of it."""
+    """Add the fastest schedule to the records, and write them. Returns a line about it."""
     from common.compiler.records import save
     from common.compiler.tuning import NoneRan, tune
 

@@ -1,6 +1,6 @@
-"""Compile networks with all of TVM, LLVM among it. `python -m common.compile` does so as a process of its own.
+"""Compile networks with all of TVM, including LLVM. `python -m common.compile` does so as a process of its own.
 
-In one process import in this order: `common.find_mxnet` where MXNet is needed at all, this package, `common.inference`.
+In one process import in this order: `common.find_mxnet` (if MXNet is needed), this package, `common.inference`.
 """
 import os
 from importlib.util import find_spec

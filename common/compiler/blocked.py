@@ -1,6 +1,6 @@
-"""Blocked channels: what makes TVM lay a network out as NCHW16c, and use the templates of `common.compiler.schedules`.
+"""Blocked channels: have TVM lay a network out as NCHW16c, and use the templates of `common.compiler.schedules`.
 
-A target says so by a key, as in `llvm -keys=nchw16c,cpu`.
+A key of the target asks for it, as in `llvm -keys=nchw16c,cpu`.
 """
 from collections.abc import Callable
 from math import gcd
@@ -28,7 +28,7 @@ PASS_CONFIG = {"tir.LoopPartition": {"partition_const_loop": True}}
 
 @conv2d_alter_layout.register(list(BLOCKS))
 def alter_layout(attrs: tvm.ir.Attrs, inputs: list, tinfos: list, out_type: relay.Type) -> relay.Expr | None:
-    """The convolution over blocks of channels; None (as it is) where it is grouped, but not depthwise in blocks."""
+    """The convolution over blocks of channels; None (as it is) if it is grouped, but not depthwise in blocks."""
     data, kernel = tinfos
     if attrs["data_layout"] != "NCHW" or attrs["kernel_layout"] != "OIHW":
         return None
@@ -46,9 +46,9 @@ def alter_layout(attrs: tvm.ir.Attrs, inputs: list, tinfos: list, out_type: rela
 
 
 def layout_for(target: tvm.target.Target, floats: int = 0) -> str:
-    """The layout of which a block is a vector of the processor that `target` compiles for; "" where that is none.
+    """The layout with blocks as long as a vector of the processor that `target` compiles for; "" if it is for none.
 
-    `floats`: the numbers in a vector, where the target does not tell, as OpenCL's on a processor.
+    `floats`: the numbers in a vector, for targets that do not say, such as OpenCL on a processor.
     """
     if target.kind.name == "llvm":
         floats = next((width for width, feature in X86_VECTORS if has_feature(target, feature)), 4)
@@ -66,7 +66,7 @@ def block_of(target: tvm.target.Target) -> int:
 
 
 def lay_out(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """`module` (tvm.IRModule, NCHW) over the blocks of channels that `target` has a layout for, or as it is."""
+    """`module` (NCHW) over blocks of channels if `target` has a layout for them, else as it is."""
     if not layout_of(target):
         return module
     changes = [change(block_of(target)) for change in (_DenseAsConvolution, _OddConvolution)]
@@ -78,9 +78,9 @@ def lay_out(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
 
 
 class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):
-    """A fully connected layer as a 1x1 convolution, for which the images of a batch are the pixels of one row.
+    """A fully connected layer as a 1x1 convolution, in which the images of a batch are the pixels of one row.
 
-    Its units are made a multiple of `block` by some of zeros, which are left out of the result.
+    Units of zeros make their number a multiple of `block`; they are left out of the result.
     """
 
     def __init__(self, block: int) -> None:
@@ -101,9 +101,9 @@ class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):
 
 
 class _OddConvolution(dataflow_pattern.DFPatternCallback):
-    """A convolution whose channels would be vectors of a quarter of `block` or less, as a classifier's of 1001 classes.
+    """A convolution whose channels would fill a quarter of a block or less, such as a classifier of 1001 classes.
 
-    They are made a multiple of `block` by some of zeros, which are left out of the result.
+    Channels of zeros make their number a multiple of `block`; they are left out of the result.
     """
 
     def __init__(self, block: int) -> None:

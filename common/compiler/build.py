@@ -1,4 +1,4 @@
-"""Build a network for a target, and write what runs it where there is no compiler."""
+"""Build a network for a target, and write the files that run it without a compiler."""
 import errno
 import json
 import logging
@@ -25,16 +25,16 @@ logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each
 
 class Built(NamedTuple):
     library: tvm.relay.backend.executor_factory.GraphExecutorFactoryModule
-    tuned: int    # of its layers that have schedules to choose from, those that tuning records chose, alike ones once
-    untuned: int
+    tuned: int    # layers with a choice of schedules for which tuning records made it; equal ones count once
+    untuned: int  # those that had no record
 
 
 @contextmanager
 def compiled_by_tvm(symbol_file: str | Path, target: str) -> Iterator[None]:
-    """Whatever TVM raises in this block, but for too little memory, is an InputError that names the symbol's file."""
+    """Errors of TVM in this block, except too little memory, become an InputError that names the symbol's file."""
     try:
         yield
-    except Exception as error:  # also of TVM's Python code: what a schedule has not thought of, in any words
+    except Exception as error:  # of any kind: TVM's Python code fails on what a schedule did not foresee
         if isinstance(error, (InputError, OSError)) or is_of_memory(error):
             raise
         raise InputError(f"{symbol_file}: TVM cannot compile this network for target {target!r}: "
@@ -42,7 +42,7 @@ def compiled_by_tvm(symbol_file: str | Path, target: str) -> Iterator[None]:
 
 
 def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -> Built:
-    """`network` for what `resolve_target` gives, by tuning records as those of common.compiler.records.Records."""
+    """`network` for what `resolve_target` returns, with tuning records (of common.compiler.records.Records)."""
     config = PASS_CONFIG if layout_of(target) else {}
     with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config):
         library = relay.build(lay_out(network.module, target), target=target, params=network.params)
@@ -50,7 +50,7 @@ def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -
 
 
 class _Best(autotvm.task.ApplyHistoryBest):
-    """AutoTVM's choice of the fastest record, which keeps account of what it was asked for."""
+    """AutoTVM's choice of the fastest record, which notes which layers had one."""
 
     def __init__(self, records: Sequence) -> None:
         super().__init__(records)
@@ -65,8 +65,8 @@ class _Best(autotvm.task.ApplyHistoryBest):
 def save(library: Any, folder: str | Path, description: dict, **options: Any) -> None:
     """Write network.so, graph.json, network.params and `description` as network.json.
 
-    `options` are those of TVM's export_library, as cc="aarch64-linux-gnu-g++". Raises InputError where there is no C++
-    compiler, or it cannot link, OSError where the files cannot be written.
+    `options` are those of TVM's export_library, such as cc="aarch64-linux-gnu-g++". Raises InputError if there is no
+    C++ compiler, or if it cannot link, OSError if the files cannot be written.
     """
     linker = options.get("cc") or cc.get_cc() or ""
     if "fcompile" not in options and not shutil.which(linker):
@@ -87,7 +87,7 @@ def save(library: Any, folder: str | Path, description: dict, **options: Any) ->
 
 
 def _of_linker(text):
-    """What it says first, of TVM's account of it."""
+    """The linker's first line, in the text of TVM's error."""
     lines = [line.strip() for line in text.splitlines()]
     said = (line for line in lines if line and not line.startswith(("Compilation error", "Command line")))
-    return next(said, "it failed without a word")
+    return next(said, "it failed without a message")

@@ -1,11 +1,11 @@
-"""What the layers of a network see of real images: the ranges that 8-bit codes are made for.
+"""The inputs that a network's layers get from real images: their ranges are those of the 8-bit codes.
 
 PREFIX-0032-int8.json, beside PREFIX-0032.params:
 
     {"params": "SHA-256 of the parameters' file", "images": 256,
      "layers": {"fc_weight": {"low": 0.0, "high": 3.21, "mean": [a number for each channel]}, ...}}
 
-of the input of each layer, which the name of its weight stands for, BatchNorm folded.
+Each layer, after BatchNorm is folded, is named by its weight; the numbers describe its input.
 """
 import json
 import math
@@ -28,13 +28,13 @@ from common.compiler.relay_network import Network
 from common.compiler.targets import host_cpu
 from common.inference.choices import calibration_file
 
-DIGITS = 6  # that are kept of a number
+DIGITS = 6  # significant ones, in the file
 
 
 def measure(network: Network, images: Iterable[np.ndarray]) -> tuple:
     """({name of a layer's weight: Statistics of its input}, number of images), by running `network` here in float32.
 
-    `images`: float32 arrays of the network's data_shape. Raises InputError where an input is not finite.
+    `images`: float32 arrays of the network's data_shape. Raises InputError if an input is not finite.
     """
     layers = layers_of(network)
     inputs = list(dict.fromkeys(node.args[0] for node in layers.values()))
@@ -63,8 +63,8 @@ def measure(network: Network, images: Iterable[np.ndarray]) -> tuple:
 
 
 def save_calibration(prefix: str | Path, epoch: int, statistics: dict, images: int) -> None:
-    """Write what `load_calibration` reads. `statistics`: {name of a layer's weight: Statistics}; `images`: how many
-    they are of."""
+    """Write what `load_calibration` reads. `statistics`: {name of a layer's weight: Statistics}; `images`: how
+    many were measured."""
     layers = {name: {"low": _short(entry.low), "high": _short(entry.high), "mean": list(map(_short, entry.mean))}
               for name, entry in statistics.items()}
     content = {"params": digest(checkpoint_files(prefix, epoch)[1], "sha256"), "images": images, "layers": layers}
@@ -73,8 +73,8 @@ def save_calibration(prefix: str | Path, epoch: int, statistics: dict, images: i
 
 
 def load_calibration(prefix: str | Path, epoch: int, network: Network) -> dict:
-    """{name of a layer's weight: Statistics}. Raises InputError where there is no such file, or it is not of these
-    parameters or this network."""
+    """{name of a layer's weight: Statistics}. Raises InputError if there is no such file, or if it is for other
+    parameters or another network."""
     path, again = calibration_file(prefix, epoch), f"python tools/calibrate.py {prefix} --epoch {epoch} --images DIR"
     try:
         content = read_json(path, f"JSON; make it again with: {again}")
@@ -85,7 +85,7 @@ def load_calibration(prefix: str | Path, epoch: int, network: Network) -> dict:
     params_file = checkpoint_files(prefix, epoch)[1]
     try:
         if content["params"] != digest(params_file, "sha256"):
-            raise InputError(f"{path}: was made of other parameters than {params_file} holds; make it again with: "
+            raise InputError(f"{path}: was made for other parameters than those in {params_file}; make it again with: "
                              f"{again}")
         return {name: _statistics(content["layers"][name], node) for name, node in layers_of(network).items()}
     except InputError:

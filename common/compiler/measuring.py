@@ -1,4 +1,4 @@
-"""This machine as a board that schedules are measured on: a kernel that crashes or hangs is then one that failed.
+"""This machine as a board on which schedules are measured: a kernel that crashes or hangs is then just one that failed.
 
 Other boards: `common.inference.boards`. The server on either: `common.inference.rpc_server`.
 """
@@ -28,16 +28,16 @@ ROOT = str(Path(__file__).resolve().parent.parent.parent)
 
 @contextmanager
 def reached(rpc: tuple | None, key: str, target: tvm.target.Target) -> Iterator[tuple]:
-    """(host, port, key) of the RPC tracker to measure at: that of `rpc`, or one of this process's own for the block.
+    """(host, port, key) of the RPC tracker to measure at: that of `rpc`, or one that this process runs for the block.
 
-    Within the block, processes that are started find this repository's modules, and temporary files go into a folder
-    that is removed after it.
+    Within the block, child processes find this repository's modules, and temporary files go into a folder that is
+    removed afterwards.
     """
     with _temporary_files(), environment(PYTHONPATH=_before(ROOT, os.environ.get("PYTHONPATH"))):
         if rpc:
             yield *rpc, key
             return
-        name = f"here-{secrets.token_hex(8)}"  # what else runs here is not to measure with it
+        name = f"here-{secrets.token_hex(8)}"  # so that nothing else that runs here measures with it
         with _tracker() as port, _server(target.kind.name, port, name):
             yield "127.0.0.1", port, name
 
@@ -47,12 +47,12 @@ def _server(kind, tracker_port, key):
     process = PopenWorker(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         threads = os.environ.get("TVM_NUM_THREADS") or str(usable_cores())
-        # not interrupted, or TVM cannot tell what of the process there is to end
+        # if interrupted, TVM would not know which process to end
         with environment(TVM_NUM_THREADS=threads, **_runtime_alone()), uninterrupted():
             process.send(serve, [os.getpid(), kind == "opencl", "127.0.0.1", ("127.0.0.1", tracker_port), key])
         try:
             process.recv()
-        except (InputError, OSError, ValueError) as error:  # with the traceback there as its message
+        except (InputError, OSError, ValueError) as error:  # its message is the traceback in that process
             raise InputError(last_line(error).removeprefix("common.base.errors.InputError: ")) from None
         yield
     finally:
@@ -60,13 +60,13 @@ def _server(kind, tracker_port, key):
 
 
 def end_processes() -> None:
-    """End what builds and measures for this process, and all else that it has started."""
+    """End all processes that this one has started, among them those that build and measure."""
     kill_child_processes(os.getpid())
 
 
 @contextmanager
 def _tracker():
-    """The port of an RPC tracker in a thread: it ends with this process, however that ends."""
+    """The port of an RPC tracker in a thread, which ends with this process, however that ends."""
     listening, loop = socket.create_server(("127.0.0.1", 0)), asyncio.new_event_loop()
 
     def track():
@@ -85,13 +85,13 @@ def _tracker():
 
 
 def _runtime_alone() -> dict:
-    """OpenCL's drivers bring an LLVM that does not go with that of TVM's compiler; a TVM may have no such library."""
+    """OpenCL's drivers bring an LLVM that conflicts with that of TVM's compiler. Some TVMs lack the library."""
     return {"TVM_USE_RUNTIME_LIB": "1"} if find_lib_path("libtvm_runtime.so", optional=True) else {}
 
 
 @contextmanager
 def _temporary_files():
-    """TVM's builders and servers leave theirs where they are killed."""
+    """TVM's builders and servers leave theirs behind when they are killed."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder

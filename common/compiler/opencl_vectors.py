@@ -1,9 +1,9 @@
 """Loads, stores, minimum and maximum of vectors in OpenCL C for processors, in place of vload, vstore, min and max.
 
 PoCL's own are functions of its library that are not inlined: each call has all registers saved to memory, which makes a
-convolution three to four times slower, and on AMD's processors with AVX-512 PoCL 3.0 crashes while it compiles min and
-max of 16 numbers. These are made of what Clang has for vectors, on which PoCL and other OpenCL for processors are
-built. TVM hands each kernel's source to `tvm_callback_opencl_postproc`.
+convolution three to four times slower, and on AMD's processors with AVX-512 PoCL 3.0 crashes when it compiles min and
+max of 16 numbers. These use Clang's vectors, as PoCL and other OpenCL drivers for processors are built on Clang. TVM
+hands each kernel's source to `tvm_callback_opencl_postproc`.
 """
 import re
 
@@ -37,7 +37,7 @@ inlined_min({type} a, {type} b) {{
 
 @tvm.register_func("tvm_callback_opencl_postproc", override=True)
 def with_inlined_vectors(source: str, target: tvm.target.Target) -> str:
-    """`source`, OpenCL C as TVM writes it, for a processor; as it is for other devices."""
+    """`source`, TVM's OpenCL C, with them if the target is a processor; unchanged for other devices."""
     if not layout_of(target):
         return source
     types = [name for name in TYPES if re.search(rf"\b{name}\d*\b", source)]
@@ -46,6 +46,6 @@ def with_inlined_vectors(source: str, target: tvm.target.Target) -> str:
     definitions += [ACCESS.format(type=name, lanes=n, space=space) for name in types for n in lanes for space in SPACES]
     if re.search(r"\b(?:min|max)\(", source):
         definitions += [EXTREMES.format(type=f"{name}{n}") for name in types for n in ("", *lanes)]
-    pragmas = re.match(r"(?:\s*(?:#.*|//.*)?\n)*", source).end()  # which switch half on
+    pragmas = re.match(r"(?:\s*(?:#.*|//.*)?\n)*", source).end()  # they enable half
     calls = re.sub(r"\b(v(?:load|store)\d+|min|max)\(", r"inlined_\1(", source[pragmas:])
     return source[:pragmas] + "".join(definitions) + "\n" + calls

@@ -1,4 +1,4 @@
-"""A network in another precision than float32, and the target that its code is for."""
+"""A network in another precision than float32, and the target of its code."""
 from pathlib import Path
 
 import tvm
@@ -17,9 +17,9 @@ HALF = ("avx512fp16", "fullfp16")  # of processors with half-precision arithmeti
 
 
 def target_for(target: tvm.target.Target, precision: str) -> tvm.target.Target:
-    """`target` with the keys of what computes best in `precision`.
+    """`target` with the keys of the schedules that are best in `precision`.
 
-    Raises InputError for a precision that there is not, or that the processor of `target` has no instructions for.
+    Raises InputError for an unknown precision, or one that the processor of `target` has no instructions for.
     """
     if precision == "int8" and target.kind.name == "llvm" and (block := vnni.block_for(target)):
         return _with_keys(target, [vnni.KEY, f"nchw{block}c"])
@@ -35,7 +35,7 @@ def target_for(target: tvm.target.Target, precision: str) -> tvm.target.Target:
 
 def in_precision(network: Network, precision: str, target: tvm.target.Target, prefix: str | Path,
                  epoch: int) -> Network:
-    """`network`, of the checkpoint, computing in `precision` on what `target_for` gives.
+    """`network`, which is that of the checkpoint, in `precision` for what `target_for` returns.
 
     Raises InputError for int8 without a calibration file that fits.
     """
@@ -47,8 +47,7 @@ def in_precision(network: Network, precision: str, target: tvm.target.Target, pr
 
 
 def in_float16(network: Network) -> Network:
-    """`network` with weights, arithmetic and what lies between layers in half precision, softmax in float32; float32 in
-    and out."""
+    """`network` with weights, arithmetic and activations in half precision; softmax, input and output in float32."""
     module = relay.transform.InferType()(network.module)
     return network._replace(module=relay.transform.InferType()(relay.transform.ToMixedPrecision("float16")(module)))
 

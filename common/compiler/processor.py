@@ -1,4 +1,4 @@
-"""The processor that a target compiles for: its own, or that of its host; networks for another machine are linked by a
+"""The processor that a target compiles for: its own, or that of its host. Networks for another machine are linked by a
 cross compiler, or left as objects to be linked there."""
 import shutil
 from pathlib import Path
@@ -7,11 +7,11 @@ import tvm
 
 from common.inference.choices import architecture, is_other_machine
 
-ASKED = ("x86_64", "i386", "i686", "aarch64")  # of another architecture's features TVM may crash when asked
+ASKED = ("x86_64", "i386", "i686", "aarch64")  # TVM may crash if asked for the features of others
 
 
 def triple_of(target: tvm.target.Target) -> str:
-    """As it was given, or "" for this machine's."""
+    """The -mtriple of its processor; "" for this machine's."""
     return str(_processor(target).attrs.get("mtriple", ""))
 
 
@@ -32,9 +32,9 @@ def _processor(target):
 
 
 def export_options(target: tvm.target.Target) -> dict:
-    """Options of TVM's export_library for `target`: none for this machine's architecture; else the cross compiler that
-    has the name of the target's triple (`aarch64-linux-gnu-g++`), or, where that is not installed, no linking at all:
-    objects/*.o beside network.so's place."""
+    """Options of TVM's export_library for `target`: none for this machine's architecture, else the cross compiler with
+    the name of the target's triple (`aarch64-linux-gnu-g++`). If that is not installed, nothing is linked: objects/*.o
+    are written beside the place of network.so."""
     if not is_elsewhere(target):
         return {}
     compiler = f"{triple_of(target)}-g++"
@@ -42,7 +42,7 @@ def export_options(target: tvm.target.Target) -> dict:
 
 
 def keep_objects(library: str, objects: list[str], **_: object) -> None:
-    """In a linker's place: the objects of `library` in the folder objects/ beside it."""
+    """In place of a linker: put the objects of `library` in the folder objects/ beside it."""
     folder = Path(library).with_name("objects")
     folder.mkdir()
     for path in objects:

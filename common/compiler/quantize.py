@@ -1,4 +1,4 @@
-"""A network in 8-bit integers: convolutions and fully connected layers multiply whole numbers and sum them in 32 bits.
+"""A network in 8-bit integers: convolutions and fully connected layers multiply integers and sum them in 32 bits.
 
 A layer's input is codes of 0 to 255 that stand for (code - zero) x scale, with one scale and zero for the tensor, from
 the range that calibration saw; its weights are -127 to 127 times a scale for each output channel (Jacob et al., 2018,
@@ -22,23 +22,23 @@ LAYERS = ("nn.conv2d", "nn.dense")
 
 
 class Arithmetic(NamedTuple):
-    """What codes and weights are stored as, and numbers of a layer's inputs and outputs that should be multiples of."""
-    codes: str = "int16"  # a product of two needs no wider operands, which most processors have no instruction for
+    """Types of codes and weights, and what the numbers of a layer's inputs and outputs should be multiples of."""
+    codes: str = "int16"  # products need operands of this width; most processors cannot multiply bytes
     weights: str = "int16"
     inputs: int = 1
     outputs: int = 1
 
 
 class Statistics(NamedTuple):
-    """Of a layer's input over the calibration's images: the least, the greatest, and each channel's mean (C,)."""
+    """A layer's input over the images of the calibration: least and greatest value, and each channel's mean (C,)."""
     low: float
     high: float
     mean: np.ndarray
 
 
 def layers_of(network: Network) -> dict:
-    """{name of its weight: Relay call} of the layers that can be computed in integers, in their order: those whose
-    weight is a parameter, and whose convolution is of all channels together or of each for itself."""
+    """{name of its weight: Relay call} of the layers that can be computed in integers, in order: those whose weight is
+    a parameter, convolutions only if they are not grouped, or depthwise."""
     found = {}
 
     def visit(node):
@@ -53,7 +53,7 @@ def layers_of(network: Network) -> dict:
 
 
 def quantized(network: Network, statistics: dict, arithmetic: Arithmetic) -> Network:
-    """`network` with the layers in integers whose weights `statistics` ({name: Statistics}) has."""
+    """`network` with those layers in integers whose weights are in `statistics` ({name: Statistics})."""
     quantizer = _Quantizer(network, statistics, arithmetic)
     output = quantizer.convert(network.module["main"].body)
     module = tvm.IRModule.from_expr(relay.Function(relay.analysis.free_vars(output), output))
@@ -82,7 +82,7 @@ def _op(node):
 
 
 def _along(values, ndim, axis=0):
-    """`values` in the shape that broadcasts them along an axis of a tensor of `ndim` dimensions."""
+    """`values` in the shape that broadcasts them along an axis of a tensor with `ndim` dimensions."""
     return np.reshape(values, [-1 if i == axis else 1 for i in range(ndim)])
 
 
@@ -91,7 +91,7 @@ def _constant(value):
 
 
 class _Value(NamedTuple):
-    """clip(sum of expression x scale + shift, low, high): a float32 tensor that is yet to be computed.
+    """clip(sum of expression x scale + shift, low, high): a float32 tensor that has not been computed yet.
 
     `terms`: (expression of integers or floats, scale); scales and shift are numbers, or arrays that broadcast.
     """
@@ -125,7 +125,7 @@ class _Value(NamedTuple):
 
 
 class _Quantizer:
-    """Goes through a network from its input on; `params` are those of the new one, and others."""
+    """Goes through a network from its input on; `params` has the new network's parameters, and unused ones."""
 
     def __init__(self, network: Network, statistics: dict, arithmetic: Arithmetic) -> None:
         self.arithmetic, self.params = arithmetic, dict(network.params)
@@ -156,7 +156,7 @@ class _Quantizer:
         self._values[node] = _Value(((self._codes[node], scale),), np.float32(-zero * scale))
 
     def _coded(self, value, scale, zero):
-        # a cast cuts off what follows the point: with a half added it rounds
+        # a cast truncates: with a half added it rounds
         return relay.cast(value.scaled(1 / scale, zero + 0.5).clip(0, TOP).expression(), self.arithmetic.codes)
 
     def _value(self, node):
@@ -204,7 +204,7 @@ class _Quantizer:
         return _Value(((sums, _along(scales * scale, ndim, axis=1)),), _along(shift, ndim, axis=1).astype(np.float32))
 
     def _convolution(self, node, integers, zero):
-        """Sums of codes x integers. Around the picture are codes that stand for 0."""
+        """Sums of codes x integers. The padding is codes that stand for 0."""
         attrs, data = node.attrs, self._codes[node.args[0]]
         top, left, bottom, right = padding = get_pad_tuple(get_const_tuple(attrs.padding),
                                                            get_const_tuple(attrs.kernel_size))
@@ -218,7 +218,7 @@ class _Quantizer:
                                kernel_size=attrs.kernel_size, out_dtype="int32")
 
     def _dense(self, node, integers, zero):
-        """As a 1x1 convolution over a row of pixels, the images of the batch: TVM has good code for that one."""
+        """As a 1x1 convolution over a row of pixels, which are the images of the batch: TVM has good code for that."""
         outputs, inputs = integers.shape
         added, missing = -outputs % self.arithmetic.outputs, -inputs % self.arithmetic.inputs
         integers = np.pad(integers, ((0, added), (0, missing)))[:, :, np.newaxis, np.newaxis]

@@ -3,8 +3,8 @@
     {"device": "name of the device, or null", "kind": "llvm", "layout": "nchw16c", "needs": ["avx512f"],
      "tvm": "0.19.0", "records": [an AutoTVM record each]}
 
-`needs` are flags of /proc/cpuinfo. The records fit a target of that kind and layout on that device, or, where it is
-null, on any processor with the flags.
+`needs` are flags of /proc/cpuinfo. The records fit a target of that kind and layout on that device, or, if it is null,
+on any processor with the flags.
 """
 import json
 import math
@@ -21,25 +21,25 @@ from common.compiler.blocked import layout_of
 from common.inference.choices import AUTO, record_files
 from common.inference.runtime import Device
 
-NEEDS = {"nchw16c": ("avx512f",), "nchw8c": ("avx2", "fma")}  # of a layout: flags of x86 processors with such vectors
+NEEDS = {"nchw16c": ("avx512f",), "nchw8c": ("avx2", "fma")}  # layout: flags of x86 processors with such vectors
 ABOUT: dict[str, type | tuple] = {"device": (str, type(None)), "kind": str, "layout": str, "needs": list, "tvm": str,
                                   "records": list}
 
 
 class Records(NamedTuple):
-    """The tuning records of a file, and for what they were measured."""
+    """The tuning records of a file, and what they were measured for."""
     path: Path
-    about: dict    # all but the records
+    about: dict    # the file without the records
     records: list  # (autotvm.MeasureInput, autotvm.MeasureResult)
 
 
 def load(path: str | Path) -> Records:
-    """Raises InputError for a file that is missing, or not one of tuning records."""
+    """Raises InputError for a file that is missing or holds no tuning records."""
     return _decoded(_undecoded(path))
 
 
 def _undecoded(path: str | Path) -> Records:
-    """As `load`, its records as they are in the file."""
+    """As `load`, with the records as they are in the file."""
     with _refused(path):
         content = read_json(path, "tuning records of tools/tune.py")
         if any(not isinstance(content[key], kind) for key, kind in ABOUT.items()):
@@ -62,7 +62,7 @@ def _refused(path):
         raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except Exception as error:  # TVM's of many kinds, for targets and knobs that it does not know
+    except Exception as error:  # of many kinds: TVM does not know a target or a knob
         reason = f"{type(error).__name__}: {last_line(error)}"
         raise InputError(f"{path}: not tuning records of tools/tune.py ({reason})") from None
 
@@ -90,7 +90,7 @@ def save(records: Records) -> None:
 
 
 def about(target: tvm.target.Target, device: Device, any_processor: bool) -> dict:
-    """What tells which targets records fit that are measured for `target` on `device`."""
+    """What the file says about records measured for `target` on `device`: which targets they fit."""
     layout = layout_of(target)
     return {"device": None if any_processor and layout else device.name, "kind": target.kind.name, "layout": layout,
             "needs": list(NEEDS.get(layout, ())), "tvm": tvm.__version__}
@@ -98,11 +98,11 @@ def about(target: tvm.target.Target, device: Device, any_processor: bool) -> dic
 
 def choose(wanted: str | Path | None, target: tvm.target.Target,
            device: Device | None = None) -> Records | None:
-    """The Records that `wanted` asks for: of the file of that path, none (None), or those that fit best (AUTO).
+    """The Records that `wanted` asks for: those in the file at that path, none (None), or those that fit best (AUTO).
 
-    `device`: what `target` is for, where that is known. Records of this very device fit best, then those that need most
-    of what the processor has. For AUTO, files that cannot be used are passed over, with a line on standard output,
-    and so are those of another TVM.
+    `device`: what `target` is for, if that is known. Records of this very device fit best, then those that need the
+    most flags. For AUTO, files that cannot be used are passed over, with a line on standard output, and so are files
+    of another TVM.
     """
     if wanted is None:
         return None

@@ -18,7 +18,7 @@ from symbols.mobilenetv2_json import get_graph
 
 
 def _fully_connected(inputs, attrs):
-    """MXNet's FullyConnected in Relay. TVM's own converter imports MXNet, to ask it for its version."""
+    """MXNet's FullyConnected in Relay. (TVM's own converter imports MXNet, to ask for its version.)"""
     data, weight = inputs[:2]
     if attrs.get_bool("flatten", True):
         data = relay.nn.batch_flatten(data)
@@ -27,7 +27,7 @@ def _fully_connected(inputs, attrs):
 
 
 frontend._convert_map["FullyConnected"] = _fully_connected
-tvm.ir.diagnostics.override_renderer(lambda context: None)  # pages of a type error, before the exception says it
+tvm.ir.diagnostics.override_renderer(lambda context: None)  # it would print pages before the exception
 
 
 class Network(NamedTuple):
@@ -57,7 +57,7 @@ def load_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], bloc
         return to_relay(*pad_channels(*fold_batch_norm(graph, params), block), data_shape)
     except tvm.error.OpNotImplemented as error:
         raise InputError(f"{symbol_file}: TVM cannot convert it: {last_line(error)}") from None
-    except Exception as error:  # TVM's own, and of its Python whatever a line was not made for
+    except Exception as error:  # of any kind: also of TVM's Python, on what it did not foresee
         if is_of_memory(error):
             raise
         raise InputError(f"{params_file} and {symbol_file} do not fit each other or the input {tuple(data_shape)}: "
@@ -65,7 +65,7 @@ def load_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], bloc
 
 
 def untrained_network(multiplier: float, data_shape: Sequence[int], block: int = 1) -> Network:
-    """MobileNetV2 of that width with weights of no meaning, as `load_network` would read it."""
+    """MobileNetV2 of that width with arbitrary weights, as `load_network` would read it."""
     graph = get_graph(multiplier=multiplier)
     graph = {**graph, "nodes": [{"attrs": {}, **node} for node in graph["nodes"]]}
     arguments, states = parameter_shapes({"multiplier": multiplier}, 1000)

@@ -27,7 +27,7 @@ def divisors(number: int, limit: int) -> list[int]:
 
 
 def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int) -> None:
-    """The space of tiles: adjacent pixels, of one row or of whole rows, by blocks of channels."""
+    """The space of tiles: adjacent pixels (within a row, or several complete rows) by blocks of channels."""
     pixels = [p for p in divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
     tiles = [(p, b) for p in pixels for b in divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
     smallest = min(SMALLEST, max(p * b for p, b in tiles))
@@ -136,7 +136,7 @@ def _schedule(cfg, outs):
 
 
 def begun(outs: list[te.Tensor]) -> tuple:
-    """(schedule, out, pixels, data) of what a convolution of `as_map` and the operators after it are computed in."""
+    """(schedule, its output, pixels, data) of a convolution of `as_map` and the operators after it."""
     out = outs if isinstance(outs, te.Tensor) else outs[0]
     schedule = te.create_schedule(out.op)
     found = []
@@ -164,7 +164,7 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
 
 
 def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
-    """Order `axes`, of which the last three are a tile's: a vector, and what is unrolled of vectors."""
+    """Order `axes`, the last three of which are a tile's: two that are unrolled, and a vector."""
     stage.reorder(*axes)
     for axis in axes[-3:-1]:
         stage.unroll(axis)
@@ -172,7 +172,7 @@ def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
 
 
 def _spread(stage, axis):
-    """Give the tiles to the threads of the processor: in OpenCL, one work item in each group."""
+    """Give the tiles to the processor's threads: in OpenCL, as groups of one work item."""
     if Target.current().kind.name == OPENCL:
         block, thread = stage.split(axis, 1)
         stage.bind(block, te.thread_axis("blockIdx.x"))

@@ -19,18 +19,18 @@ HOST_OPTIONS = ("-mtriple=", "-mcpu=", "-mattr=", "-mabi=", "-mfloat-abi=")
 def resolve_target(name: str, floats: int = 0) -> tvm.target.Target:
     """tvm.target.Target of "opencl", "llvm" (this processor) or any TVM target string.
 
-    Without -keys in the string, a processor's target is given the layout of `common.compiler.blocked` as a key: one
-    that llvm compiles for, or one that runs OpenCL, whose vectors hold `floats` numbers.
+    Unless the string has -keys, the target of a processor is given the layout of `common.compiler.blocked` as a key:
+    a processor that llvm compiles for, or one that runs OpenCL, whose vectors hold `floats` numbers.
 
-    What surrounds the kernels of a target other than llvm runs on a processor: this one, or that of llvm's options in
+    The code around the kernels of a target other than llvm runs on a processor: this one, or that of llvm's options in
     the target string (`opencl -device=mali -mtriple=aarch64-linux-gnu`).
-    Raises InputError for a target, or for a processor of llvm, that TVM does not know.
+    Raises InputError for a target that TVM does not know, or a processor that llvm does not know.
     """
     here = f"llvm -mcpu={host_cpu()}"
     try:
         if kind_of(name) == "llvm":
             processor = target = tvm.target.Target(here if name == "llvm" else name)
-            target = tvm.target.Target(target, host=target)  # another one would be compiled for
+            target = tvm.target.Target(target, host=target)  # or TVM would choose another host
         else:
             of_host = [word for word in name.split() if word.startswith(HOST_OPTIONS)]
             processor = tvm.target.Target(" ".join(["llvm", *of_host]) if of_host else here)
@@ -49,7 +49,7 @@ def resolve_target(name: str, floats: int = 0) -> tvm.target.Target:
 
 
 def _check_processor(name, target):
-    """LLVM only warns of a processor it does not know (as of `native`), and compiles for a generic one."""
+    """LLVM only warns of a processor it does not know (`native` is one), and compiles for a generic one."""
     mcpu = str(target.attrs.get("mcpu", ""))
     if mcpu and mcpu not in [str(cpu) for cpu in tvm.target.codegen.llvm_get_cpu_archlist(target)]:
         raise InputError(f"target {name!r}: LLVM knows no processor {mcpu!r}; --target llvm takes this one "
@@ -57,9 +57,9 @@ def _check_processor(name, target):
 
 
 def check_runs_here(name: str, target: tvm.target.Target) -> None:
-    """Raises InputError where this machine cannot run code for `target`, which `name` resolved to.
+    """Raises InputError if this machine cannot run code for `target`, which `name` resolved to.
 
-    Whether there is an OpenCL device, only a process can tell that has loaded what runs it: `common.inference.runtime`.
+    OpenCL devices are not checked: only a process that has loaded their drivers can (`common.inference.runtime`).
     """
     if is_elsewhere(target):
         raise InputError(f"target {name!r} cannot run here: this is {tvm.target.codegen.llvm_get_system_triple()}")

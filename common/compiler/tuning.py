@@ -98,7 +98,7 @@ def link(output: str, objects: list[str], **options: object) -> None:
 
 
 def pack(output: str, objects: list[str], **_: object) -> None:
-    """Make an archive of a schedule's objects, which TVM's RPC server links where they run. See `link`."""
+    """Make an archive of a schedule's objects, which TVM's RPC server links on its machine. See `link`."""
     tar.tar(output, objects)
 
 
@@ -121,5 +121,5 @@ def _begin(parent):
 
 
 def _reason(trace: str, error: Exception | str) -> str:
-    lines = [line for line in str(trace).splitlines() if not line.startswith("Command line:")]  # of the linker
+    lines = [line for line in str(trace).splitlines() if not line.startswith("Command line:")]  # the linker's
     return last_line("\n".join(lines) or error)

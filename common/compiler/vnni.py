@@ -1,9 +1,9 @@
 """Convolutions of 8-bit integers with the VNNI instructions of AVX-512 or AVX, over blocks of 16 or 8 channels.
 
 `vpdpbusd` adds to each 32-bit sum of a vector the products of four unsigned and four signed bytes, without saturation.
-The four are input channels, or adjacent pixels where each channel has a convolution of its own. (TVM's own schedules
-give the instruction operands of types that LLVM 22 refuses, and have none for the latter.) The tiles, and what becomes
-of other convolutions, are those of `common.compiler.schedules`.
+The four are input channels, or adjacent pixels in a depthwise convolution. (TVM's own schedules give the instruction
+operands of types that LLVM 22 refuses, and there are none for depthwise convolutions.) The tiles, and the schedules of
+other convolutions, are those of `common.compiler.schedules`.
 """
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from common.compiler import blocked, schedules
 from common.compiler.processor import has_feature
 from common.compiler.schedules import as_map, begun, define_tile, divisors, in_tiles, is_padded, padded, unrolled
 
-KEY = "vnni"  # of a target: choose these
+KEY = "vnni"  # a target with this key uses these schedules
 FEATURES = {"avx512vnni": 16, "avxvnni": 8}  # LLVM's name: sums in a vector
 INSTRUCTION = {16: "llvm.x86.avx512.vpdpbusd.512", 8: "llvm.x86.avx512.vpdpbusd.256"}
 DOT = 4  # products in a sum
@@ -27,7 +27,7 @@ ROWS = 14  # of a depthwise convolution's output, at most, for which the padded 
 
 
 def block_for(target: Target) -> int:
-    """Channels in a block for the processor of `target` (of kind llvm); 0 where it has no such instructions."""
+    """Channels in a block for the processor of `target` (of kind llvm); 0 if it has no such instructions."""
     return next((block for feature, block in FEATURES.items() if has_feature(target, feature)), 0)
 
 
@@ -135,8 +135,8 @@ def _schedule(cfg, outs, same):
 
 
 def _dot(block, same):
-    """TensorIntrin of `block` sums of four products: of the `same` four bytes with each four of the kernel, else of
-    four pixels, each channel's with its own."""
+    """TensorIntrin of `block` sums of four products. With `same`, the same four bytes are multiplied by each four of
+    the kernel; else each channel has four pixels and weights of its own."""
     k = te.reduce_axis((0, DOT), "k")
     kernel = te.placeholder((block, DOT), "int8", "kernel")
     data = te.placeholder((DOT,) if same else (DOT, block), "uint8", "data")

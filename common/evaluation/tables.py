@@ -15,10 +15,10 @@ from common.evaluation.score import Score, count
 @contextmanager
 def predictions_table(path: str | Path, num_classes: int, top_k: int,
                       names: Sequence[str] | None = None) -> Iterator[Callable]:
-    """An `on_batch` of `score` that writes a CSV row for each image; the file is there when this block has ended well.
+    """An `on_batch` of `score` that writes a CSV row for each image; the file appears when this block ends in order.
 
     The columns are record, label, top-1, p-1, ..., top-k, p-k (classes and their probabilities); with `names` of the
-    classes label-name and name-1 to name-k too. Raises InputError or OSError at once where it cannot be written.
+    classes label-name and name-1 to name-k too. Raises InputError or OSError at once if it cannot be written.
     """
     columns = [f"{column}-{rank}" for rank in range(1, top_k + 1) for column in ("top", "name", "p")]
     with _table(path, ["record", "label", "label-name", *columns], names) as write:
@@ -36,11 +36,11 @@ def predictions_table(path: str | Path, num_classes: int, top_k: int,
 @contextmanager
 def classes_table(path: str | Path, num_classes: int, top_k: int,
                   names: Sequence[str] | None = None) -> Iterator[Callable]:
-    """An `on_batch` of `score` that counts, and a CSV row for each class when this block has ended well.
+    """An `on_batch` of `score` that counts, and writes a CSV row for each class when this block ends in order.
 
-    The columns are class, images, top-1 and top-k (0 to 1; empty for a class without images), wrong-answer (its most
-    frequent one, of equals the smallest number) and times; with `names` name and wrong-name too. Raises as
-    `predictions_table`.
+    The columns are class, images, top-1 and top-k (0 to 1; empty for a class without images), wrong-answer (the most
+    frequent one, among equals the smallest number) and times; with `names`, name and wrong-name too. Raises as
+    `predictions_table` does.
     """
     scores, wrong = [Score()] * num_classes, [Counter() for _ in range(num_classes)]
 
@@ -65,7 +65,7 @@ def classes_table(path: str | Path, num_classes: int, top_k: int,
 
 @contextmanager
 def _table(path, columns, names):
-    """A function that writes a row, given as a dict, to a CSV file; columns of names only where there are names."""
+    """A function that writes a row, given as a dict, to a CSV file. Columns of names are left out if there are none."""
     with written_atomically(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [column for column in dict.fromkeys(columns) if names or "name" not in column],
                                 extrasaction="ignore", lineterminator="\n")

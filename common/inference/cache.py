@@ -1,11 +1,11 @@
-"""Compiled networks kept in a folder: an entry is whole or not there, however many processes use it, and end when.
+"""Compiled networks kept in a folder: an entry is complete or not there, however many processes use it or are killed.
 
     KEY/                  an entry; its manifest.json, with the sizes and SHA-256 of its files, is written last
-    .KEY.XXXX.partial/    one being made, or removed, by a process; what a killed one leaves is removed later
+    .KEY.XXXX.partial/    one that a process is making or removing; if it is killed, another removes this later
     .KEY.lock             held by the process that makes the entry; others wait for it
 
-Whoever uses an entry holds a shared lock on its manifest, and only what nobody uses is removed. What else is in the
-folder is left alone; what another user may have put there is not loaded.
+A process that uses an entry holds a shared lock on its manifest, and only entries that nobody uses are removed. Other
+files in the folder are left alone, and what another user may have put there is not loaded.
 """
 import fcntl
 import json
@@ -41,10 +41,10 @@ class Entry(NamedTuple):
 
 
 class Cache:
-    """A folder that this user alone can write to, or put another in the place of; made where it is not there. Raises
-    OSError where it cannot be used.
+    """A folder that only this user can write to or replace; it is made if it is not there. Raises OSError if it cannot
+    be used.
 
-    MOBILENETV2_CACHE names it and MOBILENETV2_CACHE_MB bounds it (2048); else it is `compiled` in the `cache_folder`.
+    MOBILENETV2_CACHE names it (default: `compiled` in the `cache_folder`) and MOBILENETV2_CACHE_MB bounds it (2048).
     """
 
     def __init__(self) -> None:
@@ -55,9 +55,9 @@ class Cache:
         self.folder = folder.resolve()
 
     def entry(self, key: str, make: Callable[[Path], object]) -> Entry:
-        """The entry of `key`; where there is none, `make(folder)` fills an empty folder, in one process at a time.
+        """The entry of `key`. If there is none, `make(folder)` fills an empty folder, in one process at a time.
 
-        Raises what `make` raises, and OSError where the folder cannot be written to, or a file that is no part of the
+        Raises what `make` raises, and OSError if the folder cannot be written to, or if a file that is not part of the
         entry would be lost.
         """
         if found := self._find(key):
@@ -85,14 +85,14 @@ class Cache:
             lock = (folder / MANIFEST).open("rb")
         except OSError:
             return None
-        with suppress(OSError):  # a file system without locks, where nothing is removed either
+        with suppress(OSError):  # a file system without locks: nothing is removed there either
             fcntl.flock(lock, fcntl.LOCK_SH)
         if not (_is_still(lock, folder / MANIFEST) and is_own(folder, stat.S_ISDIR)):
             return None
         if not _is_whole(folder):
             print(f"warning: {folder} is damaged: compiling again", file=sys.stderr)
             return None
-        with suppress(OSError):  # of a cache that can only be read
+        with suppress(OSError):  # a cache that can only be read
             os.utime(folder / MANIFEST)
         return Entry(folder, lock)
 
@@ -117,15 +117,15 @@ class Cache:
         return Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".partial", dir=self.folder))
 
     def _remove(self, key):
-        """Take the entry of `key` away, in one step for whoever looks for it."""
+        """Remove the entry of `key`; other processes see it complete or not at all."""
         away = self._partial(key)
         with suppress(FileNotFoundError):
             os.rename(self.folder / key, away)
         shutil.rmtree(away, ignore_errors=True)
 
     def _entries(self):
-        """(time of last use, bytes, key) of each entry, the one that was not used for longest first: of folders that
-        hold nothing but what their manifest lists."""
+        """(time of last use, bytes, key) of each entry, the least recently used first. Folders that hold anything but
+        what their manifest lists are no entries."""
         found = []
         for folder in self.folder.iterdir():
             with suppress(OSError):  # removed meanwhile
@@ -135,8 +135,7 @@ class Cache:
         return sorted(found)
 
     def _shrink(self, max_bytes):
-        """Remove the least recently used entries until the rest has no more than `max_bytes`, and killed processes'
-        leavings."""
+        """Remove what killed processes left, and the least recently used entries until the rest fits in `max_bytes`."""
         with suppress(OSError):  # a cache that can only be read
             entries = self._entries()
             total = sum(size for _, size, _ in entries)
@@ -179,7 +178,7 @@ def _megabytes(text):
 
 
 def _is_still(file: IO, path: Path) -> bool:
-    """Whether `path` is the open `file`, and no other that took its place."""
+    """Whether `path` is still the open `file`, and not another that replaced it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:
@@ -187,7 +186,7 @@ def _is_still(file: IO, path: Path) -> bool:
 
 
 def _listed(folder: Path) -> dict:
-    """{name: [bytes, SHA-256]} of the parts that the manifest of an entry lists; none where it is not of that form."""
+    """{name: [bytes, SHA-256]} of the files that the manifest of an entry lists; {} if it has another form."""
     if not is_own(folder / MANIFEST, stat.S_ISREG):
         return {}
     try:
@@ -216,7 +215,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _check_all_made_here(folder: Path) -> None:
-    """Raise FileExistsError where a new entry in the place of `folder` would be the end of what is no part of one."""
+    """Raise FileExistsError if a new entry in the place of `folder` would replace what is not part of an entry."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -224,5 +223,5 @@ def _check_all_made_here(folder: Path) -> None:
     files = {MANIFEST, *_listed(folder)}
     if folder.is_symlink():
         raise FileExistsError(None, "is a link: move it away", str(folder))
-    if (others := {*names} - files) and (len(files) > 1 or MANIFEST not in names):  # else its manifest is damaged
+    if (others := {*names} - files) and (len(files) > 1 or MANIFEST not in names):  # otherwise its manifest is damaged
         raise FileExistsError(None, f"has {min(others)!r}, which is no part of it: move that away", str(folder))

@@ -1,4 +1,4 @@
-"""What a network may be compiled for: a TVM target string, read without TVM, a precision, and tuning records.
+"""What a network can be compiled for: a TVM target string (read without TVM), a precision, and tuning records.
 
 Precisions: float32; float16: half-precision arithmetic and weights, softmax in float32; int8: see
 `common.compiler.quantize`.
@@ -17,12 +17,12 @@ AUTO = "auto"
 
 
 def kind_of(target: str) -> str:
-    """Its first word: opencl, llvm ...; "" of an empty one."""
+    """The first word of a target: opencl, llvm ...; "" if it is empty."""
     return target.split()[0] if target.split() else ""
 
 
 def is_for_another_machine(target: str) -> bool:
-    """Whether it names a processor of another architecture than this machine's."""
+    """Whether a target names a processor of another architecture than this machine's."""
     return any(is_other_machine(word.removeprefix(TRIPLE)) for word in target.split() if word.startswith(TRIPLE))
 
 
@@ -37,17 +37,17 @@ def architecture(triple: str) -> str:
 
 
 def calibration_file(prefix: str | Path, epoch: int) -> str:
-    """Beside a checkpoint's parameters: what tools/calibrate.py measured of them, for int8."""
+    """The file beside a checkpoint's parameters that tools/calibrate.py writes for int8."""
     return f"{prefix}-{epoch:04d}-int8.json"
 
 
 def files_of(precision: str, prefix: str | Path, epoch: int) -> list:
-    """The files that compiling for `precision` reads beside those of the checkpoint."""
+    """The files that compiling for `precision` reads besides those of the checkpoint."""
     return [calibration_file(prefix, epoch)] if precision == "int8" else []
 
 
 def check_device(precision: str, device: Any) -> None:
-    """Raises InputError where `device` (tvm.runtime.Device), an OpenCL device, cannot compute in `precision`."""
+    """Raises InputError if `device` (tvm.runtime.Device), an OpenCL device, cannot compute in `precision`."""
     if precision != "float16":
         return
     from common.inference.drivers import PLATFORMS  # not above: what reads arguments imports this module
@@ -60,5 +60,5 @@ def check_device(precision: str, device: Any) -> None:
 
 
 def record_files(records: str | Path | None) -> list:
-    """Those that may decide how it is compiled: all of tuning/ for AUTO, a file, or none (None)."""
+    """The files of records that may be used: all in tuning/ for AUTO, a single file, or none (None)."""
     return [] if records is None else sorted(FOLDER.glob("*.json")) if records == AUTO else [records]

@@ -1,14 +1,14 @@
-"""OpenCL's drivers, which have to be loaded before TVM: TVM's compiler loads its LLVM for everyone, and a driver that
-brings another LLVM (PoCL) crashes when it is loaded after it."""
+"""OpenCL's drivers, which have to be loaded before TVM: the LLVM of TVM's compiler is visible to all libraries that are
+loaded later, and a driver with an LLVM of its own (PoCL) then crashes."""
 import os
 from contextlib import suppress
 
-# PoCL's compiler counts its warnings about TVM's code on standard error, a line for each kernel
+# or PoCL's compiler prints how many warnings TVM's code caused, a line for each kernel
 os.environ.setdefault("POCL_EXTRA_BUILD_FLAGS", "-w")
 
 
 def _platforms() -> list:
-    """OpenCL's platforms, as (platform, devices); empty where there is no loader, driver or device."""
+    """OpenCL's platforms, as (platform, devices); empty if there is no loader, driver or device."""
     try:
         import pyopencl
     except ImportError:

@@ -1,6 +1,6 @@
 """A folder to copy onto a device: a compiled network, what it needs to know, and the runners of `runners/`.
 
-    network.so            TVM's library (objects/*.o where it could not be linked here: the Makefile does it)
+    network.so            TVM's library (objects/*.o if it could not be linked here; the Makefile links them)
     graph.json            TVM's graph, and
     network.params        the parameters
     network.json          device, target, precision, tuning records, TVM's version
@@ -40,8 +40,8 @@ PROGRAMS = ("predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefi
 OPENCL = ("Makefile", "kernels.cc", "include/quiet.h", "include/tvm/support/span.h")  # of native/
 NETWORK = ("network.so", "objects", "graph.json", "network.params")
 WRITTEN = ("network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
-BUILT = ("predict", "__pycache__")  # beside them, by those who run it
-# what is in its folders, by these and by their Makefiles
+BUILT = ("predict", "__pycache__")  # what running the programs adds
+# what is in its folders, with what the Makefiles build
 INNER = re.compile(r"objects/[^/]+\.o|__pycache__/[^/]+\.pyc|opencl/(Makefile|kernels\.cc|build(/.*)?|"
                    r"include(/tvm(/support(/span\.h)?)?)?)")
 PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")
@@ -51,7 +51,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def check_destination(folder: str | Path) -> None:
-    """Raises InputError for a folder in which files are that are not a bundle's: `export` replaces it whole."""
+    """Raises InputError for a folder with files that are not a bundle's: `export` replaces everything in it."""
     try:
         there = set(os.listdir(folder))
     except FileNotFoundError:
@@ -61,9 +61,9 @@ def check_destination(folder: str | Path) -> None:
     inner = {str(path.relative_to(folder)) for path in Path(folder).rglob("*")} - there
     others = there - {*NETWORK, *WRITTEN, *BUILT, *PROGRAMS} | {name for name in inner if not INNER.fullmatch(name)}
     if others:
-        raise InputError(f"{folder}: has {min(others)!r}, which is no part of a bundle: give a new folder")
+        raise InputError(f"{folder}: has {min(others)!r}, which is not part of a bundle: give a new folder")
     if there and not ("graph.json" in there and _is_of_bundle(Path(folder, "preprocess.json"))):
-        raise InputError(f"{folder}: has files but is no bundle: give a new folder")
+        raise InputError(f"{folder}: has files but is not a bundle: give a new folder")
 
 
 def _is_of_bundle(path):
@@ -75,11 +75,11 @@ def _is_of_bundle(path):
 
 def export(entry: str | Path, folder: str | Path, synset: str | Path, preprocessing: Preprocessing,
            target: str) -> None:
-    """Write the bundle `folder` from `entry`, a folder as the compiler writes it; a bundle there is replaced whole.
+    """Write the bundle `folder` from `entry`, a folder as the compiler writes it; a bundle that is there is replaced.
 
     `synset`: path of the names of its classes. `preprocessing`: of an image for the input's longer side, as
     `common.images.options.preprocessing_of` gives it. `target`: as it was given.
-    Raises InputError for a folder that holds anything else, or names that do not fit; OSError where files cannot be
+    Raises InputError for a folder that holds anything else, or names that do not fit; OSError if files cannot be
     written.
     """
     check_destination(folder)
@@ -137,7 +137,7 @@ def _device(device, target):
 
 
 def _copy(source, destination):
-    """A file or a folder, with its permissions; nothing where it is not there."""
+    """Copy a file or a folder, with its permissions, if it is there."""
     if source.is_dir():
         shutil.copytree(source, destination)
     elif source.exists():
@@ -150,13 +150,13 @@ def _write_json(path, content):
 
 
 def _machine(elf):
-    """Which machine's an ELF file is; None where it is not there."""
+    """The machine that an ELF file is for; None if there is no such file."""
     with suppress(FileNotFoundError), open(elf, "rb") as file:
         return file.read(20)[ELF_MACHINE]
 
 
 def _versions():
-    """{package with underscores: "package==version"} of what is installed here; no version where it is not."""
+    """{package with underscores: "package==version"}, or the package alone if it is not installed here."""
     versions = {}
     for package in PACKAGES:
         versions[package.replace("-", "_")] = package
@@ -166,8 +166,8 @@ def _versions():
 
 
 def _replace(folder, partial):
-    """Put `partial` in the place of `folder`, and what was there in its own where the file system can exchange two
-    names. Elsewhere neither is there for a moment: what ends this process then leaves the old one as .NAME.PID.old."""
+    """Put `partial` in the place of `folder`. Both swap names at once if the file system can do that. If not, neither
+    is there for a moment; a process that is killed then leaves the old folder as .NAME.PID.old."""
     if _exchanged(folder, partial):
         return
     old = partial.with_suffix(".old")
@@ -183,7 +183,7 @@ def _replace(folder, partial):
 
 
 def _exchanged(one, other):
-    """Whether two names could be exchanged, at once."""
+    """Whether two names could be exchanged in one step."""
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except AttributeError:  # a C library from before 2018

@@ -1,5 +1,5 @@
-"""OpenCL kernels as the driver built them, kept beside the library that they belong to: most of the seconds of a first
-run are the driver's compiler's."""
+"""OpenCL kernels as the driver built them, kept beside the library that they belong to: of the seconds that a first run
+takes, the driver's compiler takes most."""
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +12,8 @@ _libraries = {}  # {(device, inode): tvm.runtime.Module}
 def load_library(folder: str | Path) -> tvm.runtime.Module:
     """The tvm.runtime.Module of network.so in `folder`, with the kernels that are kept beside it.
 
-    A file is loaded once and stays: its code remembers the module that it first ran in, and would use it after its end.
+    A file is loaded once and stays: its code remembers the module that it first ran in, and would use it after it is
+    freed.
     """
     file = Path(folder) / "network.so"
     identity = file.stat().st_dev, file.stat().st_ino
@@ -20,19 +21,20 @@ def load_library(folder: str | Path) -> tvm.runtime.Module:
         library = tvm.runtime.load_module(str(file))
         try:
             _set_kernels(library, file.with_name(KERNELS))
-        except tvm.error.TVMError:  # the driver refuses them, and now builds its own
+        except tvm.error.TVMError:  # the driver refuses them, and builds its own
             library = tvm.runtime.load_module(str(file))
         _libraries[identity] = library
     return _libraries[identity]
 
 
 def keep_kernels(folder: str | Path) -> None:
-    """Have the OpenCL driver build the kernels of network.so, and write what it gives of them beside it.
+    """Have the OpenCL driver build the kernels of network.so, and write beside it what the driver returns.
 
-    Raises InputError where there is no OpenCL device, OSError where the file cannot be written.
+    Raises InputError if there is no OpenCL device, OSError if the file cannot be written.
     """
     opencl_device()
-    binaries = tvm.get_global_func("opencl.program_binaries", allow_missing=True)  # a TVM built with OpenCL has it not
+    # of native/: missing in a TVM that was built with OpenCL
+    binaries = tvm.get_global_func("opencl.program_binaries", allow_missing=True)
     modules = _opencl_modules(load_library(folder))
     if binaries and modules:
         with suppress(tvm.error.TVMError):

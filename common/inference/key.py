@@ -1,4 +1,4 @@
-"""The name of a compiled network in the cache: a hash of everything that it is made of, and made by."""
+"""The name of a compiled network in the cache: a hash of everything that it is made from, and of what makes it."""
 import hashlib
 import json
 import os
@@ -24,11 +24,11 @@ IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+(\([^)]*\)
 
 def key_of(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str, precision: str,
            records: str | Path | None) -> str:
-    """Hexadecimal digits. `records` is the path of tuning records, None, or AUTO of common.inference.choices.
+    """32 hexadecimal digits. `records`: a path of tuning records, None, or AUTO of common.inference.choices.
 
     Raises InputError for a missing file.
     """
-    calibration = filter(os.path.exists, files_of(precision, prefix, epoch))  # the compiler says how to make one
+    calibration = filter(os.path.exists, files_of(precision, prefix, epoch))  # the compiler says how to make it
     files = [*checkpoint_files(prefix, epoch), *calibration, *record_files(records), *modules_of(ROOT / COMPILER)]
     made_of = {
         "files": [_sha256(file) for file in files],
@@ -40,7 +40,7 @@ def key_of(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: st
 
 
 def modules_of(program: Path) -> list:
-    """Paths of `program`, a Python file, and of all modules of this repository that it imports, and they import."""
+    """Paths of `program`, a Python file, and of all modules of this repository that it imports, directly or not."""
     found, left = set(), [program]
     while left:
         path = left.pop()
@@ -54,9 +54,9 @@ def modules_of(program: Path) -> list:
 
 
 def _imported(source):
-    """Names of modules and of their packages, and of what is imported from them, which may be modules too.
+    """Names of modules, of their packages, and of what is imported from them, which may be modules too.
 
-    (Python's own parser would take a tenth of the time in which a network from the cache gives its first answer.)
+    (Python's own parser would take a tenth of the time that a network from the cache needs for its first answer.)
     """
     for package, names in IMPORT.findall(source):
         for name in re.findall(r"[\w.]+", names):
@@ -72,7 +72,7 @@ def _sha256(file):
 
 
 def _libraries():
-    """(name, bytes, time) of TVM's libraries: of a TVM that is built here, the version stays."""
+    """(name, bytes, time) of TVM's libraries: a TVM that is built again here keeps its version."""
     folder = Path(tvm._ffi.base._LIB._name).parent
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("libtvm*.so"))]
 

@@ -1,4 +1,4 @@
-"""Open a checkpoint as a network that runs on a device: compiled once, by a process of its own, and kept."""
+"""Open a checkpoint as a network that runs on a device. A process of its own compiles it once, and it is kept."""
 import json
 import os
 import re
@@ -28,8 +28,8 @@ class CompiledNetwork:
     """A compiled network on its device.
 
     `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out, as NumPy arrays.
-    `folder` holds its files as long as `keeping`, whatever that is, is referred to; `about` is what network.json says
-    of it; `records` names the tuning records that it was compiled with, which have `tuned` of its layers, and have not
+    `folder` holds its files for as long as `keeping`, any object, is alive. `about` is the content of network.json.
+    `records` names the tuning records that it was compiled with: they have `tuned` kinds of its layers, and lack
     `untuned`.
     """
 
@@ -57,8 +57,8 @@ def open_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], targ
     """`PREFIX-symbol.json` and `PREFIX-%04d.params` for input of `data_shape` (N, 3, H, W), compiled for `target`.
 
     `target` is "opencl", "llvm" (this processor) or any TVM target string, `records` the path of tuning records, None
-    or "auto" (those that fit the device best). Without `cache` it is compiled anew and not kept, as it is, after a
-    warning, where the cache cannot be used.
+    or "auto" (those that fit the device best). Without `cache` it is compiled again and not kept; nor is it, after a
+    warning, if the cache cannot be used.
     Raises InputError for files that are missing, damaged or do not belong together, and for a target that TVM does not
     know, that cannot run here, or that cannot compute in `precision`.
     """
@@ -83,10 +83,10 @@ def open_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], targ
 
 def compile_elsewhere(folder: str | Path, prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str,
                       precision: str = "float32", records: str | Path | None = None) -> dict:
-    """Compile for a target that need not run here into `folder`, of which CompiledNetwork then can be made there.
+    """Compile for a target that need not run here into `folder`, which CompiledNetwork can open on the other machine.
 
-    Where no cross compiler is installed, objects/*.o are written in the place of network.so. Returns what network.json
-    says. Raises as `open_network`.
+    If no cross compiler is installed, objects/*.o are written in place of network.so. Returns the content of
+    network.json. Raises as `open_network` does.
     """
     _compile(folder, {**_request(prefix, epoch, data_shape, target, precision, records), "elsewhere": True})
     return _description(folder)
@@ -136,9 +136,9 @@ def _compile_with_kernels(folder, request):
 
 
 def _compile(folder, request):
-    """Have a process of its own compile into `folder` what `request` (of `common.compile`) asks for.
+    """Compile in a process of its own, into `folder`, what `request` (of `common.compile`) asks for.
 
-    Raises InputError with what the compiler says, or where it crashes; OSError where it cannot write.
+    Raises InputError with the compiler's message, or if it crashes; OSError if it cannot write.
     """
     compiler = subprocess.run(
         [sys.executable, "-m", "common.compile"], cwd=ROOT, check=False, text=True, stdout=2, stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Whether what is in a folder can be another user's doing, as ssh and sudo look at it."""
+"""Whether another user may have written what is in a folder, by the rules of ssh and sudo."""
 import grp
 import os
 import pwd
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def check_private(folder: str | Path) -> None:
-    """Raise PermissionError unless `folder` is this user's, no link, and nobody else can write to it or put another in
-    its place: the folders that it lies in are this user's or root's, and others cannot write to them, or they are
+    """Raise PermissionError unless `folder` is this user's, is no link, and nobody else can write to it or replace it:
+    the folders above it must belong to this user or root, and others must not be able to write to them, unless they are
     sticky, as /tmp is."""
     if not is_own(folder, stat.S_ISDIR):
         raise PermissionError(None, "is a link, belongs to another user, or others can write to it", str(folder))
@@ -20,8 +20,8 @@ def check_private(folder: str | Path) -> None:
 
 
 def is_own(path: str | Path, kind: Callable[[int], bool]) -> bool:
-    """Whether it is there, of the `kind` (stat.S_ISREG or stat.S_ISDIR), no link, and this user's; of a folder, whether
-    nobody else can write to it."""
+    """Whether `path` exists, is of the `kind` (stat.S_ISREG or stat.S_ISDIR), no link, and this user's. For a folder,
+    nobody else must be able to write to it either."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -31,8 +31,8 @@ def is_own(path: str | Path, kind: Callable[[int], bool]) -> bool:
 
 
 def _others_write(status: os.stat_result) -> bool:
-    """Whether any but the owner and root can. A group with this user's name and no other member, as many systems make
-    one for each user, is this user."""
+    """Whether anyone but the owner and root can. A group with this user's name and no other member, which many systems
+    make for each user, counts as this user."""
     if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return False
     try:

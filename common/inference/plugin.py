@@ -9,12 +9,12 @@ PLUGIN = Path(__file__).resolve().parent.parent.parent / "native" / "build" / "l
 
 
 def load_plugin() -> None:
-    """Add OpenCL to the TVM that this process has imported. Raises InputError where that cannot be."""
+    """Add OpenCL to the TVM that this process has imported. Raises InputError if that is not possible."""
     if not PLUGIN.exists():
         raise InputError(f"{PLUGIN} is not built: run make setup (or make -C native PYTHON=... for another Python); "
                          "--target llvm works without it")
     from pyopencl import _cl
-    ctypes.CDLL(_cl.__file__, ctypes.RTLD_GLOBAL)  # and so its libOpenCL, whose functions the plug-in calls
+    ctypes.CDLL(_cl.__file__, ctypes.RTLD_GLOBAL)  # with its libOpenCL, whose functions the plug-in calls
     try:
         load_library(PLUGIN, ctypes.RTLD_GLOBAL)
     except OSError as error:

@@ -2,7 +2,7 @@
 
     from common.inference.runtime import graph_executor, tvm
 
-The order in one process: MXNet, where it is needed at all (`common.find_mxnet`), then OpenCL's drivers, then TVM. Only
+The order in one process: MXNet (`common.find_mxnet`) if it is needed at all, then OpenCL's drivers, then TVM. Only
 TVM's runtime library is loaded, unless all of TVM was imported before this module (`common.compiler` does).
 """
 import importlib
@@ -25,11 +25,11 @@ ONLY_RUNTIME = "TVM_USE_RUNTIME_LIB"
 
 
 def _import_tvm():
-    """TVM as it was imported already, else with its runtime library alone, else (there is none) with all of it."""
+    """TVM as it was imported already, else with its runtime library alone, else (if it has none) with all of it."""
     if "tvm" in sys.modules:
         return sys.modules["tvm"]
     check_environment({"TVM_NUM_THREADS": THREADS, "OMP_NUM_THREADS": THREADS})  # TVM ends the process on too many
-    if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():  # it would take half of the processors
+    if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():  # or TVM would take half of the processors
         os.environ["TVM_NUM_THREADS"] = str(usable_cores())
     before = os.environ.get(ONLY_RUNTIME)
     said = io.StringIO()
@@ -55,7 +55,7 @@ __all__ = ["device_name", "device_of", "graph_executor", "list_devices", "opencl
 
 
 def device_of(target: str) -> Any:
-    """TVM's device for a target string. Raises InputError where this machine or this TVM has none of its kind."""
+    """TVM's device for a target string. Raises InputError if this machine or this TVM has none of its kind."""
     kind = kind_of(target)
     if kind == "opencl":
         return opencl_device()
@@ -70,9 +70,9 @@ def device_of(target: str) -> Any:
 
 
 def opencl_device() -> Any:
-    """TVM's OpenCL device: the first one of the first platform with a GPU, else with a processor.
+    """TVM's OpenCL device: the first one of the first platform that has a GPU, else of the first with a processor.
 
-    Raises InputError where there is none, or where the plug-in that runs it is not built.
+    Raises InputError if there is none, or if the plug-in that runs it is not built.
     """
     if not tvm.runtime.enabled("opencl"):
         if not PLATFORMS:
@@ -103,14 +103,14 @@ def device_name(device: Any) -> str:
 
 
 class Device(NamedTuple):
-    """`floats`: how many its vectors hold, of OpenCL on a processor; 0 of other devices. `flags`: of /proc/cpuinfo."""
+    """`floats`: how many its vectors hold if it is a processor under OpenCL, else 0. `flags`: of /proc/cpuinfo."""
     name: str
     floats: int
     flags: tuple
 
 
 def describe(target: str) -> Device:
-    """The device that `target`, a TVM target string, runs on. Raises InputError where there is none."""
+    """The device that `target`, a TVM target string, runs on. Raises InputError if there is none."""
     device = device_of(target)
     if kind_of(target) != "opencl":
         return Device(processor_name(), 0, processor_flags())

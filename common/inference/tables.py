@@ -11,7 +11,7 @@ from common.base.errors import Closed, InputError
 from common.base.files import written_atomically
 
 TOP = 5
-COLUMNS = ("label", "class", "probability")  # each with the rank: label_1, class_1, probability_1, label_2, ...
+COLUMNS = ("label", "class", "probability")  # with the rank: label_1, class_1, probability_1, label_2, ...
 
 
 def table_file(text: str) -> str:
@@ -24,11 +24,11 @@ def table_file(text: str) -> str:
 @contextmanager
 def answers_table(path: str | Path | None = None) -> Iterator[Callable]:
     """write(path, top, error) adds an image: `top` has (label, class name, probability) of its best classes, at most
-    TOP; of an image that cannot be read it is empty, and `error` says why.
+    TOP. For an image that cannot be read it is empty, and `error` says why.
 
-    The file is there, whole, when this block has ended well. Without a `path` it is CSV, written to standard output as
-    it comes. Names of files that are not UTF-8 are written as they are in CSV, and with Python's lone surrogates in
-    JSON. Raises InputError or OSError at once where it cannot be written.
+    The file appears, complete, when this block ends without an error. Without a `path`, rows of CSV are written to
+    standard output as they come. Names of files that are not UTF-8 are written as they are in CSV, and with Python's
+    lone surrogates in JSON. Raises InputError or OSError at once if it cannot be written.
     """
     if path is None:
         if isinstance(sys.stdout, Closed):
@@ -44,7 +44,7 @@ def answers_table(path: str | Path | None = None) -> Iterator[Callable]:
 
 @contextmanager
 def _as_they_are(file):
-    """Names of files are written to `file` byte by byte, which a program that reads the table can open."""
+    """Names of files are written to `file` byte by byte, so that a program that reads the table can open them."""
     before = file.encoding, file.errors
     file.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
