@@ -428,8 +428,8 @@ void backward(const NodeAttrs& attrs, const mxnet::OpContext&, const Arrays& in,
   }
   if (request[kData] == mxnet::kNullOp) return;
 
-  // in the layout of the output of the convolution before it; if that is the gradient's memory, a slab is read before it
-  // is written
+  // in the layout of the output of the convolution before it; if that is the gradient's memory, a slab is read before
+  // it is written
   const Tensor result = Tensor::write(out[kData], data.block());
   #pragma omp parallel
   {

@@ -42,7 +42,9 @@ Theirs as_theirs(Result (*function)(Arguments...)) {
 class Registered {
  public:
   Registered(const char* name, int inputs, int outputs)
-      : op_(dmlc::Registry<nnvm::Op>::Get()->__REGISTER_OR_GET__(name).set_num_inputs(inputs).set_num_outputs(outputs)) {}
+      : op_(dmlc::Registry<nnvm::Op>::Get()->__REGISTER_OR_GET__(name)) {
+    op_.set_num_inputs(inputs).set_num_outputs(outputs);
+  }
 
   template <typename T>
   Registered& set(const char* name, const T& value) {

@@ -42,7 +42,7 @@ inline void Fail(j_common_ptr common) {
   std::longjmp(errors->escape, 1);
 }
 
-// libjpeg fills what a damaged file lacks with grey and warns. Another version of JFIF than 1 does not affect the pixels.
+// libjpeg fills what a damaged file lacks with grey and warns. Another version of JFIF than 1 does not affect pixels.
 inline void FailIfWarning(j_common_ptr common, int level) {
   if (level < 0 && common->err->msg_code != JWRN_JFIF_MAJOR) Fail(common);
 }
@@ -214,7 +214,7 @@ inline Image Read(const std::string& path) {
   try {
     std::vector<uint8_t> content = FileContent(path, kMaxBytes);
     if (content.empty()) throw std::runtime_error("empty file");
-    content.insert(content.end(), {0xff, JPEG_EOI});  // a complete image may lack its end, and a truncated one ends there
+    content.insert(content.end(), {0xff, JPEG_EOI});  // an image may lack its end, and a truncated one ends there
     Decoder decoder;
     if (!decoder.Run(content, most)) {
       throw std::runtime_error(std::string("is not a JPEG, or a damaged one (") + decoder.errors.message + ")");

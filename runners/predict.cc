@@ -199,7 +199,7 @@ void CheckLibrary(const std::string& library, const std::string& target) {
 
 std::string instructions_missing;
 
-// Instructions that the compiler was allowed to use (AVX-512, say) but this processor lacks end the program with SIGILL.
+// Instructions that the compiler could use (AVX-512, say) but this processor lacks end the program with SIGILL.
 void OnIllegalInstruction(int) {
   if (write(STDERR_FILENO, instructions_missing.data(), instructions_missing.size()) < 0) _exit(2);
   _exit(1);

@@ -236,8 +236,8 @@ def max_pixels() -> int:
 
 
 def decode(content: bytes) -> tuple[np.ndarray | None, str]:
-    """(image or None, what the decoder says of it). OpenCV returns the upper half of a truncated JPEG; only libjpeg says
-    that it is truncated, on standard error, without the file's name."""
+    """(image or None, what the decoder says of it). OpenCV returns the upper half of a truncated JPEG; only libjpeg
+    says that it is truncated, on standard error, without the file's name."""
     with open(os.memfd_create("said"), "r+b") as said:
         kept = os.dup(2)
         os.dup2(said.fileno(), 2)
@@ -487,8 +487,8 @@ def on_illegal_instruction(_: int) -> None:
 
 
 def end(line: str, status: int = 1) -> NoReturn:
-    """End the program with `line` on standard error. If writing to standard output has failed, Python would try again at
-    its end, and print that."""
+    """End the program with `line` on standard error. If writing to standard output has failed, Python would try again
+    at its end, and print that."""
     if line and sys.stderr:
         line = " ".join(line.split())
         print("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line), file=sys.stderr)

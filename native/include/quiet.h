@@ -1,5 +1,5 @@
-// Included before TVM's own sources, whose warnings it turns off: common/inference/ itself says that there is no GPU and
-// a processor is taken.
+// Included before TVM's own sources, whose warnings it turns off: common/inference/ itself says that there is no GPU
+// and a processor is taken.
 #include <tvm/runtime/logging.h>
 
 #undef LOG_WARNING

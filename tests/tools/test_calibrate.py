@@ -68,7 +68,7 @@ def test_what_is_no_image_is_left_out(prefix, photographs, tmp_path, capsys):
     assert f"{folder}/broken.jpg: " in warning and warning.endswith("; left out")
 
 
-def test_slips_are_one_line(prefix, photographs, tmp_path, capsys):
+def test_a_wrong_argument_is_one_line(prefix, photographs, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.jpg").write_text("no image")

@@ -656,8 +656,8 @@ def test_a_bundle_is_replaced_and_nothing_else(compiled, synset, tmp_path):
     (tmp_path / "site").mkdir()
     for name in ("graph.json", "preprocess.json", "README.md"):
         (tmp_path / "site" / name).write_text('{"nodes": []}')
-    for folder, word in ((mine.parent, "photo.jpg"), (tmp_path / "other", "no bundle"), (tmp_path / "file", "folder"),
-                         (tmp_path / "empty", "opencl/notes.txt"), (tmp_path / "site", "no bundle")):
+    for folder, word in ((mine.parent, "photo.jpg"), (tmp_path / "other", "other: "), (tmp_path / "file", "folder"),
+                         (tmp_path / "empty", "opencl/notes.txt"), (tmp_path / "site", "site: ")):
         with pytest.raises(InputError, match=word):
             check_destination(folder)
         with pytest.raises(InputError, match=word):

