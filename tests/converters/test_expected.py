@@ -108,7 +108,7 @@ def test_without_a_size_it_is_asked_for(tmp_path, file, write):
     """SAME padding depends on it."""
     facts, weights, _, _ = read_facts(EXPECTED / "keras.json")
     write(tmp_path / file, facts, weights)
-    with pytest.raises(InputError, match=f"{file}: does not say what size .* give --image-shape"):
+    with pytest.raises(InputError, match=f"{file}: does not say .* give --image-shape"):
         conversion.convert(tmp_path / file, "keras")
 
 

@@ -227,7 +227,7 @@ def test_what_is_asked_for_is_checked_or_recorded(tmp_path):
     assert convert(path, "torchvision", resize=232).preprocessing[:2] == (232, 224)
     with pytest.raises(InputError, match="--resize: resize 200 is less than crop 224"):
         convert(path, "torchvision", resize=200)
-    with pytest.raises(InputError, match="resize: give a number of pixels from 32 to 4096"):
+    with pytest.raises(InputError, match="resize: give a number of pixels from 28 to 4096"):
         convert(path, "torchvision", resize=10 ** 9)
     with pytest.raises(InputError, match="--multiplier 1e.308: give one from 0.1 to 2"):
         convert(path, "torchvision", 1e308)
