@@ -8,8 +8,9 @@ from common.base.errors import reported
 
 
 def run(module, *arguments):
-    """`main` of a command's module, with these arguments."""
-    module.main(module.get_args_parser().parse_args(list(map(str, arguments))))
+    """`main` of a command's module, with these arguments: of a script words, of a tool flags."""
+    words = list(map(str, arguments))
+    return module.main(words if "." not in module.__name__ else module.get_args_parser().parse_args(words))
 
 
 def refusal(capsys, module, *arguments) -> str:
