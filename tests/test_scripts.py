@@ -4,8 +4,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from common import data, fit
+from common.base.arguments import ArgumentParser
+from common.base.errors import InputError
+from common.checkpoint.params import load_params
+from common.find_mxnet import mx
 from tests.conftest import ROOT
 
 SCRIPTS = ROOT / "tests" / "scripts"
@@ -57,3 +63,24 @@ def test_a_network_and_a_data_loader_of_ones_own(tmp_path):
         run("train_mnist.py", "--model-prefix", tmp_path / "twice", "--num-epochs", epochs, "--resume")
     for ending in ("params", "optimizer"):
         assert (tmp_path / f"once-0003.{ending}").stat().st_size == (tmp_path / f"twice-0003.{ending}").stat().st_size
+
+
+def test_mxnets_fine_tune(checkpoint, folder):
+    """A new classifier on the layers of a checkpoint, as fine-tune.py builds it; at rate 0 the others stay."""
+    parser = ArgumentParser()
+    for add in (fit.add_fit_args, data.add_data_args, data.add_data_aug_args):
+        add(parser)
+    parser.set_defaults(image_shape="3,32,32", num_classes=2, num_epochs=1, lr=0.0, batch_size=50,
+                        data_train=f"{folder}/val.rec", model_prefix=f"{folder}/x")
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(checkpoint), 0)
+    net = mx.sym.FullyConnected(symbol.get_internals()["flatten_output"], num_hidden=2, name="fc1")
+    net = mx.sym.SoftmaxOutput(net, name="softmax")
+    kept = {name: array for name, array in arg_params.items() if "fc" not in name}
+    fit.fit(parser.parse_args([]), net, data.get_rec_iter, arg_params=kept, aux_params=aux_params)
+    saved = load_params(folder / "x-0001.params")
+    assert saved["arg:fc1_weight"].shape[0] == 2
+    for name, array in kept.items():
+        np.testing.assert_array_equal(saved[f"arg:{name}"], array.asnumpy(), err_msg=name)
+    with pytest.raises(InputError, match="fc1_bias.*leave it out"):
+        fit.fit(parser.parse_args(["--overwrite", "1"]), net, data.get_rec_iter,
+                arg_params={**kept, "fc1_bias": mx.nd.zeros(3)}, aux_params=aux_params)

@@ -81,6 +81,7 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     else:
         state = begin(args, plan, network, data_shape)
         if arg_params is not None:
+            _check_shapes(network, arg_params, data_shape)
             state.arg_params, state.aux_params = arg_params, aux_params or {}
     if len({tuple(position) for position in workers.gather(state.position).tolist()}) > 1:
         raise InputError("--model-prefix: the workers see different checkpoints; put it on storage that all share")
@@ -109,6 +110,14 @@ def _classes(network, data_shape, wanted):
     if wanted not in (None, classes):
         raise InputError(f"--num-classes {wanted}, but the network has {classes}")
     return classes
+
+
+def _check_shapes(network, arg_params, data_shape):
+    """Raise InputError if a weight to start from is not of the network's shape."""
+    for name, shape in zip(network.list_arguments(), network.infer_shape(data=data_shape)[0]):
+        if name in arg_params and arg_params[name].shape != shape:
+            raise InputError(f"arg_params: {name} has shape {arg_params[name].shape}, but the network needs {shape}; "
+                             "leave it out to begin it anew")
 
 
 def _say_what_may_surprise(args, settings, pipeline):
