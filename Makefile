@@ -39,7 +39,7 @@ pretrained: $(READY)  ## download the published 1.0 weights, or PRETRAINED="NAME
 test: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests
 	@$(PYTEST)
 
-test-long: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the long ones: whole matrices, fuzzing, kill loops
+test-long: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the long ones: complete matrices, fuzzing, kill loops
 	@$(PYTEST) -m long
 
 test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (620 MB to download)

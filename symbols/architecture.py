@@ -44,7 +44,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, righ
 
 
 class Unit(NamedTuple):
-    """A convolution without bias, BatchNorm and, where `relu6`, clip(0, 6)."""
+    """A convolution without bias, BatchNorm and, if `relu6`, clip(0, 6)."""
     name: str
     in_channels: int
     channels: int
@@ -57,7 +57,7 @@ class Unit(NamedTuple):
 
 
 class Block(NamedTuple):
-    """An inverted residual: expansion, depthwise convolution, linear projection, and the sum where `shortcut`."""
+    """An inverted residual: expansion, depthwise convolution, linear projection, and the sum if `shortcut`."""
     name: str
     units: tuple[Unit, Unit, Unit]
     shortcut: bool
@@ -69,7 +69,7 @@ class Block(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """The whole network, layer by layer, from the first convolution to the last before the pooling."""
+    """The network, layer by layer, from the first convolution to the last before the pooling."""
     first: Unit
     blocks: tuple[Block, ...]
     last: Unit

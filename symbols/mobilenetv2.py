@@ -51,7 +51,7 @@ def feature_names(strides: str = "published", repeats: Sequence[int] | None = No
     """{4: ..., 8: ..., 16: ..., 32: ...}: the output name of the deepest map at each stride.
 
     The names hold for every multiplier and padding, for the Gluon definition, and for any published checkpoint:
-    `symbol.get_internals()[feature_names()[16]]`. `repeats`: those of the network, where they are not the paper's.
+    `symbol.get_internals()[feature_names()[16]]`. `repeats`: those of the network, if they are not the paper's.
     """
     return dict(architecture(strides=strides, repeats=repeats).features)
 

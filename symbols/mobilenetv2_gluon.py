@@ -6,11 +6,11 @@ from typing import TypeAlias
 from ._mxnet import mx
 from .architecture import Block, Unit, architecture, check_ignored, check_image_shape, check_num_classes
 
-Array: TypeAlias = mx.nd.NDArray | mx.sym.Symbol  # the first where a block is run, the second where it is traced
+Array: TypeAlias = mx.nd.NDArray | mx.sym.Symbol  # the first when a block is run, the second when it is traced
 
 
 class ConvBatchNorm(mx.gluon.HybridBlock):
-    """Convolution without bias, BatchNorm and, where the unit says so, clip(0, 6).
+    """Convolution without bias, BatchNorm and, if the unit says so, clip(0, 6).
 
     Gluon's own Conv2D and BatchNorm would name the parameters otherwise (`running_mean` for `moving_mean`). Weight
     decay is Module's: on weights and gammas only.
@@ -46,7 +46,7 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
 
 
 class InvertedResidual(mx.gluon.HybridBlock):
-    """Expansion, depthwise convolution, linear projection, and the sum where the table has one."""
+    """Expansion, depthwise convolution, linear projection, and the sum if the table has one."""
 
     def __init__(self, block: Block) -> None:
         super().__init__(prefix=f"{block.name}-")

@@ -57,7 +57,7 @@ class _Nodes:
         return len(self._nodes) - 1
 
     def layer(self, op: str, name: str, attrs: dict, source: int, params: Sequence, states: dict | None = None) -> int:
-        """An operator and its variables: {name of a state: its initializer}; those are told its attributes too."""
+        """An operator and its variables: {name of a state: its initializer}; those have its attributes too."""
         params = [self.add("null", f"{name}_{param}", attrs) for param in params]
         kept = [self.add("null", f"{name}_{state}", {"__init__": init, **attrs})
                 for state, init in (states or {}).items()]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print a Python 3.10, 3.11 or 3.12 that starts and can make virtual environments: $PYTHON where it is set, else the
+# Print a Python 3.10, 3.11 or 3.12 that starts and can make virtual environments: $PYTHON if it is set, else the
 # first that will do. A name on PATH may be a shim that fails, and Debian's Python comes without ensurepip.
 
 check='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'

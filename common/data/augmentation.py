@@ -125,7 +125,7 @@ class Augmentation:
 
     def _cut(self, rows, columns, draw):
         """(top, left, rows, columns) of the part of an image of that size which becomes the crop: as large as the crop,
-        unless it is resized, or the image is too small, which is then enlarged as a whole."""
+        unless it is resized, or the image is too small, which is then enlarged."""
         least, most = self._aspect_ratios()
         if self.random_resized_crop and (self.min_random_area, self.max_random_area, least, most) != (1, 1, 1, 1):
             for _ in range(ATTEMPTS):
@@ -172,7 +172,7 @@ class Augmentation:
 
     def _enlarged(self, crop, draw):
         """A crop of an image that was too small, after the lower, then the narrower side is made as long as that of the
-        crop; the image is distorted where both are."""
+        crop; the image is distorted if both are."""
         if crop.shape[0] < self.height:
             crop = cv2.resize(crop, (self.height * crop.shape[1] // crop.shape[0], self.height))
         if crop.shape[1] < self.width:

@@ -25,9 +25,9 @@ class EvaluationIter(mx.io.DataIter):
     `threads` threads, while the network computes.
 
     Of `parts` workers, number `part` (from 0) has the records part, part + parts, part + 2 * parts, ...; the last ones
-    may have one fewer, or none. `num_images` is how many they are, None where no index tells.
+    may have one fewer, or none. `num_images` is how many they are, None if no index tells.
 
-    Raises InputError for a file that is not whole, and at the record that is not an image of one of the classes. With
+    Raises InputError for a file that is incomplete, and at the record that is not an image of one of the classes. With
     `skip_damaged` those that cannot be decoded are left out of the batches; `skipped` is how many, in a pass so far.
     """
 

@@ -20,5 +20,5 @@ def check_heads(files: Sequence[tuple[str, str]], num_classes: int, part: int = 
                 continue
             try:
                 image_size(content)
-            except ImageError:  # not where the header is longer than what was read
+            except ImageError:  # not if the header is longer than what was read
                 image_size(unpack_image(next(read_records(rec, offset))[1])[2])

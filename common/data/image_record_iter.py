@@ -22,7 +22,7 @@ def images_at_a_time(batch_size: int, batches: int, images: int) -> int:
 
 
 def image_record_iter(**options: Any) -> mx.io.DataIter:
-    """ImageRecordIter, which looks at every file beside the records, and fails where one is renamed meanwhile, as
+    """ImageRecordIter, which looks at every file beside the records, and fails if one is renamed meanwhile, as
     another worker's checkpoint is: it is then made again."""
     for _ in range(20):
         try:
@@ -36,7 +36,7 @@ def image_record_iter(**options: Any) -> mx.io.DataIter:
 
 class CutBatches(mx.io.DataIter):
     """`batches` batches of `batch_size`, cut from the larger ones of `images`, which reads `source`, from its beginning
-    again where it ends; what is wrong with one of them is an InputError. A batch holds until the next one is asked for.
+    again when it ends; what is wrong with one of them is an InputError. A batch holds until the next one is asked for.
     The `to_read_over` first ones are not wanted, but can only be read.
     """
 

@@ -72,7 +72,7 @@ class TrainingSet:
 
 
 def training_set(args: argparse.Namespace) -> TrainingSet:
-    """The images of --data-train. Raises InputError for files that are not whole or not of each other."""
+    """The images of --data-train. Raises InputError for files that are incomplete, or not of each other."""
     if not args.data_train:
         raise InputError("give the training images with --data-train FILE.rec (or --benchmark 1)")
     files, examples, short_sides = [], 0, set()
@@ -97,7 +97,7 @@ def training_iter(args: argparse.Namespace, images: TrainingSet, epoch: int = 0,
 
 
 def _opencv_iter(args, images, epoch, rank, workers, first):
-    jpeg_box.library()  # warns here, once, where it is not there
+    jpeg_box.library()  # warns here, once, if it is not there
     wanted = batches_in_epoch(images.examples, args.batch_size, workers) * args.batch_size * workers
     numbers = epoch_order(images.examples, wanted, args.seed, epoch)[rank::workers]
     return TrainingImages(images.files, numbers, args.batch_size, augmentation_of(args, images), args.rgb_mean,
@@ -232,6 +232,6 @@ def augmentation_options(args: argparse.Namespace, short_side: int | None = None
 def evaluation_iter(args: argparse.Namespace, num_classes: int, part: int = 0, parts: int = 1) -> EvaluationIter:
     """Iterator over the images of --data-val, or one part of them, prepared as `args` say."""
     for rec, _ in record_files(args.data_val, args.data_val_idx):
-        packed_as(rec)  # a file that was not copied whole is an error
+        packed_as(rec)  # a file that was not copied completely is an error
     return EvaluationIter(args.data_val, args.data_val_idx, args.batch_size, args.image_shape, preprocessing_of(args),
                           num_classes, decoding_threads(args), part, parts, args.skip_damaged)

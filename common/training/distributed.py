@@ -143,12 +143,12 @@ class Workers:
 
 @contextmanager
 def no_waiting_at_exit() -> Iterator[None]:
-    """Around a worker's whole program: one that fails ends at once. MXNet's store, at its end, waits for all workers,
+    """Around a worker's program: one that fails ends at once. MXNet's store, at its end, waits for all workers,
     and these wait for the one that fails; the launcher ends them when it is gone."""
     try:
         yield
     except SystemExit as end:
-        if end.code == 1:  # an error, which was told
+        if end.code == 1:  # an error, which was printed
             _leave()
         raise
     except Exception:

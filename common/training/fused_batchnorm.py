@@ -71,7 +71,7 @@ def _operator(node, limits):
 
 
 def check() -> None:
-    """Raises CannotFuse where the operator, which is loaded, does not compute what MXNet's own do."""
+    """Raises CannotFuse if the operator, which is loaded, does not compute what MXNet's own do."""
     data = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=16, no_bias=True, name="convolution")
     network = mx.sym.clip(mx.sym.BatchNorm(data, fix_gamma=False, name="norm"), 0, 6)
     rng, shapes = np.random.RandomState(0), {"data": (2, 3, 10, 10)}
@@ -94,7 +94,7 @@ def check() -> None:
 def load(path: Path = LIBRARY) -> None:
     """Make MXNet know the operator. Raises CannotFuse."""
     if not path.exists():
-        raise CannotFuse(f"{path.name} is not built: make setup builds it, where there is g++ and MXNet's wheel for "
+        raise CannotFuse(f"{path.name} is not built: make setup builds it if there is g++ and MXNet's wheel for "
                          "processors")
     built_for = Path(f"{path}.txt")  # beside it, for a library of another MXNet might not even load
     if not built_for.exists() or built_for.read_text() != identity():

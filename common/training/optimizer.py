@@ -46,9 +46,9 @@ def _fault(args):
         for _ in range(2):
             update(list(range(len(weights))), gradients, weights)
         finite = all(np.isfinite(weight.asnumpy()).all() for weight in weights)
-    except Exception as error:  # of any kind: they are MXNet's own slips
+    except Exception as error:  # of any kind: they are MXNet's own faults
         return f"MXNet's cannot be used here ({type(error).__name__}: {last_line(error)})"
-    return None if finite else "MXNet's makes weights that are not finite, where gradients are 0"
+    return None if finite else "MXNet's makes weights that are not finite if gradients are 0"
 
 
 def _create(args, scheduler, **options):
@@ -85,7 +85,7 @@ def state_arrays(module: mx.mod.Module) -> dict:
 def restore_state(module: mx.mod.Module, arrays: dict, source: str | Path) -> None:
     """Set the optimizer's state to `arrays` of `state_arrays`, read from `source`, on all devices.
 
-    Raises InputError where they are not those of this optimizer and network.
+    Raises InputError if they are not those of this optimizer and network.
     """
     devices, used = len(module._context), set()
     group, updater = module._exec_group, module._updater

@@ -53,7 +53,7 @@ class Plan:
 class StageScheduler(mx.lr_scheduler.LRScheduler):
     """Hands each update to the scheduler of its stage, which counts from the beginning of that stage.
 
-    `stages`: [(first update, counted from 1 over the whole run, scheduler)]. MXNet's schedulers only go forward.
+    `stages`: [(first update, counted from 1 over the run, scheduler)]. MXNet's schedulers only go forward.
     """
 
     def __init__(self, stages: Sequence[tuple]) -> None:
@@ -66,7 +66,7 @@ class StageScheduler(mx.lr_scheduler.LRScheduler):
         return scheduler(num_update - first + 1)
 
     def after(self, stage: int, updates: int) -> float:
-        """The rate of a stage after so many of its updates, that is, of the next one if the stage went on."""
+        """The rate of a stage after this many of its updates, that is, of the next one if the stage went on."""
         return self._stages[stage][1](updates + 1)
 
 

@@ -1,4 +1,4 @@
-"""What the checkpoint of --pretrained-model says of its network and its images, where no flag and no recipe does."""
+"""What the checkpoint of --pretrained-model says of its network and its images, if no flag and no recipe does."""
 import logging
 import re
 from pathlib import Path
@@ -20,8 +20,8 @@ def inherited(path: str, known: dict) -> dict:
     """{destination: value} of what the weights in `path`, and the files of their PREFIX, say of network and images; of
     that only what is not `known`, nor what it would be without them.
 
-    Widths and repeats are seen in the weights, strides and padding in PREFIX-symbol.json; where that is not there, a
-    warning tells what is assumed. Raises InputError for files that cannot be used, and where the weights are of another
+    Widths and repeats are seen in the weights, strides and padding in PREFIX-symbol.json; if that is missing, a
+    warning tells what is assumed. Raises InputError for files that cannot be used, and if the weights are of another
     network than what is `known`.
     """
     prefix = _prefix_of(path)

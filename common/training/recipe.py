@@ -181,7 +181,7 @@ def _scaled(stage, scale):
 
 
 def _cut(stages, epochs):
-    """The stages of a run of so many epochs: the last one is shortened or lengthened."""
+    """The stages of a run of `epochs` epochs: the last one is shortened or lengthened."""
     if epochs is None:
         return stages
     kept = []

@@ -130,7 +130,7 @@ class Report:
         self._scalars("train", self.measured["train"], updates)
 
     def validation(self, epoch: int, scores: dict, updates: int) -> None:
-        """`scores`: {"": Score} and {"ema-": Score} where there is an average."""
+        """`scores`: {"": Score} and {"ema-": Score} if there is an average."""
         values = {}
         for prefix, score in scores.items():
             for name, value in self._named(score):

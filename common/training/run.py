@@ -100,7 +100,8 @@ class Run:
                                             locals={"run": self}))
 
     def save(self, epoch: int, batch: int = 0) -> None:
-        """Save after so many epochs, and batches of the next one. Worker 0 writes; the others take it as written."""
+        """Save after `epoch` epochs and `batch` batches of the next one. Worker 0 writes; the others take it as
+        written."""
         setup, prefix = self.setup, self.args.model_prefix
         if not setup.saves or batch and not self.stage(epoch).resumable:
             return

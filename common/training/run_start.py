@@ -78,7 +78,7 @@ def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, data_sha
 
 
 def compare_preprocessing(prefix: str | Path, settings: argparse.Namespace) -> None:
-    """Warn where PREFIX-preprocess.json is not what the run that goes on trains with, and is going to write there."""
+    """Warn if PREFIX-preprocess.json is not what the run that goes on trains with, and is going to write there."""
     file, ours = Path(preprocessing_file(prefix)), preprocessing_of(settings)
     try:
         same = not file.exists() or load_preprocessing(prefix) == ours

@@ -1,7 +1,7 @@
 """Complete checkpoints of a training run: written, found again, removed.
 
 After epoch 6 of PREFIX: `PREFIX-0006.params` as MXNet has it, `PREFIX-0006.optimizer` (arrays in the same format),
-`PREFIX-ema-0006.params` where an average is kept, and `PREFIX-0006.json`, written last: sizes and sums of these, the
+`PREFIX-ema-0006.params` if an average is kept, and `PREFIX-0006.json`, written last: sizes and sums of these, the
 position in the run, the recipe. Inside an epoch, after batch 120 of the seventh, the names have 0006-b00120. Nothing
 here is a pickle. A checkpoint without its .json, or whose files are not what that says, does not count, and is never
 removed: it may be anyone's.
@@ -39,7 +39,7 @@ class TrainingState:
     """A position in a run, and all that decides how it goes on. Arrays are NumPy's when read."""
     epoch: int = 0               # epochs completed
     batch: int = 0               # batches of the next epoch completed
-    updates: int = 0             # of the whole run
+    updates: int = 0             # of the run
     arg_params: dict | None = None
     aux_params: dict | None = None
     optimizer: dict = field(default_factory=dict)   # common.training.optimizer.state_arrays
@@ -143,11 +143,11 @@ def remove(prefix: str | Path, position: tuple[int, int]) -> None:
 
 
 def prune(prefix: str | Path, keep: int, current: tuple, best: int | None = None) -> None:
-    """Of the checkpoints up to the `current` position keep that one, the last `keep` of whole epochs (0: all), and the
-    one of epoch `best`."""
+    """Of the checkpoints up to the `current` position keep that one, the last `keep` at the ends of epochs (0: all), and
+    the one of epoch `best`."""
     found = [position for position in positions(prefix) if position <= current]
-    whole = [position for position in found if not position[1]]
-    kept = {*(whole[-keep:] if keep else whole), (best, 0), current}
+    ends = [position for position in found if not position[1]]
+    kept = {*(ends[-keep:] if keep else ends), (best, 0), current}
     for position in found:
         if position not in kept:
             remove(prefix, position)
@@ -171,8 +171,8 @@ def sole_writer(prefix: str | Path) -> Iterator[None]:
 def _matches(prefix: str | Path, pattern: str) -> list:
     """[((epochs, batches), path)] of the files whose names are that of the prefix and `pattern`, oldest first."""
     prefix = Path(prefix)
-    whole = re.compile(re.escape(prefix.name) + pattern)
-    found = [whole.fullmatch(name) for name in (os.listdir(prefix.parent) if prefix.parent.is_dir() else ())]
+    expected = re.compile(re.escape(prefix.name) + pattern)
+    found = [expected.fullmatch(name) for name in (os.listdir(prefix.parent) if prefix.parent.is_dir() else ())]
     return sorted(((int(match[1]), int(match[2] or 0)), prefix.with_name(match[0])) for match in found if match)
 
 

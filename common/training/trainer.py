@@ -163,7 +163,7 @@ class WeightAverage:
         self.arrays = {name: array.copy() for name, array in arrays.items()}
 
     def update(self, weights: dict, updates: int) -> None:
-        """`weights` after so many updates of the run."""
+        """`weights` after this many updates of the run."""
         decay = min(self._decay, (1 + updates) / (10 + updates))
         for name, average in self.arrays.items():
             average *= decay
