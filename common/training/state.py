@@ -143,7 +143,7 @@ def remove(prefix: str | Path, position: tuple[int, int]) -> None:
 
 
 def prune(prefix: str | Path, keep: int, current: tuple, best: int | None = None) -> None:
-    """Of the checkpoints up to the `current` position keep that one, the last `keep` at the ends of epochs (0: all), and
+    """Of the checkpoints up to the `current` position keep that one, the last `keep` at ends of epochs (0: all), and
     the one of epoch `best`."""
     found = [position for position in positions(prefix) if position <= current]
     ends = [position for position in found if not position[1]]
