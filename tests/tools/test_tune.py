@@ -59,6 +59,7 @@ def gone(leader, seconds=100) -> bool:
     return not of_session(leader)
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_it_is_gone_on_with_and_then_compiled_with(one_convolution, tmp_path):
     """It leaves complete records and no process; from another folder, where PYTHONPATH is set already. The answers are
     those of the network without records."""
