@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 
+from common.training.options import ELSEWHERE
 from tests.conftest import ROOT
 
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in
@@ -80,3 +81,12 @@ def test_tables_hold_what_was_measured(name, rows, columns):
     for row in measured:
         if "its Python alone" not in row.get("contender", ""):  # not in the table
             assert any({row[column] for column in columns} <= cells for cells in tables), row
+
+
+def test_flags_of_other_scripts_are_answered_as_the_page_says():
+    """Those in the tables of docs/from-the-original.md that train_imagenet.py has not itself."""
+    page = (ROOT / "docs" / "from-the-original.md").read_text()
+    tables = page.partition("## Flags with another name")[2].partition("## The same")[0]
+    named = {flag for line in tables.splitlines() if line.startswith("| `--")
+             for flag in re.findall(r"`(--[\w-]+)", line.split("|")[1])}
+    assert len(named) > 30 and named - set(flags("train_imagenet.py")) <= set(ELSEWHERE)

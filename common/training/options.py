@@ -180,5 +180,10 @@ ELSEWHERE = {
     "--monitor": "weights and losses that are not finite end the run; leave it out",
     "--loss": "the cross-entropy is always shown; leave it out",
     "--macrobatch-size": "give --lr-for-batch", "--warmup-strategy": "--warmup-epochs rises in a line",
-    "--use-imagenet-data-augmentation": "give --recipe cosine-150",
+    "--use-imagenet-data-augmentation": "give --recipe cosine-150", "--norm-weight-decay": "give --no-wd 1 for none",
+    "--decay-rate": "give --lr-factor", "--data-path": "give --data-train and --data-val",
+    "--weights": "give --pretrained-model FILE.params", "--initial-checkpoint": "give --pretrained-model FILE.params",
+    "--train-crop-size": "give --image-shape", "--val-resize-size": "give --crop-ratio",
+    "--test-only": "run eval_imagenet.py", "--model-path": "give --model-prefix, and --load-epoch",
+    "--layer-before-fullc": "fc is replaced if the number of classes differs; leave it out",
 }
