@@ -89,11 +89,13 @@ def test_one_at_a_time_has_a_lock_and_its_file_goes_away(tmp_path, capfd):
     assert order == ["first", "second"] and capfd.readouterr().err == "waiting\n" and os.listdir(tmp_path) == []
 
 
-def test_a_lock_does_not_follow_a_link(tmp_path):
+def test_a_file_of_others_in_the_place_of_a_lock_stays(tmp_path):
+    """Whether it is there or behind a link."""
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "lock").symlink_to("precious")
-    with pytest.raises(OSError), locked(tmp_path / "lock", ""):
-        pytest.fail("locked")
+    for name in ("lock", "precious"):
+        with pytest.raises(InputError, match=f"{name}: is in the place of a lock"), locked(tmp_path / name, ""):
+            pytest.fail("locked")
     assert (tmp_path / "precious").read_text() == "mine"
 
 
