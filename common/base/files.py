@@ -129,8 +129,8 @@ def check_not_read(out: str | os.PathLike, *inputs: str | os.PathLike | None) ->
 @contextmanager
 def locked(path: Path, message: str, wait: bool = False) -> Iterator[None]:
     """Within this block no other process is in one with the same `path`, a file that is there only meanwhile. If one
-    is, raise InputError(message), or with `wait` print the message and wait for it. What has something in it is no lock,
-    and is refused."""
+    is, raise InputError(message), or with `wait` print the message and wait for it. A file that has something
+    in it is no lock, and is refused."""
     if path.is_symlink() or path.exists() and path.stat().st_size:
         raise InputError(f"{path}: is in the place of a lock, and has something in it; move it away")
     from filelock import FileLock, Timeout  # here, since that takes as long as all of a script's `--help`
