@@ -32,7 +32,7 @@ def open_mxnet(request: dict, fuse: bool) -> Opened:
         os.environ["MXNET_EXEC_BULK_EXEC_TRAIN"] = "0"  # each operator for itself
     from common.find_mxnet import mx
     from common.training.fused_batchnorm import fused, load
-    from common.training.symbol import training_symbol
+    from common.training.training_symbol import training_symbol
     from symbols.mobilenetv2 import get_symbol
 
     symbol = training_symbol(get_symbol(num_classes=CLASSES))

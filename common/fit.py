@@ -27,9 +27,9 @@ from common.training.distributed import Do, Order
 from common.training.loading import DataLoader
 from common.training.options import add_fit_args as add_flags
 from common.training.options import no_network
-from common.training.plan import quiet
 from common.training.run import Run, begun, logged
 from common.training.run_summary import run_summary
+from common.training.schedule import quiet
 from common.training.setup import Setup, prepare
 
 
@@ -70,40 +70,40 @@ def train(setup: Setup, callbacks: Sequence[Callable] = ()) -> dict:
     with begun(setup, callbacks) as run:
         if setup.args.resume and run.start.epoch and not run.start.batch and "validation" not in run.info:
             validate(run, run.start.epoch - 1, saved=True)  # the run ended before it could
-        for epoch in range(run.start.epoch, setup.plan.recipe.epochs):
+        for epoch in range(run.start.epoch, setup.schedule.recipe.epochs):
             order = train_one_epoch(run, epoch)
-            run.trainer.share_statistics()
+            run.module.share_statistics()
             saved = run.save_after(epoch, order)
             validate(run, epoch, saved)
-        logging.info("Finished: %d epochs are completed", setup.plan.recipe.epochs)
+        logging.info("Finished: %d epochs are completed", setup.schedule.recipe.epochs)
         return run.report.measured
 
 
 def train_one_epoch(run: Run, epoch: int) -> Order:
     """Forward, backward, update and score of each batch of an epoch; returns what the workers agreed on at the last."""
-    trainer, report = run.trainer, run.report
+    module, report = run.module, run.report
     images, batches = run.begin_epoch(epoch), run.stage(epoch).batches
     for done in range(run.first_batch(epoch) + 1, batches + 1):
         with report.waiting():
             batch = images.next()
-        trainer.forward_backward(batch)
-        trainer.update()
-        scored, lr = trainer.score(batch, run.top_k), trainer.learning_rate()
+        module.forward_backward(batch)
+        module.update()
+        scored, lr = module.score(batch, run.top_k), module.learning_rate()
         order = run.workers.agree(run.wish(scored))
         if order.do == Do.FAIL or not math.isfinite(scored.loss):
             raise run.diverged(f"the loss is {scored.mean_loss:g}", epoch, done)
-        report.batch(scored, lr, trainer.updates)
+        report.batch(scored, lr, module.updates)
         run.call_back(epoch, done, batch)
         if order.do != Do.GO_ON and done < batches:
-            trainer.share_statistics()
+            module.share_statistics()
             run.save(epoch, done)
             if order.do == Do.STOP:
                 raise run.stopped(order.signal, f"after batch {done} of {batches} of epoch {epoch}")
     with suppress(StopIteration):
         images.next()  # the end, at which an iterator frees its memory
     with quiet():
-        lr_end = run.plan.lr_end(epoch)
-    report.end_epoch(lr, lr_end, trainer.updates)
+        lr_end = run.schedule.lr_end(epoch)
+    report.end_epoch(lr, lr_end, module.updates)
     return order
 
 
@@ -113,10 +113,10 @@ def validate(run: Run, epoch: int, saved: bool) -> None:
     if images is None:
         return
     scores = {}
-    for name, params in run.trainer.versions().items():
-        predict = run.unless_stopped(run.trainer.predictor(params, images.provide_data))
+    for name, params in run.module.versions().items():
+        predict = run.unless_stopped(run.module.predictor(params, images.provide_data))
         scores[name] = run.workers.total(score(predict, images, run.top_k))
-    run.report.validation(epoch, scores, run.trainer.updates)
+    run.report.validation(epoch, scores, run.module.updates)
     if saved:
         run.note(epoch, scores)
 
@@ -124,7 +124,7 @@ def validate(run: Run, epoch: int, saved: bool) -> None:
 def measure_input(setup: Setup) -> dict:
     """Read an epoch of training images; returns {"images_per_s": speed}."""
     epoch = setup.state.epoch
-    stage = setup.stages[setup.plan.recipe.stage_of(epoch)]
+    stage = setup.stages[setup.schedule.recipe.stage_of(epoch)]
     stage.train.seek(epoch, 0)
     began = time.monotonic()
     for done in range(1, stage.batches + 1):

@@ -12,7 +12,7 @@ import pytest
 
 from common.checkpoint.params import load_params
 from common.data.iterators import batches_in_epoch, training_iter, training_set
-from common.training.state import positions
+from common.training.saved_state import positions
 from tests.common.data.test_iterators import options
 from tests.conftest import ROOT
 
@@ -26,7 +26,7 @@ begun = fit.begun
 def begun_and_dumped(*arguments):
     with begun(*arguments) as self:
         yield self
-    args, aux = self.trainer.params()
+    args, aux = self.module.params()
     np.savez(os.path.join(sys.argv[-1], f"worker{self.workers.rank}.npz"),
              **{name: array.asnumpy() for name, array in {**args, **aux}.items()})
 if os.environ["DMLC_ROLE"] == "worker":
@@ -122,15 +122,15 @@ def test_a_killed_worker_ends_all_and_the_run_is_resumed(packed, tmp_path):
 
 FAIL = """
 import os, runpy, sys
-import common.training.trainer as trainer
+import common.training.module as module
 from common.base.errors import InputError
-update, steps = trainer.Trainer.update, []
+update, steps = module.TrainedModule.update, []
 def fail(self):
     steps.append(self)
     if self.workers.rank == 1 and len(steps) == 3:
         raise {error}("the second worker has had enough")
     update(self)
-trainer.Trainer.update = fail
+module.TrainedModule.update = fail
 sys.argv[0] = "train_imagenet.py"
 runpy.run_path("train_imagenet.py", run_name="__main__")
 """

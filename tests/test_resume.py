@@ -12,7 +12,7 @@ import pytest
 import train_imagenet
 from common.base.errors import InputError
 from common.base.machine import usable_processors
-from common.training.state import newest_state
+from common.training.saved_state import newest_state
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("logged_to_stderr")
@@ -67,7 +67,7 @@ def start(command, prefix, code="", **options):
 
 
 KILL = """
-import os, signal, common.training.run as run, common.training.state as state
+import os, signal, common.training.run as run, common.training.saved_state as state
 count = 0
 def killed(function, moment):
     def call(*args):
@@ -138,13 +138,13 @@ def test_stopped_by_a_signal(command, expected, tmp_path, number, code):
 
 
 ASK = """
-import os, signal, common.training.trainer as trainer
-update = trainer.Trainer.update
+import os, signal, common.training.module as module
+update = module.TrainedModule.update
 def asked(self):
     update(self)
     if self.updates == {updates}:
         os.kill(os.getpid(), signal.SIGTERM)
-trainer.Trainer.update = asked
+module.TrainedModule.update = asked
 """
 
 

@@ -408,7 +408,7 @@ def test_the_input_can_be_measured_alone(packed, tmp_path, capfd):
 
 def test_float16_keeps_float32_where_it_matters():
     """MXNet has no float16 convolution for the processor: the types are inferred, nothing is run."""
-    from common.training.symbol import training_symbol
+    from common.training.training_symbol import training_symbol
     from symbols.mobilenetv2 import get_symbol
     symbol = training_symbol(get_symbol(10, 0.1), dtype="float16", loss_scale=128)
     arg_types, out_types, aux_types = symbol.infer_type(data=np.float32)

@@ -14,9 +14,9 @@ import numpy as np
 from common.base.errors import InputError
 from common.checkpoint.symbol import INPUT
 from common.inference.cache import Cache
+from common.inference.cache_key import key_of
 from common.inference.choices import AUTO, check_device, kind_of
 from common.inference.kernels import keep_kernels, load_library
-from common.inference.key import key_of
 from common.inference.runtime import ONLY_RUNTIME, describe, device_of, graph_executor
 
 ROOT = Path(__file__).resolve().parent.parent.parent

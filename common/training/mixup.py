@@ -11,7 +11,7 @@ class MixupIter(mx.io.DataIter):
 
     Of each batch x and a random order of it y: lambda x + (1 - lambda) y, lambda from Beta(alpha, alpha). The chance
     of batch b is that of the numbers (*seeds, b), so that a run resumed at any batch sees the same.
-    `label_smoothing` is as in `common.training.symbol`: SoftmaxOutput leaves targets as they are.
+    `label_smoothing` is as in `common.training.training_symbol`: SoftmaxOutput leaves targets as they are.
     """
 
     def __init__(self, images: mx.io.DataIter, alpha: float, num_classes: int, label_smoothing: float,

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.base.errors import InputError, last_line
 from common.find_mxnet import mx
-from common.training.plan import quiet
+from common.training.schedule import quiet
 from symbols.architecture import CLASSIFIER
 
 REGISTRY = sorted(set(mx.optimizer.Optimizer.opt_registry) - {"test"})  # which adds the gradient, for MXNet's own tests

@@ -100,7 +100,7 @@ def parse(parser: ArgumentParser, arguments: Sequence[str] | None = None) -> arg
     given, args = parser.given(arguments), parser.parse_args(arguments)
     saved = num_classes = None
     if args.resume and args.model_prefix and not args.benchmark:
-        from common.training.state import newest_state  # with MXNet
+        from common.training.saved_state import newest_state  # with MXNet
         state = newest_state(args.model_prefix, warn=False)
         saved = state.info["recipe"] if state else None
     if args.data_train and not args.benchmark:

@@ -19,10 +19,9 @@ from common.images.class_names import save_synset
 from common.training.distributed import Do, Order
 from common.training.loading import StageImages
 from common.training.mixup import MixupIter
+from common.training.module import TrainedModule
 from common.training.report import Report
-from common.training.run_start import metrics_file, stale_positions
-from common.training.setup import Setup
-from common.training.state import (
+from common.training.saved_state import (
     TrainingState,
     describe_again,
     finite,
@@ -33,23 +32,24 @@ from common.training.state import (
     sole_writer,
     stem,
 )
-from common.training.trainer import Trainer
+from common.training.setup import Setup
+from common.training.starting_point import metrics_file, stale_positions
 
 
 class Run:
     """`setup`: what was decided before; `start`: where the run begins; `saved`: the last checkpoint; `callbacks`:
     called after each batch, as Module.fit does."""
 
-    def __init__(self, setup: Setup, trainer: Trainer, report: Report, stop: StopRequest,
+    def __init__(self, setup: Setup, module: TrainedModule, report: Report, stop: StopRequest,
                  callbacks: Sequence[Callable]) -> None:
-        self.setup, self.trainer, self.report, self.stop = setup, trainer, report, stop
-        self.args, self.plan, self.workers, self.top_k = setup.args, setup.plan, setup.workers, setup.top_k
+        self.setup, self.module, self.report, self.stop = setup, module, report, stop
+        self.args, self.schedule, self.workers, self.top_k = setup.args, setup.schedule, setup.workers, setup.top_k
         self.start = self.saved = setup.state
         self.info, self._saved_at = setup.state.info, time.monotonic()
         self._callbacks, self._metric = callbacks, mx.metric.CompositeEvalMetric(["accuracy", "ce"])
 
     def stage(self, epoch: int) -> StageImages:
-        return self.setup.stages[self.plan.recipe.stage_of(epoch)]
+        return self.setup.stages[self.schedule.recipe.stage_of(epoch)]
 
     def first_batch(self, epoch: int) -> int:
         """The batch of an epoch that the run goes on from, counted from 0."""
@@ -57,7 +57,7 @@ class Run:
 
     def begin_epoch(self, epoch: int) -> mx.io.DataIter:
         """The batches of an epoch, those left of it if it is the first one of a run that goes on."""
-        number = self.plan.recipe.stage_of(epoch)
+        number = self.schedule.recipe.stage_of(epoch)
         settings, stage, first = self.setup.settings(number), self.stage(epoch), self.first_batch(epoch)
         images = stage.train
         images.seek(epoch, first)
@@ -65,9 +65,9 @@ class Run:
         if settings.mixup:
             images = MixupIter(images, settings.mixup, settings.num_classes, settings.label_smoothing,
                                (settings.seed, epoch, self.workers.rank), first)
-        self.trainer.begin_stage(images.provide_data, images.provide_label)
-        self.report.begin_epoch(epoch, self.plan.recipe.epochs, first, stage.batches, self.plan.global_batch(number),
-                                self.info.pop("progress", None))
+        self.module.begin_stage(images.provide_data, images.provide_label)
+        self.report.begin_epoch(epoch, self.schedule.recipe.epochs, first, stage.batches,
+                                self.schedule.global_batch(number), self.info.pop("progress", None))
         self._metric.reset()
         return images
 
@@ -94,7 +94,7 @@ class Run:
     def call_back(self, epoch: int, batch_number: int, batch: mx.io.DataBatch) -> None:
         """Call who asked to be called, with the accuracy and cross-entropy of the epoch so far."""
         if self._callbacks:
-            self.trainer.update_metric(self._metric, batch)
+            self.module.update_metric(self._metric, batch)
         for callback in self._callbacks:
             callback(mx.model.BatchEndParam(epoch=epoch, nbatch=batch_number, eval_metric=self._metric,
                                             locals={"run": self}))
@@ -105,20 +105,20 @@ class Run:
         setup, prefix = self.setup, self.args.model_prefix
         if not setup.saves or batch and not self.stage(epoch).resumable:
             return
-        position = TrainingState(epoch, batch, self.trainer.updates, info=self.info)
+        position = TrainingState(epoch, batch, self.module.updates, info=self.info)
         if setup.writes:
-            average, (arg_params, aux_params) = self.trainer.averaged_params(), self.trainer.params()
+            average, (arg_params, aux_params) = self.module.averaged_params(), self.module.params()
             if not finite(arg_params, aux_params, *(average or ())):
                 last = (epoch, batch) if batch else (epoch - 1, "the last")
                 raise self.diverged("the weights are not finite", *last)
-            stage = self.plan.recipe.stage_of(epoch)
-            self.info.update(recipe=self.plan.recipe.as_json(),
-                             pipeline={**setup.pipeline, "global_batch": self.plan.global_batch(stage)},
+            stage = self.schedule.recipe.stage_of(epoch)
+            self.info.update(recipe=self.schedule.recipe.as_json(),
+                             pipeline={**setup.pipeline, "global_batch": self.schedule.global_batch(stage)},
                              **({"progress": self.report.progress} if batch else {}))
             for name in (prefix, f"{prefix}-ema") if average else (prefix,):
                 self._describe_images(name)
             path = save_state(prefix, replace(position, arg_params=arg_params, aux_params=aux_params, average=average,
-                                              optimizer=self.trainer.optimizer_state()), setup.network)
+                                              optimizer=self.module.optimizer_state()), setup.network)
             logging.info('Saved checkpoint to "%s"', path)
             self.info.pop("progress", None)
         self.saved, self._saved_at = position, time.monotonic()
@@ -134,7 +134,7 @@ class Run:
 
     def save_after(self, epoch: int, order: Order) -> bool:
         """Save at the end of an epoch, if it is due or the run is to stop, which raises Stopped; whether it was due."""
-        due = (epoch + 1) % self.args.save_period == 0 or epoch + 1 == self.plan.recipe.epochs
+        due = (epoch + 1) % self.args.save_period == 0 or epoch + 1 == self.schedule.recipe.epochs
         self.info.pop("validation", None)
         if due or order.do == Do.STOP:
             self.save(epoch + 1)
@@ -169,7 +169,7 @@ class Run:
 
     def diverged(self, what: str, epoch: int, batch: int | str) -> InputError:
         scale = ", or a lower --loss-scale" if self.args.dtype == "float16" else ""
-        return InputError(f"epoch {epoch}, batch {batch}, learning rate {self.trainer.learning_rate():g}: {what}; "
+        return InputError(f"epoch {epoch}, batch {batch}, learning rate {self.module.learning_rate():g}: {what}; "
                           f"{self._last()}; give a lower --lr or a longer --warmup-epochs{scale}")
 
     def _last(self):
@@ -184,8 +184,8 @@ class Run:
 @contextmanager
 def begun(setup: Setup, callbacks: Sequence[Callable] = ()) -> Iterator[Run]:
     """A run within this block: it alone writes to its prefix, and a signal only asks it to stop."""
-    args, plan, start = setup.args, setup.plan, setup.state
-    stage = plan.recipe.stage_of(start.epoch)
+    args, schedule, start = setup.args, setup.schedule, setup.state
+    stage = schedule.recipe.stage_of(start.epoch)
     with ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm())
         if setup.writes:
@@ -196,14 +196,14 @@ def begun(setup: Setup, callbacks: Sequence[Callable] = ()) -> Iterator[Run]:
         stop = stack.enter_context(StopRequest())
         settings, images = setup.settings(stage), setup.stages[stage].train
         label = MixupIter.label(images, settings.num_classes) if settings.mixup else images.provide_label
-        trainer = Trainer(setup.network, settings, start, (images.provide_data, label), plan.scheduler, setup.devices,
-                          setup.workers, plan.updates_before(*start.position))
+        module = TrainedModule(setup.network, settings, start, (images.provide_data, label), schedule.scheduler,
+                               setup.devices, setup.workers, schedule.updates_before(*start.position))
         report = stack.enter_context(Report(
-            args.disp_batches, setup.top_k, plan.images_left, metrics_file(args.model_prefix) if setup.writes else None,
-            args.resume or start.position > (0, 0), args.tensorboard if setup.workers.rank == 0 else None,
-            trainer.updates))
-        report.begin_run(*start.position, recipe=plan.recipe.as_json())
-        yield Run(setup, trainer, report, stop, callbacks)
+            args.disp_batches, setup.top_k, schedule.images_left,
+            metrics_file(args.model_prefix) if setup.writes else None, args.resume or start.position > (0, 0),
+            args.tensorboard if setup.workers.rank == 0 else None, module.updates))
+        report.begin_run(*start.position, recipe=schedule.recipe.as_json())
+        yield Run(setup, module, report, stop, callbacks)
 
 
 @contextmanager

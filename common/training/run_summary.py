@@ -10,8 +10,8 @@ from common.data.options import AUGMENTATION
 from common.find_mxnet import mx
 from common.images.options import as_flag, as_values
 from common.training.loading import iterator_name
-from common.training.plan import Plan, scaled_rates
 from common.training.recipe import default_flags
+from common.training.schedule import Schedule, scaled_rates
 from common.training.setup import Setup
 
 LAYERS = ("Convolution", "FullyConnected")
@@ -41,7 +41,7 @@ def network_summary(symbol: mx.sym.Symbol, data_shape: Sequence[int]) -> tuple:
 def run_summary(setup: Setup) -> list:
     """Lines: the network, the images, what the recipe has that the flags' defaults have not, and its stages as a
     table."""
-    recipe, train, settings = setup.plan.recipe, setup.stages[0].train, setup.settings(0)
+    recipe, train, settings = setup.schedule.recipe, setup.stages[0].train, setup.settings(0)
     validation = setup.stages[0].validation and iterator_name(setup.stages[0].validation)
     shape = train.provide_data[0].shape[1:]
     parameters, multiply_adds = network_summary(setup.network, (1, *shape))
@@ -59,22 +59,23 @@ def run_summary(setup: Setup) -> list:
         lines.append("With " + _named(others))
     crops = [crop_of(setup.settings(i), images.train.images.short_side) if isinstance(images.train, TrainingIter)
              else None for i, images in enumerate(setup.stages)]
-    return lines + stages_table(setup.plan, crops)
+    return lines + stages_table(setup.schedule, crops)
 
 
 def _named(values):
     return ", ".join(f"{name.replace('_', '-')} {as_flag(value)}" for name, value in values.items())
 
 
-def stages_table(plan: Plan, crops: Sequence[str | None]) -> list:
+def stages_table(schedule: Schedule, crops: Sequence[str | None]) -> list:
     """Lines of the table: what each stage does, with columns of equal widths; `crops`: what its images are cut from,
     None if a data loader of someone's own prepares them."""
     rows = [("epochs", "batch", "batches", "learning rate", "images", "augmentation and more")]
-    for i, stage in enumerate(plan.recipe.stages):
-        first = plan.recipe.first_epoch(i)
-        batch = str(stage["batch_size"]) + (f" x {plan.workers}" if plan.workers > 1 else "")
-        rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{plan.batches[i]:,}", _rate(plan, stage),
-                     crops[i] or "-", _named(_drawn(stage, augmented=crops[i] is not None)) or "none"))
+    for i, stage in enumerate(schedule.recipe.stages):
+        first = schedule.recipe.first_epoch(i)
+        batch = str(stage["batch_size"]) + (f" x {schedule.workers}" if schedule.workers > 1 else "")
+        rows.append((f"{first}-{first + stage['epochs'] - 1}", batch, f"{schedule.batches[i]:,}",
+                     _rate(schedule, stage), crops[i] or "-",
+                     _named(_drawn(stage, augmented=crops[i] is not None)) or "none"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
 
@@ -100,8 +101,8 @@ def crop_of(settings: argparse.Namespace, short_side: int | None) -> str:
     return f"shorter side {resize * least:.0f}-{resize * most:.0f}, {crop}"
 
 
-def _rate(plan, stage):
-    rates = scaled_rates(plan.recipe, stage, plan.workers)
+def _rate(schedule, stage):
+    rates = scaled_rates(schedule.recipe, stage, schedule.workers)
     text = f"{rates['lr']:.6g}"
     if stage["lr_mode"] == "step":
         where = f"at {stage['lr_step_epochs']}" if stage["lr_step_epochs"] else "every epoch"

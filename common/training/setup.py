@@ -7,30 +7,30 @@ from common.base.errors import InputError
 from common.find_mxnet import contexts, mx
 from common.training.distributed import Workers
 from common.training.loading import DataLoader, StageImages, load_stages
+from common.training.module import check_batch_size
 from common.training.optimizer import check_optimizer
-from common.training.plan import Plan
 from common.training.recipe import Recipe, default_flags, recipe_of
-from common.training.run_start import begin, check_model_prefix, check_not_overwritten, resume
-from common.training.state import TrainingState, newest_state
-from common.training.trainer import check_batch_size
+from common.training.saved_state import TrainingState, newest_state
+from common.training.schedule import Schedule
+from common.training.starting_point import begin, check_model_prefix, check_not_overwritten, resume
 
 
 @dataclass(frozen=True)
 class Setup:
-    """`args`: all flags; `stages`: the images of each stage of the plan's recipe; `state`: where the run begins;
+    """`args`: all flags; `stages`: the images of each stage of the schedule's recipe; `state`: where the run begins;
     `pipeline`: {name: value} of what its batches depend on; `top_k`: of the second accuracy, 0 for none."""
     args: argparse.Namespace
     network: mx.sym.Symbol
     devices: list
     workers: Workers
-    plan: Plan
+    schedule: Schedule
     stages: list[StageImages]
     state: TrainingState
     pipeline: dict
     top_k: int
 
     def settings(self, stage: int) -> argparse.Namespace:
-        return self.plan.recipe.settings(self.args, stage)
+        return self.schedule.recipe.settings(self.args, stage)
 
     @property
     def saves(self) -> bool:
@@ -71,21 +71,21 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     classes = _classes(network, data_shape, settings.num_classes)
     recipe = replace(recipe, common={**recipe.common, "num_classes": classes}, stages=tuple(
         {**stage, "batch_size": images.batch_size} for stage, images in zip(recipe.stages, stages)))
-    plan = Plan(recipe, [images.batches for images in stages], workers.count, args.num_examples)
-    pipeline = {**getattr(stages[0].train, "conditions", {}), "workers": workers.count, "batches": plan.batches,
+    schedule = Schedule(recipe, [images.batches for images in stages], workers.count, args.num_examples)
+    pipeline = {**getattr(stages[0].train, "conditions", {}), "workers": workers.count, "batches": schedule.batches,
                 "num_examples": args.num_examples}
     _say_what_may_surprise(args, settings, pipeline)
 
     if state:
-        state = resume(args, plan, network, state, pipeline, data_shape)
+        state = resume(args, schedule, network, state, pipeline, data_shape)
     else:
-        state = begin(args, plan, network, data_shape)
+        state = begin(args, schedule, network, data_shape)
         if arg_params is not None:
             _check_shapes(network, arg_params, data_shape)
             state.arg_params, state.aux_params = arg_params, aux_params or {}
     if len({tuple(position) for position in workers.gather(state.position).tolist()}) > 1:
         raise InputError("--model-prefix: the workers see different checkpoints; put it on storage that all share")
-    return Setup(args, network, devices, workers, plan, stages, state, pipeline, min(args.top_k, classes))
+    return Setup(args, network, devices, workers, schedule, stages, state, pipeline, min(args.top_k, classes))
 
 
 def _complete(args, network):

@@ -24,7 +24,7 @@ from common.images.preprocess import preprocess, read_image
 from common.images.recordio import check_records
 from common.packing.inspection import problems, summarise
 from common.training.recipe import resolve
-from common.training.state import newest_state
+from common.training.saved_state import newest_state
 from tests.conftest import ROOT
 from tests.fuzzing import IMAGES, cases, changed_bytes, changed_json, fuzz
 from tests.images import images

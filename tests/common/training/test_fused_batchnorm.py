@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from common.find_mxnet import mx
-from common.training import fused_batchnorm, trainer
+from common.training import fused_batchnorm, module
 from common.training.fused_batchnorm import LIBRARY, OPERATOR, CannotFuse, fused, load
-from common.training.symbol import training_symbol
+from common.training.training_symbol import training_symbol
 from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT
 from tests.networks import random_params
@@ -185,10 +185,10 @@ def test_without_it_training_goes_on_and_says_so_in_a_line(tmp_path, monkeypatch
     damage(library)
     with pytest.raises(CannotFuse, match=reason):
         load(library)
-    monkeypatch.setattr(trainer, "load", lambda: load(library))
+    monkeypatch.setattr(module, "load", lambda: load(library))
     symbol = get_symbol(multiplier=0.1)
     with caplog.at_level(logging.WARNING):
-        assert trainer._fused_where_possible(symbol) is symbol
+        assert module._fused_where_possible(symbol) is symbol
     line, = caplog.messages
     assert re.search(reason, line) and "\n" not in line
 

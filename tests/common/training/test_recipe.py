@@ -8,9 +8,9 @@ import pytest
 import train_imagenet
 from common.base.errors import InputError
 from common.images.dataset import batches_in_epoch
-from common.training.plan import Plan
 from common.training.recipe import FOLDER, resolve
 from common.training.run_summary import crop_of, stages_table
+from common.training.schedule import Schedule
 from tests.conftest import ROOT
 
 IMAGENET = 1_281_167
@@ -22,9 +22,10 @@ def recipe(*arguments, saved=None):
     return resolve(parser, parser.given(list(arguments)), saved)
 
 
-def plan(*arguments, images=IMAGENET, workers=1):
+def schedule(*arguments, images=IMAGENET, workers=1):
     chosen = recipe(*arguments)
-    return Plan(chosen, [batches_in_epoch(images, stage["batch_size"], workers) for stage in chosen.stages], workers)
+    batches = [batches_in_epoch(images, stage["batch_size"], workers) for stage in chosen.stages]
+    return Schedule(chosen, batches, workers)
 
 
 def test_the_recipes():
@@ -35,7 +36,7 @@ def test_the_recipes():
 @pytest.mark.parametrize(("name", "curve"), [("published-1_0", "1_0"), ("published-1_4", "1_4")])
 def test_published_recipes_follow_the_published_curves(name, curve):
     """Batch and learning rate after each epoch's decay, as the published training logs have them."""
-    published = plan("--recipe", name)
+    published = schedule("--recipe", name)
     with open(ROOT / "data" / "published" / f"published-training-curve-{curve}.csv", newline="") as file:
         rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
     assert published.recipe.epochs == max(rows) + 1
@@ -48,7 +49,7 @@ def test_published_recipes_follow_the_published_curves(name, curve):
 
 
 def test_the_table_of_the_published_recipe():
-    args, published = train_imagenet.get_args_parser().parse_args([]), plan("--recipe", "published-1_0")
+    args, published = train_imagenet.get_args_parser().parse_args([]), schedule("--recipe", "published-1_0")
     crops = [crop_of(published.recipe.settings(args, stage), 480) for stage in range(4)]
     table = [line.split("  ") for line in stages_table(published, crops)]
     crop, colour = "random-crop 1, random-mirror 1", "max-random-h 36, max-random-s 50, max-random-l 50"
@@ -84,7 +85,7 @@ def test_num_epochs_cuts_or_lengthens():
 
 @pytest.mark.parametrize("name", ["published-1_0", "cosine-150"])
 def test_a_scaled_recipe_ends_at_the_same_rates(name):
-    whole, scaled = plan("--recipe", name), plan("--recipe", name, "--epoch-scale", "0.25")
+    whole, scaled = schedule("--recipe", name), schedule("--recipe", name, "--epoch-scale", "0.25")
     assert scaled.recipe.epochs == pytest.approx(whole.recipe.epochs / 4, abs=2)
     for stage in range(len(whole.recipe.stages)):
         ends = [max(p.lr_end(epoch) for epoch in [p.recipe.first_epoch(stage) + p.recipe.stages[stage]["epochs"] - 1])
@@ -93,31 +94,31 @@ def test_a_scaled_recipe_ends_at_the_same_rates(name):
 
 
 def test_updates_and_images_of_a_plan():
-    digits = plan("--recipe", "digits", images=1433)
+    digits = schedule("--recipe", "digits", images=1433)
     assert digits.batches == [45, 45, 45]
     assert digits.updates_before(0, 0) == 0 and digits.updates_before(17, 3) == 17 * 45 + 3
     assert digits.images_left(0, 0) == 32 * 45 * 32 and digits.images_left(31, 45) == 0
-    three = plan("--recipe", "digits", "--batch-size", "11", images=1433, workers=3)
+    three = schedule("--recipe", "digits", "--batch-size", "11", images=1433, workers=3)
     assert three.batches == [44] * 3 and three.images_left(0, 1) == 33 * (44 * 32 - 1)
 
 
 def test_num_examples_is_what_the_schedule_takes_for_an_epoch():
     """As in MXNet's image-classification examples; a stage begins after the epochs that were trained all the same."""
-    usual, twice = (Plan(recipe("--recipe", "digits", "--lr-factor", "0.5"), [45] * 3, num_examples=count)
+    usual, twice = (Schedule(recipe("--recipe", "digits", "--lr-factor", "0.5"), [45] * 3, num_examples=count)
                     for count in (None, 2 * 1433))
     assert twice.batches == usual.batches == [45] * 3
     assert [usual.lr_end(epoch) for epoch in (0, 1)] == [0.01, 0.005]
     assert [twice.lr_end(epoch) for epoch in (0, 1)] == [0.02, 0.01]
     assert twice.scheduler(16 * 45 + 1) == 0.0145
-    far = Plan(recipe("--lr-mode", "cosine", "--num-epochs", "2"), [15], num_examples=1_281_167)
+    far = Schedule(recipe("--lr-mode", "cosine", "--num-epochs", "2"), [15], num_examples=1_281_167)
     assert far.lr_end(1) == pytest.approx(0.045, rel=1e-3)
 
 
 def test_the_linear_rule():
     for batch, workers, expected in ((256, 1, 0.05), (128, 1, 0.025), (128, 4, 0.1)):
-        scaled = plan("--recipe", "cosine-150", "--batch-size", str(batch), "--warmup-epochs", "0", workers=workers)
+        scaled = schedule("--recipe", "cosine-150", "--batch-size", str(batch), "--warmup-epochs", "0", workers=workers)
         assert scaled.scheduler(1) == pytest.approx(expected, rel=1e-4)
-    ends = plan("--recipe", "cosine-150", "--batch-size", "128", "--warmup-lr", "0.01", "--lr-final", "0.002")
+    ends = schedule("--recipe", "cosine-150", "--batch-size", "128", "--warmup-lr", "0.01", "--lr-final", "0.002")
     assert ends.scheduler(1) == pytest.approx(0.005, rel=1e-2)
     assert ends.scheduler(150 * ends.batches[0]) == pytest.approx(0.001)
 
@@ -189,7 +190,7 @@ def test_recipes_that_are_not_there():
 ])
 def test_values_that_do_not_fit(arguments, words):
     with pytest.raises(InputError, match=words):
-        plan(*arguments)
+        schedule(*arguments)
 
 
 # MXNet asks for the rate of update 1, 2, ...
@@ -212,5 +213,5 @@ def test_schedules_are_what_they_say(name):
     flags, model = SCHEDULES[name]
     expected = [0.2 * model(t, 40) for t in range(1, 41)]
     for begin in (0, 27):
-        scheduler = plan("--num-epochs", "4", "--batch-size", "10", "--lr", "0.2", *flags, images=100).scheduler
+        scheduler = schedule("--num-epochs", "4", "--batch-size", "10", "--lr", "0.2", *flags, images=100).scheduler
         assert [scheduler(t) for t in range(begin + 1, 41)] == pytest.approx(expected[begin:], abs=1e-12)

@@ -10,10 +10,10 @@ from common.checkpoint.ndarrays import write_params
 from common.checkpoint.params import load_params
 from common.find_mxnet import mx
 from common.training.mixup import MixupIter
+from common.training.module import WeightAverage
 from common.training.optimizer import NOT_EXACT, check_optimizer, init_optimizer, restore_state, state_arrays
 from common.training.run_summary import network_summary
-from common.training.symbol import params_before, training_symbol
-from common.training.trainer import WeightAverage
+from common.training.training_symbol import params_before, training_symbol
 from symbols.mobilenetv2 import get_symbol
 
 RNG = np.random.RandomState(7)

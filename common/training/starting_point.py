@@ -16,10 +16,10 @@ from common.find_mxnet import mx
 from common.images.options import preprocessing_of
 from common.images.recordio import files_of
 from common.training.optimizer import NOT_EXACT
-from common.training.plan import Plan, quiet
 from common.training.pretrained import as_flag, files_beside
-from common.training.state import TrainingState, halves, plain_checkpoints, positions, stem
-from common.training.symbol import params_before
+from common.training.saved_state import TrainingState, halves, plain_checkpoints, positions, stem
+from common.training.schedule import Schedule, quiet
+from common.training.training_symbol import params_before
 
 
 def check_model_prefix(args: argparse.Namespace) -> None:
@@ -44,13 +44,14 @@ def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, res
         check_not_read(file, *inputs)
 
 
-def begin(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, data_shape: Sequence[int]) -> TrainingState:
+def begin(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol,
+          data_shape: Sequence[int]) -> TrainingState:
     """The state of a run that does not go on with an earlier one; `data_shape`: (1, 3, H, W) of its images."""
-    prefix, settings = args.model_prefix, plan.recipe.settings(args, 0)
+    prefix, settings = args.model_prefix, schedule.recipe.settings(args, 0)
     if args.benchmark:
         return TrainingState()
-    if args.load_epoch is not None and args.load_epoch >= plan.recipe.epochs:
-        raise InputError(f"--num-epochs {plan.recipe.epochs}: {args.load_epoch} epochs are completed already")
+    if args.load_epoch is not None and args.load_epoch >= schedule.recipe.epochs:
+        raise InputError(f"--num-epochs {schedule.recipe.epochs}: {args.load_epoch} epochs are completed already")
     if args.resume:
         if plain := plain_checkpoints(prefix):
             file, epoch = plain[-1]
@@ -118,21 +119,21 @@ def metrics_file(prefix: str | Path) -> Path:
     return Path(f"{prefix}-metrics.jsonl")
 
 
-def resume(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, state: TrainingState,
+def resume(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol, state: TrainingState,
            pipeline: dict, data_shape: Sequence[int]) -> TrainingState:
     """`state`, a checkpoint that was read, made ready to go on from, with warnings of all that is not as it was.
 
     `pipeline`: what else the images depend on; `data_shape`: as for `begin`. Raises InputError if it cannot go on.
     """
     at = f"{args.model_prefix}-{stem(*state.position)}"
-    before, settings = state.info["recipe"], plan.recipe.settings(args, 0)
+    before, settings = state.info["recipe"], schedule.recipe.settings(args, 0)
     if "resize" in pipeline and "resize" not in state.info["pipeline"]:
         raise InputError(f"--resume: {at} is of an earlier version, which scaled images as they are stored and left "
                          f"out the last ones of an epoch; --load-epoch {state.epoch} starts from its weights")
     if before["common"].get("optimizer") != settings.optimizer:
         raise InputError(f"--optimizer {settings.optimizer}: the run to resume has "
                          f"{before['common'].get('optimizer')}; --load-epoch {state.epoch} starts from its weights")
-    for line in plan.recipe.differences(before):
+    for line in schedule.recipe.differences(before):
         logging.warning("The recipe is not that of %s: %s", at, line)
     for key, value in pipeline.items():
         if (old := state.info["pipeline"].get(key)) != value:
@@ -140,10 +141,10 @@ def resume(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, state: 
     compare_preprocessing(args.model_prefix, settings)
     if settings.optimizer in NOT_EXACT:
         logging.warning("--optimizer %s has state that is not saved; the result will differ", settings.optimizer)
-    updates = plan.updates_before(*state.position)
-    stage = plan.recipe.stage_of(state.epoch)
+    updates = schedule.updates_before(*state.position)
+    stage = schedule.recipe.stage_of(state.epoch)
     if state.batch and (updates != state.updates or pipeline.get("examples") != state.info["pipeline"].get("examples")
-                        or plan.global_batch(stage) != state.info["pipeline"].get("global_batch")):
+                        or schedule.global_batch(stage) != state.info["pipeline"].get("global_batch")):
         raise InputError(f"--resume: {at} is inside an epoch, whose batches have changed with the batch size, the "
                          f"images or the workers; give them as they were, or --load-epoch {state.epoch}")
     state.arg_params, state.aux_params = fitting(network, (state.arg_params, state.aux_params), f"{at}.params",
@@ -151,7 +152,7 @@ def resume(args: argparse.Namespace, plan: Plan, network: mx.sym.Symbol, state: 
     if state.average:
         state.average = fitting(network, state.average, f"the average of {at}", data_shape)
     with quiet():
-        plan.scheduler(updates + 1)  # it catches up
+        schedule.scheduler(updates + 1)  # it catches up
     logging.info("Resuming from %s: %d epochs%s are completed", at, state.epoch,
                  f" and {state.batch} batches" if state.batch else "")
     return state

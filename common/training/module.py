@@ -11,13 +11,13 @@ from common.find_mxnet import mx
 from common.training.distributed import Workers
 from common.training.fused_batchnorm import CannotFuse, fused, load
 from common.training.optimizer import init_optimizer, master_weights, restore_state, state_arrays
-from common.training.state import TrainingState
-from common.training.symbol import params_before, training_symbol
+from common.training.saved_state import TrainingState
+from common.training.training_symbol import params_before, training_symbol
 
 LOSS_SCALE = {"float32": 1.0, "float16": 128.0}
 
 
-class Trainer:
+class TrainedModule:
     """Trains `network` as the `settings` of a run say, from the arrays of `state`.
 
     `batches`: (provide_data, provide_label) of the first stage's iterator. `workers`:

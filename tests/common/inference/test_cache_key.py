@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.base.errors import InputError
-from common.inference import key
-from common.inference.key import key_of
+from common.inference import cache_key as key
+from common.inference.cache_key import key_of
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_what_compiles_and_what_it_compiles_for_are_in_the_key(given, tmp_path, 
     for folder in ("common", "symbols", "tuning"):
         shutil.copytree(key.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(key, "ROOT", tmp_path)
-    for changed, matters in (("common/training/trainer.py", False), ("common/compiler/build.py", True)):
+    for changed, matters in (("common/training/module.py", False), ("common/compiler/build.py", True)):
         with (tmp_path / changed).open("a") as file:
             file.write("# changed\n")
         assert (key_of(**given) != llvm) == matters
@@ -86,8 +86,8 @@ print(json.dumps([file for file in files if file and Path(file).is_relative_to(P
     imported = set(map(Path, json.loads(process.stdout.splitlines()[-1])))
     found = set(key.modules_of(key.ROOT / key.COMPILER))
     assert len(imported) > 15 and imported <= found
-    trainer = key.ROOT / "common" / "training" / "trainer.py"
-    assert trainer.exists() and trainer not in found
+    trained = key.ROOT / "common" / "training" / "module.py"
+    assert trained.exists() and trained not in found
 
 
 def test_records_that_are_a_pipe_are_not_waited_for(given, tmp_path):

@@ -10,7 +10,7 @@ from common.images.dataset import batches_in_epoch
 from common.training.recipe import Recipe, lr_step_epochs
 
 
-class Plan:
+class Schedule:
     """`batches`: those of an epoch for one worker, for each stage. `scheduler`: the learning rate of each update, for
     which an epoch has `num_examples` images of all workers, as in MXNet's examples (None: those of its batches).
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.base.errors import InputError
 from common.find_mxnet import mx
-from common.training.state import (
+from common.training.saved_state import (
     TrainingState,
     describe_again,
     newest_state,
@@ -169,7 +169,7 @@ def test_the_lock_follows_no_link(prefix):
     precious = prefix.with_name("precious")
     precious.write_text("data")
     prefix.with_name(f".{prefix.name}.lock").symlink_to(precious)
-    with pytest.raises(OSError), sole_writer(prefix):
+    with pytest.raises(InputError), sole_writer(prefix):
         pass
     assert precious.read_text() == "data"
 
