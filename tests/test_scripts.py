@@ -84,3 +84,48 @@ def test_mxnets_fine_tune(checkpoint, folder):
     with pytest.raises(InputError, match="fc1_bias.*leave it out"):
         fit.fit(parser.parse_args(["--overwrite", "1"]), net, data.get_rec_iter,
                 arg_params={**kept, "fc1_bias": mx.nd.zeros(3)}, aux_params=aux_params)
+
+
+class Seekable(mx.io.DataIter):
+    """Batches of numbers that depend on epoch and batch alone; described by plain tuples, without a length."""
+
+    def __init__(self):
+        super().__init__(8)
+        self.provide_data, self.provide_label = [("data", (8, 4))], [("softmax_label", (8,))]
+        self._epoch = self._batch = 0
+
+    def seek(self, epoch, batch):
+        self._epoch, self._batch = epoch, batch
+
+    def reset(self):
+        self.seek(0, 0)
+
+    def next(self):
+        if self._batch == 5:
+            raise StopIteration
+        rng = np.random.default_rng((self._epoch, self._batch))
+        self._batch += 1
+        data = rng.normal(size=(8, 4))
+        return mx.io.DataBatch([mx.nd.array(data)], [mx.nd.array(data[:, 0] > 0)], pad=0)
+
+
+def test_an_iterator_that_seeks_is_resumed_inside_an_epoch(tmp_path):
+    """To the same weights, bit for bit, as a run that was not interrupted."""
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="fc"), name="softmax")
+    parser = ArgumentParser()
+    fit.add_fit_args(parser)
+
+    def train(name, *flags, **options):
+        fit.fit(parser.parse_args(["--num-epochs", "3", "--batch-size", "8", "--save-every", "1e-9", "--model-prefix",
+                                   f"{tmp_path}/{name}", *flags]), net, lambda args, kv: (Seekable(), None), **options)
+
+    def stop(param):
+        if (param.epoch, param.nbatch) == (1, 3):
+            raise KeyboardInterrupt
+    train("once")
+    with pytest.raises(KeyboardInterrupt):
+        train("twice", batch_end_callback=stop)
+    assert (tmp_path / "twice-0001-b00002.params").exists()
+    train("twice", "--resume")
+    for ending in ("params", "optimizer"):
+        assert (tmp_path / f"once-0003.{ending}").read_bytes() == (tmp_path / f"twice-0003.{ending}").read_bytes()

@@ -25,7 +25,7 @@ class StageImages:
 
     @property
     def batch_size(self) -> int:
-        return self.train.provide_data[0].shape[0]
+        return self.train.provide_data[0][1][0]
 
 
 class ResetIter(mx.io.DataIter):
@@ -35,7 +35,7 @@ class ResetIter(mx.io.DataIter):
     def __init__(self, images: mx.io.DataIter, batches: int) -> None:
         self.provide_data, self.provide_label = ([mx.io.DataDesc(*desc) for desc in descs]
                                                  for descs in (images.provide_data, images.provide_label))
-        super().__init__(self.provide_data[0].shape[0])
+        super().__init__(self.provide_data[0][1][0])
         self._images, self._batches, self._given = images, batches, 0
 
     def __str__(self) -> str:
@@ -90,6 +90,6 @@ def _stage(loaded, num_examples, workers):
 def _count(images, num_examples, workers):
     """Batches in an epoch, by --num-examples or else by a pass."""
     if num_examples:
-        return batches_in_epoch(num_examples, mx.io.DataDesc(*images.provide_data[0]).shape[0], workers)
+        return batches_in_epoch(num_examples, images.provide_data[0][1][0], workers)
     images.reset()
     return sum(1 for _ in images)

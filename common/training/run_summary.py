@@ -43,7 +43,7 @@ def run_summary(setup: Setup) -> list:
     table."""
     recipe, train, settings = setup.schedule.recipe, setup.stages[0].train, setup.settings(0)
     validation = setup.stages[0].validation and iterator_name(setup.stages[0].validation)
-    shape = train.provide_data[0].shape[1:]
+    shape = train.provide_data[0][1][1:]
     parameters, multiply_adds = network_summary(setup.network, (1, *shape))
     workers = f" of {setup.workers.count} workers" if setup.workers.count > 1 else ""
     usual = as_values(default_flags())

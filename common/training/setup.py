@@ -67,7 +67,7 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     for images, given in ((stages[0].train, ()), (stages[0].validation, (args.check_data,))):
         if hasattr(images, "check"):
             images.check(*given)
-    data_shape = (1, *stages[0].train.provide_data[0].shape[1:])
+    data_shape = (1, *stages[0].train.provide_data[0][1][1:])
     classes = _classes(network, data_shape, settings.num_classes)
     recipe = replace(recipe, common={**recipe.common, "num_classes": classes}, stages=tuple(
         {**stage, "batch_size": images.batch_size} for stage, images in zip(recipe.stages, stages)))
