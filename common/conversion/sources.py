@@ -13,7 +13,7 @@ from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION,
 from common.conversion.readers import IMAGE_SHAPE, read_gluon, read_npz
 from symbols.architecture import REPEATS
 
-IGNORED = ".num_batches_tracked"  # PyTorch's counters
+IGNORED = ("num_batches_tracked", "n_averaged")  # PyTorch's counters, of BatchNorms and of a moving average
 FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name if the first block has an expansion
 
 KERAS_SECONDS = 20  # of a processor, most of them for imports
@@ -25,6 +25,7 @@ def torchvision_params(path: str | Path) -> tuple[Params, dict]:
     """({published name: array}, description), as from all functions here: of a state_dict of torchvision's."""
     from common.conversion.state_dict import read_state_dict  # here, since only this needs its package
     arrays, description = read_state_dict(path)
+    arrays = _unwrapped(arrays, TORCHVISION, path)
     return _renamed(arrays, TORCHVISION, description.get("repeats", REPEATS), "torchvision", path), description
 
 
@@ -32,10 +33,32 @@ def timm_params(path: str | Path) -> tuple[Params, dict]:
     """Of a state_dict of timm's, with any number of blocks in each stage."""
     from common.conversion.state_dict import read_state_dict
     arrays, description = read_state_dict(path)
+    arrays = _unwrapped(arrays, TIMM, path)
     blocks = [int(match[1]) for match in (re.fullmatch(r"blocks\.([0-6])\.\d{1,3}\.conv_dw\.weight", name)
                                           for name in arrays) if match]
     repeats = tuple(map(blocks.count, range(len(REPEATS))))
     return _renamed(arrays, TIMM, repeats if all(repeats) else REPEATS, "timm", path), description
+
+
+def _unwrapped(arrays: dict[str, np.ndarray], names: Names, path: str | Path) -> dict[str, np.ndarray]:
+    """`arrays` of a PyTorch module that may have wrapped the network, as DataParallel, torch.compile, Lightning and
+    people's own modules do, and named its one linear layer otherwise: with the names of the network alone."""
+    first = names.first[0] + names.kernel
+    prefixes = [name.removesuffix(first) for name in arrays if name == first or name.endswith(f".{first}")]
+    bare = {name.removeprefix(*prefixes[:1] or [""]): array for name, array in arrays.items()}
+    if len(prefixes) > 1 or len(bare) < len(arrays):
+        listed = ", ".join(prefix or "one without a prefix" for prefix in prefixes)
+        raise InputError(f"{path}: holds several networks, {listed}; save the state_dict of one")
+    arrays = bare
+    linear = [name.removesuffix(names.kernel) for name, array in arrays.items()
+              if name.endswith(names.kernel) and array.ndim == 2]
+    if names.fc + names.kernel in arrays or len(linear) != 1:
+        return arrays
+    head, = linear
+    kinds = {head + kind: names.fc + kind for kind in (names.kernel, names.bias)}
+    without_bias = {} if head + names.bias in arrays else {
+        names.fc + names.bias: np.zeros(len(arrays[head + names.kernel]), np.float32)}
+    return {kinds.get(name, name): array for name, array in arrays.items()} | without_bias
 
 
 def gluon_params(path: str | Path) -> tuple[Params, dict]:

@@ -9,8 +9,8 @@ import safetensors
 from common.base.errors import InputError
 from common.conversion.readers import ENTRY, parse_description, reading
 
-NESTED = ("state_dict", "model_state_dict", "model")  # the places in which training scripts put it
-DATA_PARALLEL = "module."  # what DistributedDataParallel puts before each name
+# the places in which training scripts put it; a moving average only if there is nothing else
+NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema", "ema")
 
 
 def read_state_dict(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -23,7 +23,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
         arrays, description = _read_pth(path), {}
     else:
         raise InputError(f"{path}: neither a .safetensors nor a .pth file, or a damaged one")
-    return {name.removeprefix(DATA_PARALLEL): array for name, array in arrays.items()}, description
+    return arrays, description
 
 
 def _read_safetensors(path):

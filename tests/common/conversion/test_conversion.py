@@ -201,6 +201,42 @@ def test_names_and_types_that_training_scripts_leave(tmp_path):
         assert np.array_equal(arg_params["fc_weight"], plain.arg_params["fc_weight"].astype(dtype).astype(np.float32))
 
 
+@pytest.mark.parametrize(("kind", "save", "fc"), [("torchvision", save_torchvision, "classifier.1"),
+                                                  ("timm", save_timm, "classifier")])
+@pytest.mark.parametrize(("prefix", "head"), [
+    ("module.", None), ("_orig_mod.", None), ("model.", None), ("model.backbone.", "model.head"), ("backbone.", "fc"),
+    ("net.encoder.", "net.classifier"), ("", "head")])
+def test_wrapped_modules_and_heads_of_any_name(tmp_path, kind, save, fc, prefix, head):
+    """DataParallel, torch.compile, Lightning, a backbone with a linear layer of another name; the average's counter."""
+    save(random_checkpoint(network_for(rounded(0.35)), expansion=False), tmp_path / "x")
+    plain, arrays = convert(tmp_path / "x", kind), safetensors.numpy.load_file(tmp_path / "x")
+    wrapped = {"n_averaged": np.array(7)}
+    for name, array in arrays.items():
+        to_head = head and name.startswith(f"{fc}.")
+        wrapped[head + name.removeprefix(fc) if to_head else prefix + name] = array
+    safetensors.numpy.save_file(wrapped, tmp_path / "wrapped")
+    converted = convert(tmp_path / "wrapped", kind)
+    assert converted.network == plain.network
+    for name, array in plain.arg_params.items():
+        np.testing.assert_array_equal(converted.arg_params[name], array)
+
+
+def test_heads_and_networks_that_are_not_one(tmp_path):
+    path = torchvision_file(tmp_path / "x.safetensors")
+    arrays = safetensors.numpy.load_file(path)
+    two = {**arrays, "classifier.4.weight": np.zeros((5, 10), np.float32), "classifier.4.bias": np.zeros(5, np.float32)}
+    safetensors.numpy.save_file(two, path)
+    with pytest.raises(InputError, match="classifier.4"):
+        convert(path, "torchvision")
+    safetensors.numpy.save_file({f"{prefix}.{name}": array for prefix in ("student", "teacher")
+                                 for name, array in arrays.items()}, path)
+    with pytest.raises(InputError, match="several networks, student., teacher."):
+        convert(path, "torchvision")
+    no_bias = {name: array for name, array in arrays.items() if not name.startswith("classifier")}
+    safetensors.numpy.save_file({**no_bias, "fc.weight": arrays["classifier.1.weight"]}, path)
+    assert not convert(path, "torchvision").arg_params["fc_bias"].any()
+
+
 def test_a_width_that_gives_others_a_shortcut_more_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     checkpoint = random_checkpoint(network_for((8, 8, *rounded(0.35)[2:])))
