@@ -11,14 +11,12 @@ shorter side of 480 pixels and scaled by 0.533 to 1.0 before the crop. Examples:
         --resume
     python train_imagenet.py --benchmark 1 --batch-size 32
 """
-import logging
 import os
-import sys
 from contextlib import ExitStack
 from importlib import import_module
 
 from common.base.arguments import ArgumentParser
-from common.base.errors import InputError, reported
+from common.base.errors import InputError, log_to_stderr, reported
 
 
 def get_args_parser() -> ArgumentParser:
@@ -58,5 +56,5 @@ if __name__ == "__main__":
             from common.training.distributed import no_waiting_at_exit
             stack.enter_context(no_waiting_at_exit())
         stack.enter_context(reported("train_imagenet.py"))
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+        log_to_stderr()
         main()

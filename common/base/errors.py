@@ -1,6 +1,7 @@
 """How a user's mistake is reported: one line and a non-zero exit."""
 import errno
 import io
+import logging
 import os
 import re
 import signal
@@ -68,6 +69,11 @@ def reported(program: str) -> Iterator[None]:
         if "mxnet" not in sys.modules or not isinstance(error, sys.modules["mxnet"].base.MXNetError):
             raise
         _end(f"{program}: error: MXNet: {last_line(error)}")
+
+
+def log_to_stderr() -> None:
+    """Have what is logged on standard error, with the time, unless the program has set up its log itself."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
 
 
 class Closed(io.TextIOBase):

@@ -12,7 +12,7 @@ from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
 from common.data.heads import check_heads
 from common.data.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
-from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS, decoding_threads
+from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS, NUM_CLASSES, decoding_threads
 from common.data.training_images import TrainingImages, epoch_order, offsets_of
 from common.find_mxnet import mx
 from common.images.class_names import names_beside
@@ -21,7 +21,6 @@ from common.images.options import as_values, preprocessing_of
 from common.images.recordio import check_records, record_files
 from symbols.architecture import check_image_shape
 
-NUM_CLASSES = 1000  # if nothing tells
 SHORT_SIDE, CROP = 480, 224  # of the published training: the shorter side of its records, and what it cropped
 
 # random_resized_crop takes the place of these (MXNet refuses most of them together with it): it draws parts of the

@@ -7,6 +7,7 @@ from common.base.machine import usable_processors
 from common.images.options import add_preprocessing_args, add_preprocessing_texts
 
 BENCHMARK_BATCHES = 50
+NUM_CLASSES = 1000  # if nothing tells
 DATA_BACKENDS = ("opencv", "mxnet")
 
 # flag, option of ImageRecordIter, type, default, help

@@ -15,7 +15,7 @@ from common.base.arguments import ArgumentParser
 from common.base.errors import InputError
 from common.base.files import read_json, read_toml
 from common.checkpoint.params import checkpoint_files
-from common.data.options import add_data_args, add_data_aug_args
+from common.data.options import NUM_CLASSES, add_data_args, add_data_aug_args
 from common.images.dataset import classes_beside
 from common.images.options import USUAL, as_texts, as_values
 from common.training.options import COMMON, STAGE, add_fit_args
@@ -25,7 +25,6 @@ from common.training.pretrained import NETWORK, inherited
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 MAX_EPOCHS = 100_000
 INHERITED = ("multiplier", *NETWORK, *USUAL)  # what the checkpoint that a run starts from may decide
-NUM_CLASSES = 1000  # if nothing tells
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Recipe:
 
     def settings(self, args: argparse.Namespace, index: int) -> argparse.Namespace:
         """`args` with the common settings and those of a stage, as values."""
-        return argparse.Namespace(**as_values({**vars(args), **self.common, **self.stages[index]}))
+        return argparse.Namespace(**{**vars(args), **self.common, **self.stages[index]})
 
     def flags(self, args: argparse.Namespace, index: int) -> argparse.Namespace:
         """The same as the flags of a script, for its data loader: lists of numbers are text."""

@@ -2,7 +2,6 @@
 import logging
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,7 @@ from dataclasses import replace
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common.base.errors import InputError, Stopped
+from common.base.errors import InputError, Stopped, log_to_stderr
 from common.base.processes import StopRequest
 from common.checkpoint.preprocessing import save_preprocessing
 from common.evaluation.score import Score
@@ -210,7 +209,7 @@ def begun(setup: Setup, callbacks: Sequence[Callable] = ()) -> Iterator[Run]:
 def logged(logger: logging.Logger | None) -> Iterator[None]:
     """Within this block what is logged goes to the handlers of `logger` too, and to standard error if nothing was set
     up for it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    log_to_stderr()
     root, theirs = logging.getLogger(), logger.handlers if logger else []
     level, more = root.level, [handler for handler in theirs if handler not in root.handlers]
     for handler in more:

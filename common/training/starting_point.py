@@ -13,10 +13,10 @@ from common.checkpoint.params import checkpoint_files
 from common.checkpoint.prefix import check_prefix, files_under
 from common.checkpoint.preprocessing import load_preprocessing, preprocessing_file
 from common.find_mxnet import mx
-from common.images.options import preprocessing_of
+from common.images.options import as_flag, preprocessing_of
 from common.images.recordio import files_of
 from common.training.optimizer import NOT_EXACT
-from common.training.pretrained import as_flag, files_beside
+from common.training.pretrained import files_beside
 from common.training.saved_state import TrainingState, halves, plain_checkpoints, positions, stem
 from common.training.schedule import Schedule, quiet
 from common.training.training_symbol import params_before
