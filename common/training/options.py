@@ -42,8 +42,8 @@ class Network(argparse.Action):
 
 
 def no_network(name: str) -> str:
-    return (f"there is no symbols/{name}.py; give {' or '.join(NETWORKS)}, or train a Symbol of your own by "
-            "common.fit.fit (docs/from-the-original.md)")
+    return (f"symbols/ has no {name!r}; give {' or '.join(NETWORKS)}, or train a Symbol of your own by common.fit.fit "
+            "(docs/from-the-original.md)")
 
 
 # (flag, options of add_argument)

@@ -215,3 +215,11 @@ def test_schedules_are_what_they_say(name):
     for begin in (0, 27):
         scheduler = schedule("--num-epochs", "4", "--batch-size", "10", "--lr", "0.2", *flags, images=100).scheduler
         assert [scheduler(t) for t in range(begin + 1, 41)] == pytest.approx(expected[begin:], abs=1e-12)
+
+
+def test_a_network_that_is_not_there_is_one_line_whatever_its_name(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"recipe": {**recipe().as_json(), "common": {"network": "a\nb"}}}))
+    with pytest.raises(InputError, match="--network.*mobilenetv2_gluon") as error:
+        recipe("--recipe", str(path))
+    assert "\n" not in str(error.value)
