@@ -7,12 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tvm
 from tvm import autotvm, relay
 from tvm.contrib import cc
+from tvm.relay.backend import te_compiler
 
 from common.base.errors import InputError, is_of_memory, with_kind
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
@@ -21,6 +23,7 @@ from common.compiler.relay_network import Network
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a linker may say of a disk
 logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
+te_compiler.libinfo = cache(te_compiler.libinfo)  # asked for each candidate schedule: a quarter of a compile's time
 
 
 class Built(NamedTuple):

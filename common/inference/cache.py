@@ -28,6 +28,7 @@ from common.base.files import cache_folder
 from common.inference.owner import check_private, is_own
 
 MANIFEST = "manifest.json"
+COMPILED = {"network.so", "network.params", "network.json", "graph.json", "kernels"}  # parts, listed or not
 MAX_MANIFEST = 1 << 20  # bytes; it has a few hundred
 MAX_MEGABYTES = 2048
 KEY = "[0-9a-f]{32}"
@@ -220,8 +221,9 @@ def _check_all_made_here(folder: Path) -> None:
         names = os.listdir(folder)
     except FileNotFoundError:
         return
-    files = {MANIFEST, *_listed(folder)}
+    listed = _listed(folder)
     if folder.is_symlink():
         raise FileExistsError(None, "is a link: move it away", str(folder))
-    if (others := {*names} - files) and (len(files) > 1 or MANIFEST not in names):  # otherwise its manifest is damaged
+    others = {*names} - {MANIFEST, *listed, *(COMPILED if listed else ())}
+    if others and (listed or MANIFEST not in names):  # otherwise its manifest is damaged
         raise FileExistsError(None, f"has {min(others)!r}, which is no part of it: move that away", str(folder))
