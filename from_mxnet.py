@@ -74,6 +74,8 @@ def get_args_parser() -> ArgumentParser:
     more = parser.add_argument_group("compiled networks")
     more.add_argument("--export", metavar="DIR", help="write the compiled network to a folder, with programs that run "
                       "it without this repository; without FILE or DIR, exit then")
+    more.add_argument("--export-params", metavar="DIR", help="put the parameters of this checkpoint into a folder that "
+                      "--export wrote for another one of the same network, and exit")
     more.add_argument("--no-cache", action="store_true", help="compile again, and do not keep the result")
     more.add_argument("--clear-cache", action="store_true", help="remove the compiled networks that are kept, and exit")
     more.add_argument("--verify", action="store_true", help=f"compare with MXNet's output (for a table, the first "
@@ -89,16 +91,21 @@ def main(arguments: list[str] | None = None) -> "list[Answers] | Done | None":
         list_devices()
         return None
     if args.clear_cache:
+        from common.inference.cache import clear_cache
         clear_cache()
         return None
     many = args.output is not None or any(map(os.path.isdir, args.images))
-    only_export = bool(args.export) and not args.images and not many
+    only_export = bool(args.export or args.export_params) and not args.images and not many
     check_arguments(args, many, only_export)
     take_published_weights(args)
     args.synset = names_file(args.synset, args.model_prefix) or IMAGENET
     args.records = None if args.records == "none" else args.records
     check_not_overwritten(args)
     args = completed(args, args.model_prefix)
+    if args.export_params:
+        from common.inference.export import export_params
+        export_params(args.export_params, args.model_prefix, args.epoch, args.synset, preprocessing_of(args))
+        return None
     if only_export:
         compile_network(args, args.batch_size or 1)
         return None
@@ -109,12 +116,6 @@ def list_devices() -> None:
     from common.inference.runtime import list_devices
     for line in list_devices():
         print(line, flush=True)
-
-
-def clear_cache() -> None:
-    from common.inference.cache import clear_cache
-    if left := clear_cache():
-        print(f"{left} compiled networks are in use and were left", file=sys.stderr)
 
 
 def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> None:
@@ -128,6 +129,8 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
         raise InputError("--data-nthreads is for a folder or --output: photographs are printed one by one")
     if args.verify and only_export:
         raise InputError("--verify needs photographs: give FILE or DIR beside --export")
+    if args.export_params and (args.export or args.images or many):
+        raise InputError("--export-params only replaces parameters: leave out FILE, DIR, --output and --export")
     if args.export and is_for_another_machine(args.target) and not only_export:
         raise InputError(f"--target {args.target!r} cannot run here: give --export without photographs")
     if args.epoch and args.model_prefix is None:
@@ -151,6 +154,7 @@ def check_not_overwritten(args: argparse.Namespace) -> None:
 
 def compile_network(args: argparse.Namespace, batch_size: int) -> "CompiledNetwork | None":
     """The compiled network, and the bundle of --export; None if it is for another machine."""
+    from common.checkpoint.fold import load_folded
     from common.inference.export import check_destination, export
     from common.inference.network import compile_elsewhere, notes, open_network
     if args.export:
@@ -169,7 +173,8 @@ def compile_network(args: argparse.Namespace, batch_size: int) -> "CompiledNetwo
         for note in notes(about, args.target, args.records):
             print(note, file=sys.stderr)
         if args.export:
-            export(folder, args.export, args.synset, preprocessing_of(args), args.target)
+            params = load_folded(args.model_prefix, args.epoch, data_shape)[1]
+            export(folder, args.export, params, args.synset, preprocessing_of(args), args.target)
             print(f"exported to {args.export}", file=sys.stderr)
     return compiled
 

@@ -37,10 +37,10 @@ def main(request: dict) -> None:
     records = choose(request["records"], target, device)
     with compiled_by_tvm(checkpoint_files(prefix, epoch)[0], name):
         network = in_precision(network, precision, target, prefix, epoch)
-        print(f"compiling for {name}, half a minute or so", flush=True)
+        print(f"compiling for {name}, about ten seconds", flush=True)
         built = build(network, target, records.records if records else ())
     try:
-        save(built.library, request["output"], {
+        save(built, request["output"], {
             "data_shape": network.data_shape, "num_classes": network.num_classes, "precision": precision,
             "target": str(target), "kind": target.kind.name, "records": records.path.name if built.tuned else None,
             "tuned": built.tuned, "untuned": built.untuned, "tvm": tvm.__version__}, **export_options(target))

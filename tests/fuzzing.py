@@ -347,7 +347,7 @@ class Readers:
         folder = self._seeds / "cache" / "key"
         (folder / MANIFEST).write_bytes(path.read_bytes())
         os.environ["MOBILENETV2_CACHE"] = str(folder.parent)
-        assert Cache().entry("key", again).folder == folder
+        assert Cache().entry("key", again) == folder
 
     def zoo(self, path):
         from common.modelzoo import entries, table

@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
 
     network = load_network(args.prefix, args.epoch, (1, *args.image_shape))
     chosen = chosen_images(args)
-    print("compiling for llvm, half a minute or so", file=sys.stderr)
+    print("compiling for llvm, about ten seconds", file=sys.stderr)
     with compiled_by_tvm(checkpoint_files(args.prefix, args.epoch)[0], "llvm"):
         statistics, count = measure(network, prepared(chosen, args))
     if not count:

@@ -1,8 +1,42 @@
-"""BatchNorm folded into the convolutions before it, in the graph of a symbol JSON."""
+"""A checkpoint as inference takes it: BatchNorm folded into the convolutions before it."""
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
+from common.base.errors import InputError
+from common.checkpoint.arrays import check_image_size
 from common.checkpoint.attributes import Attributes
-from common.checkpoint.symbol import parameter_names, reachable
+from common.checkpoint.params import checkpoint_files, load_checkpoint_params
+from common.checkpoint.symbol import load_symbol, parameter_names, reachable
+
+
+def load_folded(prefix: str | Path, epoch: int, data_shape: Sequence[int]) -> tuple[dict, dict]:
+    """(graph, params) of `PREFIX-symbol.json` and `PREFIX-%04d.params` after `fold_batch_norm`, params in float32.
+
+    Raises InputError for files that are missing, damaged or do not belong together, and for padding that is not that of
+    images of `data_shape` (N, 3, H, W).
+    """
+    symbol_file, params_file = checkpoint_files(prefix, epoch)
+    graph = load_symbol(symbol_file)
+    arg_params, aux_params = load_checkpoint_params(params_file)
+    check_image_size(graph, arg_params, data_shape, symbol_file)
+    params = {name: array.astype(np.float32) for name, array in (arg_params | aux_params).items()}
+    missing = [name for name in parameter_names(graph) if name not in params]
+    if missing:
+        raise InputError(f"{params_file}: has no {missing[0]!r}, which {symbol_file} needs ({len(missing)} missing)")
+    try:
+        return fold_batch_norm(graph, params)
+    except InputError as error:
+        raise InputError(f"{params_file} and {symbol_file} do not fit each other: {error}") from None
+
+
+def identity(graph: dict, params: dict) -> str:
+    """SHA-256 of a network without the numbers in its parameters: equal for all checkpoints that the same code runs."""
+    shapes = {name: array.shape for name, array in params.items()}
+    return hashlib.sha256(json.dumps([graph, shapes], sort_keys=True).encode()).hexdigest()
 
 
 def fold_batch_norm(graph: dict, params: dict) -> tuple[dict, dict]:

@@ -66,11 +66,10 @@ def block_of(target: tvm.target.Target) -> int:
 
 
 def lay_out(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """`module` (NCHW) over blocks of channels if `target` has a layout for them, else as it is."""
-    if not layout_of(target):
-        return module
-    changes = [change(block_of(target)) for change in (_DenseAsConvolution, _OddConvolution)]
-    module = tvm.IRModule.from_expr(dataflow_pattern.rewrite(changes, module["main"]))
+    """`module` (NCHW) over blocks of channels if `target` has a layout for them, else in those that TVM gives it."""
+    if layout_of(target):
+        changes = [change(block_of(target)) for change in (_DenseAsConvolution, _OddConvolution)]
+        module = tvm.IRModule.from_expr(dataflow_pattern.rewrite(changes, module["main"]))
     with target, tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential([
             relay.transform.InferType(), relay.transform.SimplifyInference(),  # BatchNorm knows no blocks

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import tvm
 from tvm import autotvm, relay
-from tvm.contrib import cc
+from tvm.contrib import cc, graph_executor
 from tvm.relay.backend import te_compiler
 
 from common.base.errors import InputError, is_of_memory, with_kind
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
+from common.compiler.lifting import lifted, with_padding
 from common.compiler.relay_network import Network
+from common.inference.weights import PARAMS, Weights, packed, save_weights
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a linker may say of a disk
 logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
@@ -27,7 +29,11 @@ te_compiler.libinfo = cache(te_compiler.libinfo)  # asked for each candidate sch
 
 
 class Built(NamedTuple):
+    """`weights`: how the library's inputs, besides the image, are made from a checkpoint's parameters. `params`: those
+    inputs that hold other numbers, {name: tvm.nd.NDArray}."""
     library: tvm.relay.backend.executor_factory.GraphExecutorFactoryModule
+    weights: Weights | None
+    params: dict[str, Any]
     tuned: int    # layers with a choice of schedules for which tuning records made it; equal ones count once
     untuned: int  # those that had no record
 
@@ -48,8 +54,23 @@ def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -
     """`network` for what `resolve_target` returns, with tuning records (of common.compiler.records.Records)."""
     config = PASS_CONFIG if layout_of(target) else {}
     with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config):
-        library = relay.build(lay_out(network.module, target), target=target, params=network.params)
-    return Built(library, len(best.found), len(best.missing))
+        module, inputs = lifted(lay_out(network.module, target), network.params)
+        library = relay.build(module, target=target)
+    params = dict(library.get_params())  # arrays in the graph itself
+    if network.folded is None:
+        params |= {name: tvm.nd.array(array) for name, array in packed(inputs, network.params).items()}
+        weights = None
+    else:
+        weights = Weights(network.folded.identity, with_padding(inputs, network.params, network.folded.shapes))
+    return Built(library, weights, params, len(best.found), len(best.missing))
+
+
+def executor_of(network: Network, target: tvm.target.Target) -> graph_executor.GraphModule:
+    """`network` built for this processor, with its weights, to be run in this process."""
+    built = build(network._replace(folded=None), target)
+    executor = graph_executor.GraphModule(built.library["default"](tvm.cpu()))
+    executor.set_input(**built.params)
+    return executor
 
 
 class _Best(autotvm.task.ApplyHistoryBest):
@@ -65,8 +86,8 @@ class _Best(autotvm.task.ApplyHistoryBest):
         return super()._query_inside(target, workload)
 
 
-def save(library: Any, folder: str | Path, description: dict, **options: Any) -> None:
-    """Write network.so, graph.json, network.params and `description` as network.json.
+def save(built: Built, folder: str | Path, description: dict, **options: Any) -> None:
+    """Write network.so, graph.json, weights.json or network.params, and `description` as network.json.
 
     `options` are those of TVM's export_library, such as cc="aarch64-linux-gnu-g++". Raises InputError if there is no
     C++ compiler, or if it cannot link, OSError if the files cannot be written.
@@ -76,11 +97,14 @@ def save(library: Any, folder: str | Path, description: dict, **options: Any) ->
         raise InputError(f"compiling needs a C++ compiler: {linker} is not there" if linker else
                          "compiling needs a C++ compiler: install g++")
     folder = Path(folder)
-    (folder / "network.params").write_bytes(relay.save_param_dict(library.get_params()))
-    (folder / "graph.json").write_text(library.get_graph_json())
+    if built.weights:
+        save_weights(folder, built.weights)
+    if built.params:
+        (folder / PARAMS).write_bytes(tvm.runtime.save_param_dict(built.params))
+    (folder / "graph.json").write_text(built.library.get_graph_json())
     with tempfile.TemporaryDirectory(dir=folder) as objects:
         try:
-            library.get_lib().export_library(str(folder / "network.so"), workspace_dir=objects, **options)
+            built.library.get_lib().export_library(str(folder / "network.so"), workspace_dir=objects, **options)
         except RuntimeError as error:
             full = next((number for number in FULL if os.strerror(number) in str(error)), None)
             if full:

@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import tvm
 from tvm import relay
-from tvm.contrib import graph_executor
 
 from common.base.digest import digest
 from common.base.errors import InputError
 from common.base.files import read_json, written_atomically
 from common.checkpoint.params import checkpoint_files
 from common.checkpoint.symbol import INPUT
-from common.compiler.build import build
+from common.compiler.build import executor_of
 from common.compiler.quantize import Statistics, layers_of
 from common.compiler.relay_network import Network
 from common.compiler.targets import host_cpu
@@ -41,8 +40,7 @@ def measure(network: Network, images: Iterable[np.ndarray]) -> tuple:
     outputs = relay.Tuple(inputs)
     module = tvm.IRModule.from_expr(relay.Function(relay.analysis.free_vars(outputs), outputs))
     target = tvm.target.Target(f"llvm -mcpu={host_cpu()}")
-    library = build(network._replace(module=module), target).library
-    executor = graph_executor.GraphModule(library["default"](tvm.cpu()))
+    executor = executor_of(network._replace(module=module), target)
     low, high, total, count = [math.inf] * len(inputs), [-math.inf] * len(inputs), [0] * len(inputs), 0
     for image in images:
         executor.set_input(INPUT, image)

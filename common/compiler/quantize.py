@@ -60,7 +60,7 @@ def quantized(network: Network, statistics: dict, arithmetic: Arithmetic) -> Net
     module = relay.transform.InferType()(module)
     names = {variable.name_hint for variable in module["main"].params}
     params = {name: array for name, array in quantizer.params.items() if name in names}
-    return network._replace(module=module, params=params)
+    return network._replace(module=module, params=params, folded=None)
 
 
 def quantized_weight(weight: np.ndarray) -> tuple:
@@ -169,7 +169,7 @@ class _Quantizer:
             return self._values[node.args[0]].clip(0, np.inf)
         if op == "nn.bias_add" and not self._values[node.args[0]].is_clipped and self._is_parameter(node.args[1]):
             ndim = len(node.checked_type.shape)
-            bias = _along(self.params[node.args[1].name_hint].numpy(), ndim, int(node.attrs.axis) % ndim)
+            bias = _along(self.params[node.args[1].name_hint], ndim, int(node.attrs.axis) % ndim)
             value = self._values[node.args[0]]
             return value._replace(shift=value.shift + bias)
         if op == "add" and not any(self._is_parameter(argument) for argument in node.args):
@@ -189,7 +189,7 @@ class _Quantizer:
     def _layer(self, node):
         name, dense = self._names[node], _op(node) == "nn.dense"
         scale, zero = self._codings[node.args[0]]
-        weight = self.params[name].numpy()
+        weight = self.params[name]
         integers, scales = quantized_weight(weight)
         sums = self._dense(node, integers, zero) if dense else self._convolution(node, integers, zero)
         error = weight - integers * _along(scales, weight.ndim)
@@ -232,5 +232,5 @@ class _Quantizer:
 
     def _weight(self, node, integers):
         name = self._names[node]
-        self.params[name] = tvm.nd.array(integers.astype(self.arithmetic.weights))
+        self.params[name] = integers.astype(self.arithmetic.weights)
         return relay.var(name, shape=integers.shape, dtype=self.arithmetic.weights)

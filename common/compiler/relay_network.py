@@ -9,10 +9,10 @@ from tvm import relay
 from tvm.relay.frontend import mxnet as frontend
 
 from common.base.errors import InputError, is_of_memory, last_line
-from common.checkpoint.arrays import check_image_size, parameter_shapes
-from common.checkpoint.fold import fold_batch_norm
-from common.checkpoint.params import checkpoint_files, load_checkpoint_params
-from common.checkpoint.symbol import INPUT, is_label, load_symbol, parameter_names
+from common.checkpoint.arrays import parameter_shapes
+from common.checkpoint.fold import fold_batch_norm, identity, load_folded
+from common.checkpoint.params import checkpoint_files
+from common.checkpoint.symbol import INPUT, is_label
 from common.compiler.channel_padding import pad_channels
 from symbols.mobilenetv2_json import get_graph
 
@@ -30,12 +30,23 @@ frontend._convert_map["FullyConnected"] = _fully_connected
 tvm.ir.diagnostics.override_renderer(lambda context: None)  # it would print pages before the exception
 
 
+class Folded(NamedTuple):
+    """Of a checkpoint, BatchNorm folded: `common.checkpoint.fold.identity`, and {name: shape} of its parameters."""
+    identity: str
+    shapes: dict[str, tuple[int, ...]]
+
+
 class Network(NamedTuple):
-    """A checkpoint in Relay, ready to be compiled for input `data` of `data_shape`."""
+    """A checkpoint in Relay, ready to be compiled for input `data` of `data_shape`.
+
+    `params`: {name: array} of the module's variables. `folded`: the checkpoint whose numbers they are, with zeros after
+    them where the shapes here are longer. None if they are other numbers.
+    """
     module: tvm.IRModule
-    params: dict
+    params: dict[str, np.ndarray]
     data_shape: tuple
     num_classes: int
+    folded: Folded | None = None
 
 
 def load_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], block: int = 1) -> Network:
@@ -46,15 +57,9 @@ def load_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], bloc
     Raises InputError for files that are missing, damaged or do not belong together.
     """
     symbol_file, params_file = checkpoint_files(prefix, epoch)
-    graph = load_symbol(symbol_file)
-    arg_params, aux_params = load_checkpoint_params(params_file)
-    check_image_size(graph, arg_params, data_shape, symbol_file)
-    params = {name: array.astype(np.float32) for name, array in (arg_params | aux_params).items()}
-    missing = [name for name in parameter_names(graph) if name not in params]
-    if missing:
-        raise InputError(f"{params_file}: has no {missing[0]!r}, which {symbol_file} needs ({len(missing)} missing)")
+    graph, params = load_folded(prefix, epoch, data_shape)
     try:
-        return to_relay(*pad_channels(*fold_batch_norm(graph, params), block), data_shape)
+        return _padded(graph, params, data_shape, block)
     except tvm.error.OpNotImplemented as error:
         raise InputError(f"{symbol_file}: TVM cannot convert it: {last_line(error)}") from None
     except Exception as error:  # of any kind: also of TVM's Python, on what it did not foresee
@@ -70,14 +75,18 @@ def untrained_network(multiplier: float, data_shape: Sequence[int], block: int =
     graph = {**graph, "nodes": [{"attrs": {}, **node} for node in graph["nodes"]]}
     arguments, states = parameter_shapes({"multiplier": multiplier}, 1000)
     params = {name: np.ones(shape, np.float32) for name, shape in (arguments | states).items()}
-    return to_relay(*pad_channels(*fold_batch_norm(graph, params), block), data_shape)
+    return _padded(*fold_batch_norm(graph, params), data_shape, block)
+
+
+def _padded(graph, params, data_shape, block):
+    folded = Folded(identity(graph, params), {name: array.shape for name, array in params.items()})
+    return to_relay(*pad_channels(graph, params, block), data_shape)._replace(folded=folded)
 
 
 def to_relay(graph: dict, params: dict, data_shape: Sequence[int]) -> Network:
     """`graph` (of `common.checkpoint.symbol`) with `params` (str to float32 numpy.ndarray) in Relay, types checked."""
     labels = {node["name"]: (data_shape[0],) for node in graph["nodes"] if is_label(node["name"])}
     shapes = {INPUT: tuple(data_shape), **labels, **{name: array.shape for name, array in params.items()}}
-    params = {name: tvm.nd.array(array) for name, array in params.items()}
     module = tvm.IRModule()
     module["main"] = frontend._from_mxnet_impl(graph, shapes, "float32", params, module)
     module = relay.transform.InferType()(module)

@@ -1,13 +1,13 @@
 """Compiled networks kept in a folder: an entry is complete or not there, however many processes use it or are killed.
 
-    KEY/                  an entry; its manifest.json, with the sizes and SHA-256 of its files, is written last
-    .KEY.XXXX.partial/    one that a process is making or removing; if it is killed, another removes this later
-    .KEY.lock             held by the process that makes the entry; others wait for it
+    KEY/                  an entry; its manifest.json has the sizes and SHA-256 of its files
+    .KEY.XXXX.partial/    one that a process is making or removing
+    .KEY.lock             held by the process that makes the entry, while others wait for it
 
-A process that uses an entry holds a shared lock on its manifest, and only entries that nobody uses are removed. Other
-files in the folder are left alone, and what another user may have put there is not loaded.
+A process reads an entry at once, when it opens it, and needs its files no more. Entries go when the folder is full, the
+least recently used first, but none within AGE of its last use. Other files in the folder are left alone, and what
+another user may have put there is not loaded.
 """
-import fcntl
 import json
 import os
 import re
@@ -15,10 +15,10 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -28,17 +28,13 @@ from common.base.files import cache_folder
 from common.inference.owner import check_private, is_own
 
 MANIFEST = "manifest.json"
-COMPILED = {"network.so", "network.params", "network.json", "graph.json", "kernels"}  # parts, listed or not
+# parts of an entry, though a damaged manifest lacks their names
+COMPILED = {"network.so", "network.params", "network.json", "graph.json", "weights.json", "kernels"}
 MAX_MANIFEST = 1 << 20  # bytes; it has a few hundred
 MAX_MEGABYTES = 2048
+AGE = 3600  # seconds; a process reads an entry in far fewer
 KEY = "[0-9a-f]{32}"
-ENTRY, LOCK, PARTIAL = (re.compile(name) for name in (KEY, rf"\.({KEY})\.lock", rf"\.({KEY})\.\w{{8}}\.partial"))
-
-
-class Entry(NamedTuple):
-    """A folder that stays what it is, and where it is, as long as `lock` is open."""
-    folder: Path
-    lock: BinaryIO
+ENTRY, OTHERS = re.compile(KEY), re.compile(rf"\.({KEY})\.(lock|\w{{8}}\.partial)")
 
 
 class Cache:
@@ -55,8 +51,8 @@ class Cache:
         check_private(folder)
         self.folder = folder.resolve()
 
-    def entry(self, key: str, make: Callable[[Path], object]) -> Entry:
-        """The entry of `key`. If there is none, `make(folder)` fills an empty folder, in one process at a time.
+    def entry(self, key: str, make: Callable[[Path], object]) -> Path:
+        """The folder of `key`. If there is none, `make(folder)` fills an empty folder, in one process at a time.
 
         Raises what `make` raises, and OSError if the folder cannot be written to, or if a file that is not part of the
         entry would be lost.
@@ -71,48 +67,38 @@ class Cache:
             held = lock.acquire()
         with held:
             entry = self._find(key) or self._made(key, make)
-        self._shrink(self.max_bytes)
+        self._shrink(self.max_bytes, AGE)
         return entry
 
-    def clear(self) -> int:
-        """Remove every entry that no process uses; returns how many are left."""
-        self._shrink(0)
-        return len(self._entries())
+    def clear(self) -> None:
+        """Remove every entry. Networks that are open stay so."""
+        self._shrink(0, age=0)
 
     def _find(self, key):
         folder = self.folder / key
         _check_all_made_here(folder)
-        try:
-            lock = (folder / MANIFEST).open("rb")
-        except OSError:
-            return None
-        with suppress(OSError):  # a file system without locks: nothing is removed there either
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        if not (_is_still(lock, folder / MANIFEST) and is_own(folder, stat.S_ISDIR)):
+        if not is_own(folder, stat.S_ISDIR):
             return None
         if not _is_whole(folder):
-            print(f"warning: {folder} is damaged: compiling again", file=sys.stderr)
+            if folder.exists():  # else another process has removed it
+                print(f"warning: {folder} is damaged: compiling again", file=sys.stderr)
             return None
         with suppress(OSError):  # a cache that can only be read
             os.utime(folder / MANIFEST)
-        return Entry(folder, lock)
+        return folder
 
     def _made(self, key, make):
         """A new entry; this process holds the lock of `key`."""
-        self._sweep(key)
         partial = self._partial(key)
         try:
             make(partial)
             files = {path.name: [path.stat().st_size, digest(path, "sha256")] for path in sorted(partial.iterdir())}
             (partial / MANIFEST).write_text(json.dumps(files, indent=1) + "\n")
-            lock = (partial / MANIFEST).open("rb")
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_SH)
             self._remove(key)  # a damaged one
             os.rename(partial, self.folder / key)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        return Entry(self.folder / key, lock)
+        return self.folder / key
 
     def _partial(self, key):
         return Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".partial", dir=self.folder))
@@ -124,66 +110,47 @@ class Cache:
             os.rename(self.folder / key, away)
         shutil.rmtree(away, ignore_errors=True)
 
-    def _entries(self):
-        """(time of last use, bytes, key) of each entry, the least recently used first. Folders that hold anything but
-        what their manifest lists are no entries."""
-        found = []
-        for folder in self.folder.iterdir():
-            with suppress(OSError):  # removed meanwhile
-                if ENTRY.fullmatch(folder.name) and _has_only_parts(folder):
-                    size = sum(path.lstat().st_size for path in folder.iterdir())
-                    found.append(((folder / MANIFEST).lstat().st_mtime, size, folder.name))
-        return sorted(found)
-
-    def _shrink(self, max_bytes):
-        """Remove what killed processes left, and the least recently used entries until the rest fits in `max_bytes`."""
+    def _shrink(self, max_bytes, age):
+        """Remove what killed processes left, and entries that were not used for `age` seconds, the least recently used
+        first, until the rest fits in `max_bytes`. Folders that hold anything but what their manifest lists stay."""
+        entries, others = [], set()
         with suppress(OSError):  # a cache that can only be read
-            entries = self._entries()
+            for path in list(self.folder.iterdir()):
+                with suppress(FileNotFoundError):  # another process has removed it
+                    if ENTRY.fullmatch(path.name) and _has_only_parts(path):
+                        size = sum(part.lstat().st_size for part in path.iterdir())
+                        entries.append(((path / MANIFEST).lstat().st_mtime, size, path.name))
+                    elif match := OTHERS.fullmatch(path.name):
+                        others.add(match[1])
             total = sum(size for _, size, _ in entries)
-            for _, size, key in entries:
-                if total <= max_bytes:
-                    break
-                total -= size * self._removed_unless_in_use(key)
-            for lock in list(self.folder.iterdir()):
-                if (name := LOCK.fullmatch(lock.name)) and is_own(lock, stat.S_ISREG):
-                    with suppress(Timeout), FileLock(lock).acquire(timeout=0):
-                        self._sweep(name[1])
-                        if not os.path.lexists(self.folder / name[1]):
-                            lock.unlink()
-
-    def _removed_unless_in_use(self, key: str) -> bool:
-        manifest = self.folder / key / MANIFEST
-        with suppress(OSError), manifest.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(lock, manifest):
-                self._remove(key)
-                return True
-        return False
+            for used, size, key in sorted(entries):
+                if total > max_bytes and used <= time.time() - age:
+                    self._remove(key)
+                    total -= size
+            for key in others:
+                self._sweep(key)
 
     def _sweep(self, key):
-        """Remove the folders that a killed process left; this process holds the lock of `key`."""
-        for partial in list(self.folder.iterdir()):
-            if (name := PARTIAL.fullmatch(partial.name)) and name[1] == key and is_own(partial, stat.S_ISDIR):
-                shutil.rmtree(partial, ignore_errors=True)
+        """Remove the lock of `key` and what is half made, unless a process is making it."""
+        path = self.folder / f".{key}.lock"
+        if os.path.lexists(path) and not is_own(path, stat.S_ISREG):
+            return
+        with suppress(Timeout), FileLock(path, mode=0o600).acquire(timeout=0):
+            for partial in list(self.folder.glob(f".{key}.*.partial")):
+                if OTHERS.fullmatch(partial.name) and is_own(partial, stat.S_ISDIR):
+                    shutil.rmtree(partial, ignore_errors=True)
+            path.unlink()
 
 
-def clear_cache() -> int:
-    """Remove every compiled network that no process uses; returns how many are left."""
-    return Cache().clear()
+def clear_cache() -> None:
+    """Remove every compiled network."""
+    Cache().clear()
 
 
 def _megabytes(text):
     if not (text.isascii() and text.isdecimal()):
         raise InputError(f"MOBILENETV2_CACHE_MB={text!r}: give a whole number of megabytes")
     return int(text)
-
-
-def _is_still(file: IO, path: Path) -> bool:
-    """Whether `path` is still the open `file`, and not another that replaced it."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
 
 
 def _listed(folder: Path) -> dict:

@@ -1,10 +1,8 @@
-"""The name of a compiled network in the cache: a hash of everything that it is made from, and of what makes it."""
+"""The name of a compiled network in the cache: a hash of all that it is made from, and of what makes it."""
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 
 from common.base.digest import digest
@@ -16,22 +14,25 @@ from common.inference.choices import files_of, kind_of, record_files
 from common.inference.drivers import PLATFORMS
 from common.inference.runtime import tvm
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-COMPILER = "common/compile.py"
-# `from package import name, (...)`, or `import module`
-IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+(\([^)]*\)|.*)", re.MULTILINE)
+ROOT = Path(__file__).resolve().parents[2]
+# all that a compiler's process imports of this repository
+SOURCES = ("common/compile.py", "common/base", "common/checkpoint", "common/compiler", "common/inference", "symbols")
 
 
-def key_of(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str, precision: str,
+def key_of(identity: str, prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str, precision: str,
            records: str | Path | None) -> str:
-    """32 hexadecimal digits. `records`: a path of tuning records, None, or AUTO of common.inference.choices.
+    """32 hexadecimal digits. `identity`: that of the network, by common.checkpoint.fold. The checkpoint's numbers count
+    only where files of `precision` are made from them. `records`: a path of tuning records, None, or AUTO of
+    common.inference.choices.
 
     Raises InputError for a missing file.
     """
-    calibration = filter(os.path.exists, files_of(precision, prefix, epoch))  # the compiler says how to make it
-    files = [*checkpoint_files(prefix, epoch), *calibration, *record_files(records), *modules_of(ROOT / COMPILER)]
+    calibration = files_of(precision, prefix, epoch)
+    files = [*filter(os.path.exists, calibration), *record_files(records), *sources()]  # the compiler says what lacks
+    if calibration:
+        files.append(Path(checkpoint_files(prefix, epoch)[1]))
     made_of = {
-        "files": [_sha256(file) for file in files],
+        "network": identity, "files": [_sha256(file) for file in files],
         "data_shape": list(map(int, data_shape)), "target": target, "precision": precision,
         "tuned": records is not None,
         "tvm": [tvm.__version__, *_libraries()], "processor": processor_identity(),
@@ -39,28 +40,10 @@ def key_of(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: st
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
 
 
-def modules_of(program: Path) -> list:
-    """Paths of `program`, a Python file, and of all modules of this repository that it imports, directly or not."""
-    found, left = set(), [program]
-    while left:
-        path = left.pop()
-        if path in found or not path.exists():
-            continue
-        found.add(path)
-        for name in _imported(path.read_text(encoding="utf-8")):
-            module = ROOT.joinpath(*name.split("."))
-            left += [module.with_suffix(".py"), module / "__init__.py"]
-    return sorted(found)
-
-
-def _imported(source):
-    """Names of modules, of their packages, and of what is imported from them, which may be modules too.
-
-    (Python's own parser would take a tenth of the time that a network from the cache needs for its first answer.)
-    """
-    for package, names in IMPORT.findall(source):
-        for name in re.findall(r"[\w.]+", names):
-            yield from accumulate((f"{package}.{name}" if package else name).split("."), "{}.{}".format)
+def sources() -> list[Path]:
+    """The Python files of SOURCES."""
+    return sorted(path for name in SOURCES for path in ([ROOT / name] if name.endswith(".py")
+                                                        else (ROOT / name).glob("*.py")))
 
 
 def _sha256(file):

@@ -3,6 +3,7 @@
     network.so            TVM's library (objects/*.o if it could not be linked here; the Makefile links them)
     graph.json            TVM's graph, and
     network.params        the parameters
+    weights.json          how those are made from a checkpoint's
     network.json          device, target, precision, tuning records, TVM's version
     preprocess.json       what is done to an image, and the input's name, shape, layout and type
     labels.txt            the name of each class, one a line
@@ -23,23 +24,27 @@ import string
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from common.base.errors import InputError
-from common.base.files import make_folder, read_json
+from common.base.files import make_folder, read_json, written_atomically
 from common.base.machine import processor_name
+from common.checkpoint.fold import identity, load_folded
 from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import INPUT
-from common.images.class_names import read_synset
+from common.images.class_names import read_names, read_synset
 from common.inference.choices import is_for_another_machine
 from common.inference.plugin import PLUGIN
 from common.inference.runtime import describe
+from common.inference.weights import PARAMS, WEIGHTS, load_weights, params_bytes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNERS = ROOT / "runners"
 NATIVE = ROOT / "native"
 PROGRAMS = ("predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefile")  # of runners/
 OPENCL = ("Makefile", "kernels.cc", "include/quiet.h", "include/tvm/support/span.h")  # of native/
-NETWORK = ("network.so", "objects", "graph.json", "network.params")
-WRITTEN = ("network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
+NETWORK = ("network.so", "objects", "graph.json", WEIGHTS)
+WRITTEN = (PARAMS, "network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
 BUILT = ("predict", "__pycache__")  # what running the programs adds
 # what is in its folders, with what the Makefiles build
 INNER = re.compile(r"objects/[^/]+\.o|__pycache__/[^/]+\.pyc|opencl/(Makefile|kernels\.cc|build(/.*)?|"
@@ -73,12 +78,13 @@ def _is_of_bundle(path):
         return False
 
 
-def export(entry: str | Path, folder: str | Path, synset: str | Path, preprocessing: Preprocessing,
-           target: str) -> None:
+def export(entry: str | Path, folder: str | Path, params: dict[str, np.ndarray], synset: str | Path,
+           preprocessing: Preprocessing, target: str) -> None:
     """Write the bundle `folder` from `entry`, a folder as the compiler writes it; a bundle that is there is replaced.
 
-    `synset`: path of the names of its classes. `preprocessing`: of an image for the input's longer side, as
-    `common.images.options.preprocessing_of` gives it. `target`: as it was given.
+    `params`: {name: array} of the checkpoint, BatchNorm folded. `synset`: path of the names of its classes.
+    `preprocessing`: of an image for the input's longer side, as `common.images.options.preprocessing_of` gives it.
+    `target`: as it was given.
     Raises InputError for a folder that holds anything else, or names that do not fit; OSError if files cannot be
     written.
     """
@@ -88,26 +94,24 @@ def export(entry: str | Path, folder: str | Path, synset: str | Path, preprocess
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir()
-        _fill(partial, Path(entry), synset, preprocessing, target)
+        _fill(partial, Path(entry), params, synset, preprocessing, target)
         _replace(folder, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _fill(bundle, entry, synset, preprocessing, target):
+def _fill(bundle, entry, params, synset, preprocessing, target):
     about = json.loads((entry / "network.json").read_text())
     if about["kind"] not in DEVICES:
         raise InputError(f"target {target!r}: bundles are made for {' and '.join(DEVICES)}")
     for name in NETWORK:
         _copy(entry / name, bundle / name)
+    (bundle / PARAMS).write_bytes(params_bytes(entry, params))
     for name in PROGRAMS:
         shutil.copy(RUNNERS / name, bundle / name)
     names = read_synset(synset, about["num_classes"])
     (bundle / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    longer_side = max(about["data_shape"][2:])
-    _write_json(bundle / "preprocess.json", {
-        **preprocessing._asdict(), "resize": preprocessing.resize_for(longer_side), "crop": longer_side,
-        "input": INPUT, "shape": about["data_shape"], "layout": "NCHW", "dtype": "float32"})
+    _write_json(bundle / "preprocess.json", _input(preprocessing, about["data_shape"]))
     device = DEVICES[about["kind"]]
     compiled_for = target if "-mcpu=" in target or "-mtriple=" in target else f"{target} on {processor_name()}"
     name, kind = _device(device, target)
@@ -124,6 +128,34 @@ def _fill(bundle, entry, synset, preprocessing, target):
     shape = "x".join(map(str, about["data_shape"]))
     (bundle / "README.md").write_text(template.substitute(
         {**network, "device": ", ".join(filter(None, (device, name)))}, shape=shape, **_versions()), encoding="utf-8")
+
+
+def _input(preprocessing, data_shape):
+    longer_side = max(data_shape[2:])
+    return {**preprocessing._asdict(), "resize": preprocessing.resize_for(longer_side), "crop": longer_side,
+            "input": INPUT, "shape": data_shape, "layout": "NCHW", "dtype": "float32"}
+
+
+def export_params(bundle: str | Path, prefix: str | Path, epoch: int, synset: str | Path,
+                  preprocessing: Preprocessing) -> None:
+    """Write the parameters of another checkpoint of the same network into a `bundle`, in which nothing else changes.
+
+    Raises InputError if more would have to change: the network, the names in `synset`, what is done to an image.
+    """
+    bundle = Path(bundle)
+    if not _is_of_bundle(bundle / "preprocess.json"):
+        raise InputError(f"{bundle}: is not a bundle of --export")
+    content, weights = read_json(bundle / "preprocess.json"), load_weights(bundle)
+    if weights is None:
+        raise InputError(f"{bundle}: its code holds numbers of one checkpoint, as that of int8 does: --export it again")
+    graph, params = load_folded(prefix, epoch, content["shape"])
+    same = {"network": identity(graph, params) == weights.network,
+            "class names": read_names(bundle / "labels.txt") == read_names(synset),
+            "preprocessing": json.loads(json.dumps(_input(preprocessing, content["shape"]))) == content}
+    if others := [what for what, is_same in same.items() if not is_same]:
+        raise InputError(f"{bundle}: is for another {others[0]} than {prefix}, epoch {epoch}: --export it again")
+    with written_atomically(bundle / PARAMS) as partial:
+        Path(partial).write_bytes(params_bytes(bundle, params))
 
 
 def _device(device, target):

@@ -1,4 +1,5 @@
-"""Open a checkpoint as a network that runs on a device. A process of its own compiles it once, and it is kept."""
+"""Open a checkpoint as a network that runs on a device. A process of its own compiles the network once, and it is kept:
+another checkpoint of the same network only brings other weights."""
 import json
 import os
 import re
@@ -12,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from common.base.errors import InputError
+from common.checkpoint.fold import identity, load_folded
 from common.checkpoint.symbol import INPUT
 from common.inference.cache import Cache
 from common.inference.cache_key import key_of
 from common.inference.choices import AUTO, check_device, kind_of
 from common.inference.kernels import keep_kernels, load_library
 from common.inference.runtime import ONLY_RUNTIME, describe, device_of, graph_executor
+from common.inference.weights import inputs_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SLOW = ("warning: int8 is slower than float32 for --target {!r}, which has no VNNI instructions; it only makes the "
@@ -28,20 +31,20 @@ class CompiledNetwork:
     """A compiled network on its device.
 
     `predict(data)`: float32 of `data_shape` (N, 3, H, W) in, probabilities (N, classes) out, as NumPy arrays.
-    `folder` holds its files for as long as `keeping`, any object, is alive. `about` is the content of network.json.
-    `records` names the tuning records that it was compiled with: they have `tuned` kinds of its layers, and lack
-    `untuned`.
+    `folder`: the compiler's files, all read here; `keeping`, any object, is kept with the network. `params`: those of a
+    checkpoint, {name: array}, BatchNorm folded. `about` is the content of network.json. `records` names the tuning
+    records that it was compiled with: they have `tuned` kinds of its layers, and lack `untuned`.
     """
 
-    def __init__(self, folder: str | Path, keeping: object = None) -> None:
-        self.folder, self._keeping = Path(folder), keeping
+    def __init__(self, folder: str | Path, params: dict[str, np.ndarray], keeping: object = None) -> None:
+        self.folder, self.params, self._keeping = Path(folder), params, keeping
         self.about = about = _description(folder)
         self.data_shape, self.num_classes = tuple(about["data_shape"]), about["num_classes"]
         self.records, self.tuned, self.untuned = about["records"], about["tuned"], about["untuned"]
         self.device = device_of(about["kind"])
         self._executor = graph_executor.create((self.folder / "graph.json").read_text(), load_library(self.folder),
                                                self.device)
-        self._executor.load_params((self.folder / "network.params").read_bytes())
+        self._executor.set_input(**inputs_of(self.folder, params))
 
     def predict(self, data: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes), float32. Raises ValueError unless `data` is float32 of `data_shape`."""
@@ -67,23 +70,22 @@ def open_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], targ
         check_device(precision, device_of(target))
     request = {**_request(prefix, epoch, data_shape, target, precision, records),
                "device": describe(target) if kind in ("opencl", "llvm") else None}
+    graph, params = load_folded(prefix, epoch, data_shape)
     if cache:
-        key = key_of(prefix, epoch, data_shape, target, precision, records)
+        key = key_of(identity(graph, params), prefix, epoch, data_shape, target, precision, records)
         try:
-            entry = Cache().entry(key, lambda folder: _compile_with_kernels(folder, request))
+            return CompiledNetwork(Cache().entry(key, lambda folder: _compile_with_kernels(folder, request)), params)
         except OSError as error:
             reason = f"{error.filename}: {error.strerror}" if error.filename else error
             print(f"warning: compiled networks cannot be kept: {reason}", file=sys.stderr)
-        else:
-            return CompiledNetwork(entry.folder, keeping=entry)
     folder = tempfile.TemporaryDirectory(prefix="mobilenetv2-")
     _compile(folder.name, request)
-    return CompiledNetwork(folder.name, keeping=folder)
+    return CompiledNetwork(folder.name, params, keeping=folder)
 
 
 def compile_elsewhere(folder: str | Path, prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str,
                       precision: str = "float32", records: str | Path | None = None) -> dict:
-    """Compile for a target that need not run here into `folder`, which CompiledNetwork can open on the other machine.
+    """Compile for a target that need not run here into `folder`.
 
     If no cross compiler is installed, objects/*.o are written in place of network.so. Returns the content of
     network.json. Raises as `open_network` does.

@@ -8,7 +8,7 @@ import pytest
 from common.base.errors import InputError
 from common.compiler import vnni
 from common.compiler.blocked import block_of
-from common.compiler.build import build
+from common.compiler.build import build, executor_of
 from common.compiler.calibration import load_calibration, measure, save_calibration
 from common.compiler.precision import arithmetic_of, in_float16, in_precision, target_for
 from common.compiler.quantize import Statistics, coding, quantized, quantized_weight
@@ -18,7 +18,7 @@ from common.evaluation.score import predict
 from common.find_mxnet import mx
 from common.inference.choices import HALF, calibration_file, check_device
 from common.inference.drivers import PLATFORMS
-from common.inference.runtime import graph_executor, opencl_device, tvm
+from common.inference.runtime import opencl_device, tvm
 from tests.checkpoints import save_random
 from tests.networks import convolution_3x3
 
@@ -27,7 +27,7 @@ SHAPE = (1, 3, 32, 32)
 
 
 def run(network, target, data):
-    executor = graph_executor.GraphModule(build(network, target).library["default"](tvm.cpu()))
+    executor = executor_of(network, target)
     executor.set_input("data", data)
     executor.run()
     return executor.get_output(0).numpy()
@@ -43,7 +43,7 @@ def one_layer(data_shape, weight, stride=1, padding=0):
         layer = relay.nn.conv2d(data, variable, channels=len(weight), kernel_size=weight.shape[2:], strides=stride,
                                 padding=padding, groups=data_shape[1] if weight.shape[1] < data_shape[1] else 1)
     module = relay.transform.InferType()(tvm.IRModule.from_expr(layer))
-    return Network(module, {"weight": tvm.nd.array(weight)}, data_shape, len(weight))
+    return Network(module, {"weight": weight}, data_shape, len(weight))
 
 
 def exact_sums(codes, integers, stride):
@@ -144,7 +144,7 @@ def unit(data, name, channels, kernel=1, stride=1, groups=1, relu6=True, pad_lay
 
 def difference(network, target, prefix, images):
     """The largest between the probabilities of `network` and those of MXNet."""
-    executor = graph_executor.GraphModule(build(network, target).library["default"](tvm.cpu()))
+    executor = executor_of(network, target)
     differences = []
     for image in images:
         executor.set_input("data", image)
@@ -161,7 +161,7 @@ def test_a_network_in_int8_answers_as_in_float32(calibrated, target):
     target = target_for(resolve_target(target), "int8")
     network = in_precision(load_network(prefix, 0, SHAPE, block_of(target)), "int8", target, prefix, 0)
     weights = [array for name, array in network.params.items() if name.endswith("_weight")]
-    assert len(weights) == 6 and all("int" in array.dtype for array in weights)
+    assert len(weights) == 6 and all(array.dtype.kind == "i" for array in weights)
     assert 0 < difference(network, target, prefix, images) < 0.02
 
 

@@ -4,7 +4,7 @@ import pytest
 import tvm
 
 from common.compiler.blocked import BLOCKS, PASS_CONFIG
-from common.compiler.build import build
+from common.compiler.build import executor_of
 from common.compiler.relay_network import load_network
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import tasks_of
@@ -60,7 +60,7 @@ def saved(tmp_path, net, shape):
 
 def answers(network, target, data):
     """Of a network that is built for `target`, run here."""
-    run = tvm.contrib.graph_executor.GraphModule(build(network, target).library["default"](tvm.cpu()))
+    run = executor_of(network, target)
     run.run(data=data)
     return run.get_output(0).numpy()
 

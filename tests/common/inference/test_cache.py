@@ -47,10 +47,10 @@ def in_process(code, *arguments):
 
 def test_an_entry_is_made_once_and_found_by_later_processes(folder):
     entry = Cache().entry(KEYS[0], make)
-    assert (entry.folder / "network.so").read_bytes() == b"code" * 1000
-    assert Cache().entry(KEYS[0], never).folder == entry.folder == folder / KEYS[0]
-    other = in_process("print(cache.entry(key, None).folder)")
-    assert other.communicate()[0] == f"{entry.folder}\n"
+    assert (entry / "network.so").read_bytes() == b"code" * 1000
+    assert Cache().entry(KEYS[0], never) == entry == folder / KEYS[0]
+    other = in_process("print(cache.entry(key, None))")
+    assert other.communicate()[0] == f"{entry}\n"
 
 
 def test_the_folder_is_where_the_user_has_it(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_downloads_beside_it_may_be_others_to_write_and_stay(tmp_path, monkeypat
     assert [path.stat().st_mode & 0o777 for path in (downloads, downloads / "compiled")] == [0o775, 0o700]
     (downloads / ".x.params.lock").touch()
     (downloads / "x.params").touch()
-    assert Cache().clear() == 0
+    Cache().clear()
     assert sorted(path.name for path in downloads.iterdir()) == [".x.params.lock", "compiled", "x.params"]
 
 
@@ -139,7 +139,7 @@ FOREIGN = {  # what has something of the cache's names, and is not of its making
 }
 
 
-@pytest.mark.parametrize("end", [lambda: clear_cache(), lambda: Cache().entry(KEYS[1], make)], ids=["clear", "bound"])
+@pytest.mark.parametrize("end", [clear_cache, lambda: Cache().entry(KEYS[1], make)], ids=["clear", "bound"])
 def test_what_others_keep_in_the_folder_stays(folder, tmp_path, monkeypatch, end):
     monkeypatch.setenv("MOBILENETV2_CACHE_MB", "0")
     for name, text in FOREIGN.items():
@@ -156,7 +156,7 @@ def test_what_others_keep_in_the_folder_stays(folder, tmp_path, monkeypatch, end
     end()
     after = everything_in(tmp_path)
     assert all(after[name] == content for name, content in before.items())
-    assert not (folder / KEYS[0]).exists()
+    assert (folder / KEYS[0]).exists() == (end is not clear_cache)  # it was made a moment ago
 
 
 def put_beside(entry):
@@ -224,7 +224,7 @@ def test_a_damaged_entry_is_made_again(folder, damage, capsys):
     Cache().entry(KEYS[0], make)
     damage(folder / KEYS[0])
     entry = Cache().entry(KEYS[0], make)
-    assert (entry.folder / "network.so").read_bytes() == b"code" * 1000
+    assert (entry / "network.so").read_bytes() == b"code" * 1000
     assert "is damaged" in capsys.readouterr().err
     Cache().entry(KEYS[0], never)
     assert capsys.readouterr().err == ""
@@ -236,11 +236,11 @@ def test_what_fails_leaves_nothing(folder):
         raise InputError("no such target")
     with pytest.raises(InputError, match="no such target"):
         Cache().entry(KEYS[0], half)
-    assert [path.name for path in folder.iterdir()] == [f".{KEYS[0]}.lock"]
+    assert [path.name for path in folder.iterdir()] == [f".{KEYS[0]}.lock"]  # for who waits for it
     Cache().entry(KEYS[0], make)
 
 
-def test_the_least_recently_used_goes_unless_it_is_in_use(folder, monkeypatch):
+def test_the_least_recently_used_goes_unless_that_was_just_now(folder, monkeypatch):
     monkeypatch.setenv("MOBILENETV2_CACHE_MB", "1")
 
     def entry(i):
@@ -256,20 +256,17 @@ def test_the_least_recently_used_goes_unless_it_is_in_use(folder, monkeypatch):
     entry(0)
     entry(2)
     assert left() == [0, 2]
-    in_use = entry(0)
-    os.utime(folder / KEYS[0] / MANIFEST, (1000, 1000))
-    entry(3)
-    assert left() == [0, 3]
-    assert Cache().clear() == 1 and left() == [0]
-    del in_use
-    assert clear_cache() == 0 and list(folder.iterdir()) == []
+    entry(3)  # more than fits, for an hour
+    assert left() == [0, 2, 3]
+    clear_cache()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_clock_that_jumps_only_changes_which_entry_goes_first(folder):
     for key, seconds in zip(KEYS, (0, 2_000_000_000, 4_000_000_000)):  # 1970, 2033, 2096
         Cache().entry(key, make)
         os.utime(folder / key / MANIFEST, (seconds, seconds))
-    assert all(Cache().entry(key, never).folder == folder / key for key in KEYS[:3])
+    assert all(Cache().entry(key, never) == folder / key for key in KEYS[:3])
 
 
 def test_a_limit_that_is_no_number_is_refused(monkeypatch):
@@ -290,7 +287,7 @@ def make(folder):
     print("making", flush=True)
     time.sleep(float(sys.argv[1]))
     (folder / "network.so").write_bytes(b"whole")
-print((cache.entry(key, make).folder / "network.so").read_bytes().decode())
+print((cache.entry(key, make) / "network.so").read_bytes().decode())
 """
 
 
@@ -335,7 +332,6 @@ def make(folder):
 while True:
     key = random.choice("cdef") * 32
     entry = cache.entry(key, make)
-    assert len(list(entry.folder.iterdir())) == 7
     if random.random() < 0.3:
         cache.clear()
 """

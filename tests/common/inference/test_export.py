@@ -23,11 +23,13 @@ from PIL import Image
 
 from common.base.errors import InputError
 from common.base.machine import usable_cores
+from common.checkpoint.fold import load_folded
 from common.checkpoint.preprocessing import Preprocessing
 from common.images.preprocess import preprocess, read_image
 from common.inference import export as exporting
-from common.inference.export import check_destination, export
+from common.inference.export import check_destination, export, export_params
 from common.inference.network import compile_elsewhere, open_network
+from tests.checkpoints import save_like
 from tests.conftest import ROOT
 from tests.control_groups import CONTROL_GROUPS, put
 from tests.fuzzing import changed_bytes, changed_json
@@ -69,7 +71,7 @@ def device(compiled, synset, tmp_path_factory):
         if source.exists():
             (packages / name).symlink_to(source)
     python = home / "venv" / "bin" / "python"
-    export(compiled.folder, home / "bundle", synset, PREPROCESSING, "llvm")
+    export(compiled.folder, home / "bundle", compiled.params, synset, PREPROCESSING, "llvm")
     make(python, home / "bundle")
     return SimpleNamespace(python=python, bundle=home / "bundle")
 
@@ -160,7 +162,7 @@ def print_the_top_5(compiled, python, bundle, preprocessing, synset, photos):
 def test_published_weights(testdata, device, photos, tmp_path):
     names = ROOT / "data" / "imagenet1k-synset.txt"
     compiled = open_network(testdata / "pretrained" / "imagenet1k-mnetv2-1_0", 0, (1, 3, 224, 224), "llvm")
-    export(compiled.folder, tmp_path / "bundle", names, Preprocessing(), "llvm")
+    export(compiled.folder, tmp_path / "bundle", compiled.params, names, Preprocessing(), "llvm")
     make(device.python, tmp_path / "bundle")
     photos = [CAT, *sorted((testdata / "images").glob("*.jpg")), *photos]
     print_the_top_5(compiled, device.python, tmp_path / "bundle", Preprocessing(), names, photos)
@@ -576,10 +578,10 @@ def elsewhere(request, one_convolution, tmp_path_factory):
     return request.param, folder
 
 
-def test_another_machine(elsewhere, device, runner, altered, synset, tmp_path):
+def test_another_machine(elsewhere, one_convolution, device, runner, altered, synset, tmp_path):
     target, folder = elsewhere
     bundle = tmp_path / "bundle"
-    export(folder, bundle, synset, PREPROCESSING, target)
+    export(folder, bundle, load_folded(one_convolution, 0, (1, *SHAPE))[1], synset, PREPROCESSING, target)
     objects = list((bundle / "objects").iterdir())
     assert objects and all(machine(path) == AARCH64 for path in objects)
     assert not (bundle / "network.so").exists() and not (bundle / "libtvm_opencl.so").exists()
@@ -602,7 +604,8 @@ def test_a_cross_compiler_links(one_convolution, synset, tmp_path):
         pytest.skip("no aarch64-linux-gnu-g++")
     target = "llvm -mtriple=aarch64-linux-gnu"
     compile_elsewhere(tmp_path, one_convolution, 0, (1, *SHAPE), target)
-    export(tmp_path, tmp_path / "bundle", synset, PREPROCESSING, target)
+    params = load_folded(one_convolution, 0, (1, *SHAPE))[1]
+    export(tmp_path, tmp_path / "bundle", params, synset, PREPROCESSING, target)
     assert machine(tmp_path / "bundle" / "network.so") == AARCH64
     assert not (tmp_path / "bundle" / "objects").exists()
 
@@ -611,7 +614,7 @@ def test_a_cross_compiler_links(one_convolution, synset, tmp_path):
 def test_opencl_and_batches(one_convolution, compiled, device, photos, synset, tmp_path):
     opencl = open_network(one_convolution, 0, (2, *SHAPE), "opencl")
     bundle = tmp_path / "bundle"
-    export(opencl.folder, bundle, synset, PREPROCESSING, "opencl")
+    export(opencl.folder, bundle, opencl.params, synset, PREPROCESSING, "opencl")
     (bundle / "libtvm_opencl.so").unlink()  # it is built from its sources
     make(device.python, bundle)
 
@@ -635,7 +638,7 @@ def test_opencl_and_batches(one_convolution, compiled, device, photos, synset, t
 
 def test_a_bundle_is_replaced_and_nothing_else(compiled, synset, tmp_path):
     def exported(folder):
-        export(compiled.folder, folder, synset, PREPROCESSING, "llvm")
+        export(compiled.folder, folder, compiled.params, synset, PREPROCESSING, "llvm")
         return sorted(path.name for path in folder.iterdir())
 
     (tmp_path / "empty").mkdir()
@@ -661,7 +664,7 @@ def test_a_bundle_is_replaced_and_nothing_else(compiled, synset, tmp_path):
         with pytest.raises(InputError, match=word):
             check_destination(folder)
         with pytest.raises(InputError, match=word):
-            export(compiled.folder, folder, synset, PREPROCESSING, "llvm")
+            export(compiled.folder, folder, compiled.params, synset, PREPROCESSING, "llvm")
     assert mine.exists() and within.exists() and (tmp_path / "other" / "README.md").exists()
 
 
@@ -673,11 +676,11 @@ def test_a_bundle_has_what_it_uses_and_no_more(compiled, synset, tmp_path, monke
         monkeypatch.setattr(exporting, name, tmp_path / folder)
     monkeypatch.setitem(exporting.DEVICES, "llvm", "opencl")  # which takes longer to compile for
     monkeypatch.setattr(exporting, "_device", lambda *_: ("", ""))
-    export(compiled.folder, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+    export(compiled.folder, tmp_path / "bundle", compiled.params, synset, PREPROCESSING, "llvm")
     files = {str(path.relative_to(tmp_path / "bundle")) for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
     assert files - {"libtvm_opencl.so"} == {
-        "network.so", "graph.json", "network.params", "network.json", "preprocess.json", "labels.txt", "README.md",
-        "predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefile",
+        "network.so", "graph.json", "network.params", "weights.json", "network.json", "preprocess.json", "labels.txt",
+        "README.md", "predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefile",
         "opencl/Makefile", "opencl/kernels.cc", "opencl/include/quiet.h",
         "opencl/include/tvm/support/span.h"}
 
@@ -689,7 +692,7 @@ def test_a_bundle_is_there_at_every_moment(compiled, synset, tmp_path, monkeypat
     (tmp_path / "b").mkdir()
     if exchanged and not exporting._exchanged(tmp_path / "a", tmp_path / "b"):
         pytest.skip("this file system cannot exchange two names")
-    export(compiled.folder, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+    export(compiled.folder, tmp_path / "bundle", compiled.params, synset, PREPROCESSING, "llvm")
     (tmp_path / "bundle" / "labels.txt").write_text("old\n")
     if not exchanged:
         monkeypatch.setattr(exporting, "_exchanged", lambda *_: False)
@@ -701,7 +704,7 @@ def test_a_bundle_is_there_at_every_moment(compiled, synset, tmp_path, monkeypat
         usual(source, destination)
     monkeypatch.setattr(os, "rename", rename)
     with nullcontext() if exchanged else pytest.raises(OSError, match="the disk is gone"):
-        export(compiled.folder, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+        export(compiled.folder, tmp_path / "bundle", compiled.params, synset, PREPROCESSING, "llvm")
     assert ((tmp_path / "bundle" / "labels.txt").read_text() == "old\n") == (not exchanged)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "bundle"]
 
@@ -709,16 +712,39 @@ def test_a_bundle_is_there_at_every_moment(compiled, synset, tmp_path, monkeypat
 def test_nothing_is_left_where_it_fails(compiled, synset, tmp_path):
     (tmp_path / "short.txt").write_text("n0 one\n")
     with pytest.raises(InputError, match="names 1 classes"):
-        export(compiled.folder, tmp_path / "bundle", tmp_path / "short.txt", PREPROCESSING, "llvm")
+        export(compiled.folder, tmp_path / "bundle", compiled.params, tmp_path / "short.txt", PREPROCESSING, "llvm")
     assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
     with pytest.raises((InputError, OSError)):
-        export(tmp_path, tmp_path / "bundle", synset, PREPROCESSING, "llvm")
+        export(tmp_path, tmp_path / "bundle", compiled.params, synset, PREPROCESSING, "llvm")
     assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
+
+
+def test_parameters_of_another_checkpoint_go_into_a_bundle(one_convolution, device, synset, tmp_path):
+    """And nothing else; what the bundle then answers is what the other checkpoint does. Another network is refused."""
+    bundle = shutil.copytree(device.bundle, tmp_path / "bundle")
+    save_like(one_convolution, 0, tmp_path / "other")
+    before = {path.name: path.read_bytes() for path in bundle.iterdir() if path.is_file()}
+    export_params(bundle, tmp_path / "other", 0, synset, PREPROCESSING)
+    after = {path.name: path.read_bytes() for path in bundle.iterdir() if path.is_file()}
+    assert [name for name in before if before[name] != after[name]] == ["network.params"] and set(after) == set(before)
+    network = open_network(tmp_path / "other", 0, (1, *SHAPE), "llvm")
+    print_the_top_5(network, device.python, bundle, PREPROCESSING, synset, [CAT])
+    for names, preprocessing, word in ((ROOT / "data" / "imagenet1k-synset.txt", PREPROCESSING, "class names"),
+                                       (synset, Preprocessing(), "preprocessing")):
+        with pytest.raises(InputError, match=word):
+            export_params(bundle, tmp_path / "other", 0, names, preprocessing)
+    symbol = (tmp_path / "other-symbol.json").read_text()
+    (tmp_path / "other-symbol.json").write_text(symbol.replace('"a_max": "6"', '"a_max": "7"'))
+    with pytest.raises(InputError, match="network"):
+        export_params(bundle, tmp_path / "other", 0, synset, PREPROCESSING)
+    with pytest.raises(InputError, match="not a bundle"):
+        export_params(tmp_path, tmp_path / "other", 0, synset, PREPROCESSING)
+    assert (bundle / "network.params").read_bytes() == after["network.params"]
 
 
 def test_the_input_may_have_another_shape(one_convolution, synset, tmp_path):
     compiled = open_network(one_convolution, 0, (1, 3, 96, 160), "llvm")
-    export(compiled.folder, tmp_path / "bundle", synset, Preprocessing(), "llvm")
+    export(compiled.folder, tmp_path / "bundle", compiled.params, synset, Preprocessing(), "llvm")
     written = json.loads((tmp_path / "bundle" / "preprocess.json").read_text())
     assert written == {"resize": 183, "crop": 160, "mean": [123.68, 116.78, 103.94], "std": [1, 1, 1], "input": "data",
                        "shape": [1, 3, 96, 160], "layout": "NCHW", "dtype": "float32"}
