@@ -1,11 +1,21 @@
 """OpenCL kernels as the driver built them, kept beside the library that they belong to: of the seconds that a first run
 takes, the driver's compiler takes most."""
-from contextlib import suppress
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
+from common.base.machine import usable_cores
 from common.inference.runtime import opencl_device, tvm
 
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels"
+FUNCTION = re.compile(r"^// Function: (.*)\n", re.MULTILINE)  # between the kernels of a module's source
 _libraries = {}  # {(device, inode): tvm.runtime.Module}
 
 
@@ -28,17 +38,31 @@ def load_library(folder: str | Path) -> tvm.runtime.Module:
 
 
 def keep_kernels(folder: str | Path) -> None:
-    """Have the OpenCL driver build the kernels of network.so, and write beside it what the driver returns.
+    """Have the OpenCL driver build the kernels of network.so, in a process for each core, and write beside it what the
+    driver returns, unless it fails: then it builds them when the network is opened.
 
     Raises InputError if there is no OpenCL device, OSError if the file cannot be written.
     """
-    opencl_device()
-    # of native/: missing in a TVM that was built with OpenCL
-    binaries = tvm.get_global_func("opencl.program_binaries", allow_missing=True)
+    device = opencl_device()
     modules = _opencl_modules(load_library(folder))
-    if binaries and modules:
-        with suppress(tvm.error.TVMError):
-            (Path(folder) / KERNELS).write_bytes(binaries(modules[0]))
+    if not modules or not find_spec("pyopencl"):
+        return
+    _, *parts = FUNCTION.split(modules[0].get_source())
+    sources = sorted(zip(parts[::2], parts[1::2]), key=lambda kernel: len(kernel[1]))
+    count = min(usable_cores(), len(sources))
+    shares = [{"device": device.device_name, "kernels": dict(sources[i::count]), "parent": os.getpid()}
+              for i in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        built = list(pool.map(_built, shares))
+    if all(built):
+        (Path(folder) / KERNELS).write_bytes(struct.pack("<Q", len(sources)) + b"".join(built))
+
+
+def _built(share):
+    """What `common.inference.opencl_binaries` prints; nothing if it fails."""
+    process = subprocess.run([sys.executable, "-m", "common.inference.opencl_binaries"], cwd=ROOT, check=False,
+                             input=json.dumps(share).encode(), capture_output=True)
+    return b"" if process.returncode else process.stdout
 
 
 def _set_kernels(library, file):

@@ -1,0 +1,31 @@
+"""Have an OpenCL driver build kernels, as a process of its own, since a driver may build one at a time in each.
+
+JSON on standard input: {"device": its name, "kernels": {name: source}, "parent"}. On standard output, for each, its name
+and what the driver returns, as TVM's module reads them: a uint64 length before the bytes of each.
+"""
+import json
+import os
+import struct
+import sys
+
+os.environ["PYOPENCL_NO_CACHE"] = "1"  # TVM's networks are kept by common.inference.cache
+
+
+def main(request: dict) -> None:
+    import pyopencl
+
+    from common.base.processes import dies_with
+    from common.inference.drivers import PLATFORMS
+
+    dies_with(request["parent"])
+    device = next(device for _, devices in PLATFORMS for device in devices
+                  if device.name.strip() == request["device"].strip())
+    context = pyopencl.Context([device])
+    for name, source in request["kernels"].items():
+        program = pyopencl.Program(context, source).build()
+        for content in (name.encode(), program.get_info(pyopencl.program_info.BINARIES)[0]):
+            sys.stdout.buffer.write(struct.pack("<Q", len(content)) + content)
+
+
+if __name__ == "__main__":
+    main(json.load(sys.stdin))
