@@ -58,7 +58,8 @@ def load_pretrained_arrays(name: str, folder: str | Path | None = None, manifest
     _check_packages(entry)
     path = locate(name, folder, manifest, **options)
     if entry.layout == "mxnet":
-        network = {"strides": "published", "padding": "symmetric", "repeats": REPEATS, **entry.network}
+        network = {"strides": "published", "padding": "symmetric", "repeats": REPEATS, "activation": "relu6",
+                   **entry.network}
         network["channels"] = widths(network.pop("multiplier"))
         arg_params, aux_params = load_checkpoint_params(path)
         return checked(Checkpoint(network, entry.classes, arg_params, aux_params, entry.preprocessing), path)

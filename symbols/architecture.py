@@ -32,6 +32,7 @@ STRIDES = {
     "first": (1, 2, 2, 1, 2, 2, 1),
 }
 PADDINGS = ("symmetric", "same")
+ACTIVATIONS = ("relu6", "relu")
 
 MIN_MULTIPLIER, MAX_MULTIPLIER = 0.1, 2.0
 MIN_SIZE = 28  # the last map is then 1x1, as it is up to 32
@@ -44,7 +45,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, righ
 
 
 class Unit(NamedTuple):
-    """A convolution without bias, BatchNorm and, if `relu6`, clip(0, 6)."""
+    """A convolution without bias, BatchNorm and the activation, clip(0, 6) or max(0, x), if there is one."""
     name: str
     in_channels: int
     channels: int
@@ -53,7 +54,7 @@ class Unit(NamedTuple):
     groups: int
     padding: Padding
     pad_layer: bool  # the padding is a layer of its own: that of SAME at stride 2, which depends on the image's size
-    relu6: bool
+    activation: str | None  # of ACTIVATIONS
 
 
 class Block(NamedTuple):
@@ -95,7 +96,7 @@ def widths(multiplier: float = 1.0) -> tuple:
 
 def architecture(multiplier: float = 1.0, strides: str = "published", padding: str = "symmetric",
                  image_shape: Sequence[int] | str | None = None, channels: Sequence[int] | None = None,
-                 repeats: Sequence[int] | None = None) -> Architecture:
+                 repeats: Sequence[int] | None = None, activation: str = "relu6") -> Architecture:
     """The layers of MobileNetV2.
 
     Parameters
@@ -113,6 +114,9 @@ def architecture(multiplier: float = 1.0, strides: str = "published", padding: s
         In place of `widths(multiplier)`: those of networks that round otherwise.
     repeats : seven ints, optional
         Blocks of each stage, in place of the table's.
+    activation : "relu6" | "relu"
+        After all BatchNorms but those of the linear projections: the paper's clip(0, 6), or max(0, x), as other
+        repositories' checkpoints have it.
 
     Raises
     ------
@@ -125,6 +129,8 @@ def architecture(multiplier: float = 1.0, strides: str = "published", padding: s
         raise ValueError(f"strides must be one of {', '.join(STRIDES)}, not {strides!r}")
     if padding not in PADDINGS:
         raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, not {padding!r}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
     channels = widths(multiplier) if channels is None else _whole_numbers("channels", channels, 9, MAX_CHANNELS)
     repeats = REPEATS if repeats is None else _whole_numbers("repeats", repeats, len(TABLE), MAX_REPEATS)
     if image_shape is not None:
@@ -134,14 +140,15 @@ def architecture(multiplier: float = 1.0, strides: str = "published", padding: s
 
     size = None if image_shape is None else tuple(image_shape[1:])
 
-    def unit(name, in_channels, channels, kernel=1, stride=1, groups=1, relu6=True):
+    def unit(name, in_channels, channels, kernel=1, stride=1, groups=1, activation: str | None = activation):
         nonlocal size
         if padding == "same":
             pads = tuple(_same_padding(n, kernel, stride) for n in size)
             size = tuple(-(-n // stride) for n in size)
         else:
             pads = ((kernel // 2, kernel // 2),) * 2
-        return Unit(name, in_channels, channels, kernel, stride, groups, pads, padding == "same" and stride > 1, relu6)
+        return Unit(name, in_channels, channels, kernel, stride, groups, pads, padding == "same" and stride > 1,
+                    activation)
 
     (first_channels, *stage_channels, last_channels) = channels
     first = unit("first-3x3-conv", 3, first_channels, kernel=3, stride=2)
@@ -153,7 +160,7 @@ def architecture(multiplier: float = 1.0, strides: str = "published", padding: s
             blocks.append(Block(name, (
                 unit(f"{name}-exp", incoming, expanded),
                 unit(f"{name}-depthwise", expanded, expanded, kernel=3, stride=stride, groups=expanded),
-                unit(f"{name}-linear", expanded, out, relu6=False),
+                unit(f"{name}-linear", expanded, out, activation=None),
             ), shortcut=j > 0))
             incoming = out
             stride_so_far *= stride

@@ -7,7 +7,7 @@ from .architecture import Unit, architecture, check_ignored, check_num_classes
 
 def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
                padding: str = "symmetric", image_shape: Sequence[int] | str | None = None,
-               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
+               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None, activation: str = "relu6",
                **others: object) -> mx.sym.Symbol:
     """MobileNetV2 with a softmax head, as a Symbol.
 
@@ -19,7 +19,7 @@ def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = 
     """
     check_ignored(others)
     check_num_classes(num_classes)
-    data = _last_map(architecture(multiplier, strides, padding, image_shape, channels, repeats))
+    data = _last_map(architecture(multiplier, strides, padding, image_shape, channels, repeats, activation))
     data = mx.sym.Pooling(data, global_pool=True, kernel=(7, 7), pool_type="avg", name="global_pool")
     data = mx.sym.Flatten(data, name="flatten")
     data = mx.sym.FullyConnected(data, num_hidden=num_classes, name="fc")
@@ -58,13 +58,14 @@ def feature_names(strides: str = "published", repeats: Sequence[int] | None = No
 
 def get_features(multiplier: float = 1.0, strides: str = "published",
                  padding: str = "symmetric", image_shape: Sequence[int] | None = None,
-                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> mx.sym.Symbol:
+                 channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
+                 activation: str = "relu6") -> mx.sym.Symbol:
     """The feature maps at strides 4, 8, 16 and 32, as one grouped Symbol, for detectors and segmenters.
 
     At multiplier 1.0 and 224x224: (N, 24, 56, 56), (N, 32, 28, 28), (N, 96, 14, 14), (N, 320, 7, 7). Loads the
     parameters of a classification checkpoint (`last-1x1-conv` and `fc` are not used).
     """
-    plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
+    plan = architecture(multiplier, strides, padding, image_shape, channels, repeats, activation)
     internals = _last_map(plan).get_internals()
     return mx.sym.Group([internals[name] for name in plan.features.values()])
 
@@ -89,4 +90,6 @@ def _unit(data: mx.sym.Symbol, unit: Unit) -> mx.sym.Symbol:
                               pad=(0, 0) if unit.pad_layer else (top, left), num_group=unit.groups, no_bias=True,
                               name=f"{unit.name}-conv2d")
     data = mx.sym.BatchNorm(data, fix_gamma=False, eps=1e-5, name=f"{unit.name}-batchnorm")
-    return mx.sym.clip(data, 0, 6, name=f"{unit.name}-relu6") if unit.relu6 else data
+    if unit.activation == "relu":
+        return mx.sym.Activation(data, act_type="relu", name=f"{unit.name}-relu")
+    return mx.sym.clip(data, 0, 6, name=f"{unit.name}-relu6") if unit.activation else data

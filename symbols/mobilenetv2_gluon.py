@@ -10,7 +10,7 @@ Array: TypeAlias = mx.nd.NDArray | mx.sym.Symbol  # the first when a block is ru
 
 
 class ConvBatchNorm(mx.gluon.HybridBlock):
-    """Convolution without bias, BatchNorm and, if the unit says so, clip(0, 6).
+    """Convolution without bias, BatchNorm and, if the unit has one, its activation.
 
     Gluon's own Conv2D and BatchNorm would name the parameters otherwise (`running_mean` for `moving_mean`). Weight
     decay is Module's: on weights and gammas only.
@@ -42,7 +42,9 @@ class ConvBatchNorm(mx.gluon.HybridBlock):
                           pad=(0, 0) if unit.pad_layer else (top, left), num_group=unit.groups, no_bias=True,
                           name="conv2d")
         x = F.BatchNorm(x, gamma, beta, moving_mean, moving_var, fix_gamma=False, eps=1e-5, name="batchnorm")
-        return F.clip(x, 0, 6, name="relu6") if unit.relu6 else x
+        if unit.activation == "relu":
+            return F.Activation(x, act_type="relu", name="relu")
+        return F.clip(x, 0, 6, name="relu6") if unit.activation else x
 
 
 class InvertedResidual(mx.gluon.HybridBlock):
@@ -94,10 +96,10 @@ class MobileNetV2(mx.gluon.HybridBlock):
     def __init__(self, num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
                  padding: str = "symmetric", image_shape: Sequence[int] | str | None = None,
                  channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
-                 classes: int | None = None) -> None:
+                 classes: int | None = None, activation: str = "relu6") -> None:
         num_classes = num_classes if classes is None else classes
         check_num_classes(num_classes)
-        plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
+        plan = architecture(multiplier, strides, padding, image_shape, channels, repeats, activation)
         super().__init__(prefix="")
         self._image_shape = check_image_shape(image_shape) if padding == "same" else None
         self.features = mx.gluon.nn.HybridSequential(prefix="")
@@ -132,10 +134,10 @@ class MobileNetV2(mx.gluon.HybridBlock):
 
 def get_symbol(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
                padding: str = "symmetric", image_shape: Sequence[int] | str | None = None,
-               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
+               channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None, activation: str = "relu6",
                ctx: object = None, **others: object) -> mx.sym.Symbol:
     """The Gluon network traced into a Symbol with a softmax head, as `symbols.mobilenetv2.get_symbol` gives it. `ctx`,
     which the original's takes, does not matter: no array is made."""
     check_ignored(others)
-    net = MobileNetV2(num_classes, multiplier, strides, padding, image_shape, channels, repeats)
+    net = MobileNetV2(num_classes, multiplier, strides, padding, image_shape, channels, repeats, activation=activation)
     return mx.sym.SoftmaxOutput(net(mx.sym.Variable("data")), name="softmax")

@@ -9,10 +9,11 @@ OUTPUTS = {"BatchNorm": 3}  # of the operators that have more than one
 
 def get_graph(num_classes: int = 1000, multiplier: float = 1.0, strides: str = "published",
               padding: str = "symmetric", image_shape: Sequence[int] | None = None,
-              channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None) -> dict:
+              channels: Sequence[int] | None = None, repeats: Sequence[int] | None = None,
+              activation: str = "relu6") -> dict:
     """What `json.loads(symbols.mobilenetv2.get_symbol(...).tojson())` gives for the same arguments."""
     check_num_classes(num_classes)
-    plan = architecture(multiplier, strides, padding, image_shape, channels, repeats)
+    plan = architecture(multiplier, strides, padding, image_shape, channels, repeats, activation)
     nodes = _Nodes()
     at = _unit(nodes, nodes.add("null", "data"), plan.first)
     for block in plan.blocks:
@@ -40,7 +41,9 @@ def _unit(nodes: "_Nodes", at: int, unit: Unit) -> int:
                       "stride": (unit.stride,) * 2}, at, ("weight",))
     at = nodes.layer("BatchNorm", f"{unit.name}-batchnorm", {"eps": 1e-5, "fix_gamma": False}, at,
                      ("gamma", "beta"), {"moving_mean": '["zero", {}]', "moving_var": '["one", {}]'})
-    return nodes.add("clip", f"{unit.name}-relu6", {"a_max": 6, "a_min": 0}, (at,)) if unit.relu6 else at
+    if unit.activation == "relu":
+        return nodes.add("Activation", f"{unit.name}-relu", {"act_type": "relu"}, (at,))
+    return nodes.add("clip", f"{unit.name}-relu6", {"a_max": 6, "a_min": 0}, (at,)) if unit.activation else at
 
 
 class _Nodes:

@@ -6,12 +6,12 @@ REPEATS = (1, 2, 3, 4, 3, 3, 1)
 STRIDES = {"published": (1, 2, 2, 2, 1, 2, 1), "first": (1, 2, 2, 1, 2, 2, 1)}
 
 
-def forward(params, x, strides="published", padding="symmetric", repeats=REPEATS):
+def forward(params, x, strides="published", padding="symmetric", repeats=REPEATS, activation="relu6"):
     """Softmax probabilities in float64. params: {published name: array}; x: (N, 3, H, W).
 
     A first block without parameters of an expansion has none, as the paper has it.
     """
-    def unit(x, name, stride=1, relu6=True):
+    def unit(x, name, stride=1, most=6 if activation == "relu6" else np.inf):
         weight = params[f"{name}-conv2d_weight"].astype(np.float64)
         if weight.shape[2] == 1:
             x = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], x, optimize=True)
@@ -20,7 +20,7 @@ def forward(params, x, strides="published", padding="symmetric", repeats=REPEATS
         gamma, beta, mean, var = (params[f"{name}-batchnorm_{part}"].astype(np.float64).reshape(1, -1, 1, 1)
                                   for part in ("gamma", "beta", "moving_mean", "moving_var"))
         x = gamma * (x - mean) / np.sqrt(var + 1e-5) + beta
-        return np.minimum(np.maximum(x, 0), 6) if relu6 else x
+        return x if most is None else np.minimum(np.maximum(x, 0), most)
 
     x = unit(x.astype(np.float64), "first-3x3-conv", stride=2)
     for i, (blocks, stride) in enumerate(zip(repeats, STRIDES[strides])):
@@ -28,7 +28,7 @@ def forward(params, x, strides="published", padding="symmetric", repeats=REPEATS
             name = f"seq-{i}-block{j}"
             y = unit(x, f"{name}-exp") if i or f"{name}-exp-conv2d_weight" in params else x
             y = unit(y, f"{name}-depthwise", stride=stride if j == 0 else 1)
-            y = unit(y, f"{name}-linear", relu6=False)
+            y = unit(y, f"{name}-linear", most=None)
             x = x + y if j > 0 else y
     x = unit(x, "last-1x1-conv").mean(axis=(2, 3))
     logits = x @ params["fc_weight"].astype(np.float64).T + params["fc_bias"]
@@ -61,11 +61,12 @@ def random_params(symbol, data_shape, seed=0):
     """(arg_params, aux_params) as NumPy arrays, such that activations keep their size and the answer is not flat."""
     rng = np.random.RandomState(seed)
     arg_shapes, _, aux_shapes = symbol.infer_shape(data=data_shape)
+    # nothing keeps what relu lets through below 6
+    gain = 0.75 if "first-3x3-conv-relu_output" in symbol.get_internals().list_outputs() else 1
 
     def draw(name, shape):
         if name.endswith("_weight"):
-            scale = np.sqrt(2 / np.prod(shape[1:]))
-            return rng.normal(0, scale, shape)
+            return rng.normal(0, gain * np.sqrt(2 / np.prod(shape[1:])), shape)
         if name.endswith(("gamma", "moving_var")):
             return rng.uniform(0.5, 1.5, shape)
         return rng.normal(0, 0.3, shape)

@@ -2,6 +2,7 @@
 import json
 import re
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from common.checkpoint.attributes import Attributes
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params, save_checkpoint_params
 from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_file, preprocessing_json
 from common.checkpoint.symbol import SOFTMAX_OPS, load_symbol
-from symbols.architecture import REPEATS, STRIDES, TOTAL_STRIDE, architecture
+from symbols.architecture import ACTIVATIONS, REPEATS, STRIDES, TOTAL_STRIDE, architecture
 from symbols.mobilenetv2_json import get_graph
 
 # operator: the attributes that matter
@@ -22,6 +23,7 @@ ATTRIBUTES = {
     "Pad": ("mode", "pad_width", "constant_value"),
     "BatchNorm": ("eps", "fix_gamma", "axis"),
     "clip": ("a_min", "a_max"),
+    "Activation": ("act_type",),
     "Pooling": ("global_pool", "pool_type"),
     "FullyConnected": ("no_bias", "flatten"),
 }
@@ -137,8 +139,8 @@ def network_of(graph: dict, arg_params: dict, source: str | Path, crop: int = 22
     """
     widths = widths_of(arg_params, source)
     layers = _layers(graph)
-    for strides in STRIDES:
-        network = {**widths, "strides": strides, "padding": "symmetric"}
+    for strides, activation in product(STRIDES, ACTIVATIONS):
+        network = {**widths, "strides": strides, "padding": "symmetric", "activation": activation}
         if _layers(get_graph(1, **network)) == layers:
             return network
         for image_shape in _image_shapes(widths, strides, layers, crop):

@@ -63,9 +63,9 @@ def with_eps(params: Params, eps: float) -> Params:
             for name, array in params.items()}
 
 
-def with_expansion(params: Params) -> Params:
-    """`params`, in which a missing expansion of the first block is an identity, on the first unit's output, which lies
-    between 0 and 6.
+def with_expansion(params: Params, activation: str = "relu6") -> Params:
+    """`params`, in which a missing expansion of the first block is an identity, on the first unit's output, which is
+    that of the `activation`.
 
     Its BatchNorm has the mean and variance of its input if the output of the first unit's BatchNorm is normally
     distributed with its beta and gamma. So it stays close to an identity in training, which uses a batch's own
@@ -77,7 +77,7 @@ def with_expansion(params: Params) -> Params:
     if is_folded(gamma, mean, var):
         mean, var = np.zeros(len(beta)), np.full(len(beta), UNIT_VARIANCE)
     else:
-        mean, var = _clipped_normal(beta.astype(np.float64), np.abs(gamma.astype(np.float64)))
+        mean, var = _activated_normal(beta.astype(np.float64), np.abs(gamma.astype(np.float64)), activation)
     identity = {"conv2d_weight": np.eye(len(beta)).reshape(len(beta), len(beta), 1, 1), "batchnorm_beta": mean,
                 "batchnorm_gamma": np.sqrt(np.float32(var).astype(np.float64) + EPS), "batchnorm_moving_mean": mean,
                 "batchnorm_moving_var": var}
@@ -98,17 +98,18 @@ def is_folded(gamma: np.ndarray, mean: np.ndarray, var: np.ndarray) -> bool:
     return bool((gamma == 1).all() and not mean.any() and (var == np.float32(UNIT_VARIANCE)).all())
 
 
-def _clipped_normal(mean, deviation):
-    """Mean and variance of clip(x, 0, 6), x normally distributed."""
+def _activated_normal(mean, deviation, activation):
+    """Mean and variance of clip(x, 0, 6), or of max(0, x), x normally distributed."""
     deviation = np.maximum(deviation, 1e-6)
+    top = 6 if activation == "relu6" else mean + 40 * deviation  # no number in float64 is above that
     erf = np.vectorize(math.erf, otypes=[float])
-    low, high = -mean / deviation, (6 - mean) / deviation
+    low, high = -mean / deviation, (top - mean) / deviation
     cdf_low, cdf_high = ((1 + erf(z / math.sqrt(2))) / 2 for z in (low, high))
     pdf_low, pdf_high = (np.exp(-z * z / 2) / math.sqrt(2 * math.pi) for z in (low, high))
     inside, above = cdf_high - cdf_low, 1 - cdf_high
-    first = mean * inside + deviation * (pdf_low - pdf_high) + 6 * above
-    second = ((mean ** 2 + deviation ** 2) * inside + deviation * (mean * pdf_low - (mean + 6) * pdf_high)
-              + 36 * above)
+    first = mean * inside + deviation * (pdf_low - pdf_high) + top * above
+    second = ((mean ** 2 + deviation ** 2) * inside + deviation * (mean * pdf_low - (mean + top) * pdf_high)
+              + top ** 2 * above)
     return first, np.maximum(second - first ** 2, 0)
 
 
@@ -127,14 +128,14 @@ def first_shortcut(network: dict) -> str:
 
 
 def assembled(params: Params, strides: str, padding: str, image_shape: tuple[int, int, int],
-              preprocessing: Preprocessing, shortcut_rule: bool, source: str | Path) -> Checkpoint:
+              activation: str, preprocessing: Preprocessing, shortcut_rule: bool, source: str | Path) -> Checkpoint:
     """The checkpoint that `params`, under their published names, make; an InputError names `source`.
 
     `shortcut_rule`: whether the framework has a shortcut wherever stride and width allow it; here the first block of a
     stage never has one.
     """
     network = {**widths_of(params, source), "strides": strides, "padding": padding,
-               "image_shape": image_shape if padding == "same" else None}
+               "image_shape": image_shape if padding == "same" else None, "activation": activation}
     if shortcut_rule and (stage := first_shortcut(network)):
         raise InputError(f"{source}: at these widths the first block of {stage} has a shortcut, which this network "
                          "does not have")

@@ -82,7 +82,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     check_numbers(params, path)
     params = with_batchnorms(params)
     check_units(params, path)
-    params = with_expansion(with_eps(params, how.eps))
+    activation = description.get("activation", "relu6")
+    params = with_expansion(with_eps(params, how.eps), activation)
     background = kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background
     if background:
         params = without_background(params)
@@ -94,8 +95,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     recorded = description.get("preprocessing")
     preprocessing = _preprocessing(recorded or how.preprocessing, image_shape if recorded else shape, resize)
     shape = shape or (3, preprocessing.crop, preprocessing.crop)
-    checkpoint = assembled(params, strides or description.get("strides", "published"), padding, shape, preprocessing,
-                           how.shortcut_rule, path)
+    checkpoint = assembled(params, strides or description.get("strides", "published"), padding, shape, activation,
+                           preprocessing, how.shortcut_rule, path)
     if multiplier is not None:
         _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
     if background:

@@ -20,7 +20,7 @@ from symbols.architecture import architecture
 
 IMAGE_SHAPE = ":image-shape"  # among arrays: the shape of the images, [3, H, W]; no parameter has such a name
 ENTRY = "mxnet-mobilenet-v2"  # the description's name in such a file
-NETWORK = ("repeats", "strides", "padding", "image_shape")
+NETWORK = ("repeats", "strides", "padding", "image_shape", "activation")
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def description_of(checkpoint: Checkpoint) -> str:
 
 
 def parse_description(text: str | None, path: str | Path) -> dict:
-    """{"repeats", "strides", "padding", "image_shape", "preprocessing"}, as far as the ENTRY `text` of the file `path`
-    has them; {} for None. Raises InputError for a text that `description_of` did not write."""
+    """{"preprocessing"} and those of NETWORK that the ENTRY `text` of the file `path` has; {} for None. Raises
+    InputError for a text that `description_of` did not write."""
     if text is None:
         return {}
     try:

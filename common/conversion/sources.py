@@ -6,9 +6,7 @@ import numpy as np
 
 from common.base.errors import InputError
 from common.base.processes import confined
-from common.checkpoint.arrays import unit_names
-from common.checkpoint.preprocessing import Preprocessing
-from common.conversion.assemble import IDENTITY, Params
+from common.conversion.assemble import Params
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
 from common.conversion.readers import IMAGE_SHAPE, read_gluon, read_npz
 from symbols.architecture import REPEATS
@@ -97,17 +95,7 @@ def npz_params(path: str | Path) -> tuple[Params, dict]:
 def tflite_params(path: str | Path) -> tuple[Params, dict]:
     """Of a .tflite file, in which BatchNorm is folded: UNIT-conv2d_bias stands for it."""
     from common.conversion.tflite import read_tflite
-    model = read_tflite(path)
-    units = [f"{name}-conv2d" for name in unit_names() if name != IDENTITY]
-    params = {}
-    for unit, (weight, bias) in zip([*units, "fc"], model.layers, strict=True):
-        params[f"{unit}_weight"], params[f"{unit}_bias"] = weight, bias
-    _, height, width, _ = model.input_shape
-    description = {"strides": model.strides, "padding": model.padding, "image_shape": (3, height, width)}
-    if model.mean is not None:
-        crop = max(height, width)
-        description["preprocessing"] = Preprocessing(Preprocessing().resize_for(crop), crop, model.mean, model.std)
-    return params, description
+    return read_tflite(path)
 
 
 def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ...], framework: str,

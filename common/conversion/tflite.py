@@ -4,9 +4,7 @@ The operators are followed in the order in which they run, from the network's in
 which are not reliable, are ignored. The result is the network in floating point: weights of 8 bits are dequantised as
 the format defines it.
 """
-import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tflite
@@ -14,14 +12,14 @@ from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 
 from common.base.errors import InputError
 from common.base.files import MOST_WEIGHTS, read_bytes
-from common.conversion.assemble import IDENTITY
+from common.checkpoint.preprocessing import Preprocessing
+from common.conversion.assemble import Params
 from common.conversion.readers import reading
+from common.conversion.structure import NO_PADDING, Step, recognised
 from common.conversion.tflite_graph import OPTIONS, Graph
-from symbols.architecture import PADDINGS, REPEATS, STRIDES, Architecture, Padding, Unit, architecture
 
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this
 HIGHEST = 6.03       # of 8 bits that are laid out for 0..6
-NO_PADDING = ((0, 0), (0, 0))
 
 # operators that leave the values as they are, the second two if a map is one pixel
 NEUTRAL = (BuiltinOperator.QUANTIZE, BuiltinOperator.DEQUANTIZE)
@@ -29,40 +27,13 @@ FLATTENING = (BuiltinOperator.RESHAPE, BuiltinOperator.SQUEEZE)
 # operators that compute no values: weights in another representation, the shape for a RESHAPE
 ASIDE = (BuiltinOperator.DEQUANTIZE, BuiltinOperator.STRIDED_SLICE, BuiltinOperator.PACK)
 
-# The network, a letter for each operator: C convolution, D depthwise, A add, P pooling over the map, F classifier,
-# S softmax. The first block has no expansion.
-BLOCK, NETWORK = re.compile("CDCA?"), re.compile("C(DCA?)((?:CDCA?)+)CPFS?")
 
+def read_tflite(path: str | Path) -> tuple[Params, dict]:
+    """As `common.conversion.structure.recognised` gives them, of a .tflite file: float32, float16, or 8-bit weights
+    with activations of 8 bits or float32. The description has "preprocessing" if the quantisation of an 8-bit input
+    gives it.
 
-class TFLite(NamedTuple):
-    """`layers`: (weight, bias) of each convolution and of the classifier, in the network's order, float32, in MXNet's
-    layouts: (out, in, kh, kw), depthwise (channels, 1, kh, kw), classifier (classes, features). `strides`: the name of
-    the stages' in STRIDES. `padding`: "same" or "symmetric". `input_shape`: (1, height, width, 3). `mean`, `std`: three
-    numbers each, as the quantisation of an 8-bit input says ((pixel - mean) / std), or None for other inputs."""
-    layers: list[tuple[np.ndarray, np.ndarray]]
-    strides: str
-    padding: str
-    input_shape: tuple[int, int, int, int]
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
-
-
-class _Step(NamedTuple):
-    """An operator that computes: `value` is the number of its result, `other` that of an addition's other operand."""
-    letter: str
-    value: int = 0
-    other: int = 0
-    layer: tuple = ()
-    stride: int = 1
-    pads: Padding | None = NO_PADDING  # ((top, bottom), (left, right)); None: TensorFlow's SAME
-    clipped: bool = False              # to 0..6
-    linear: bool = False
-
-
-def read_tflite(path: str | Path) -> TFLite:
-    """The layers of a .tflite file: float32, float16, or 8-bit weights with activations of 8 bits or float32.
-
-    Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2 with folded BatchNorms.
+    Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2.
     """
     with reading(path, "a TensorFlow Lite file"):  # offsets out of it raise errors of many kinds
         content = read_bytes(path, MOST_WEIGHTS)
@@ -70,12 +41,16 @@ def read_tflite(path: str | Path) -> TFLite:
             raise InputError(f"{path}: not a TensorFlow Lite file")
         try:
             graph = Graph(content)
-            return _network(graph, _steps(graph))
+            steps, input_shape = _steps(graph), graph.shape(graph.input)
+            if len(input_shape) != 4 or input_shape[3] != 3:
+                raise InputError(f"its input has shape {input_shape}; expected (1, height, width, 3)")
+            params, description = recognised(steps, (3, *input_shape[1:3]))
+            return params, description | _pixels(graph, max(input_shape[1:3]))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
 
-def _steps(graph: Graph) -> list[_Step]:
+def _steps(graph: Graph) -> list[Step]:
     """The steps of the operators, in order, each from the result of the one before."""
     steps, values, paddings = [], {graph.input: 0}, {}  # values: tensor -> number of the value that it holds
     for operator in graph.operators:
@@ -97,7 +72,7 @@ def _steps(graph: Graph) -> list[_Step]:
             step = _step(graph, code, operator, tensors, pooled)
             if tensors[0] in paddings:
                 step = step._replace(pads=_explicit(paddings[tensors[0]], step.pads))
-            steps.append(step._replace(value=len(steps) + 1, other=min(sources)))
+            steps.append(step._replace(other=min(sources)))
         elif code not in NEUTRAL and not (pooled and code in FLATTENING):
             raise InputError(f"has an operator {name} where MobileNetV2 has none")
         values[made] = len(steps)
@@ -106,47 +81,48 @@ def _steps(graph: Graph) -> list[_Step]:
     return steps
 
 
-def _step(graph: Graph, code: int, operator: tflite.Operator, tensors: list[int], pooled: bool) -> _Step:
+def _step(graph: Graph, code: int, operator: tflite.Operator, tensors: list[int], pooled: bool) -> Step:
     options = graph.options(operator)
+    name = f"operator {graph.operators.index(operator)} ({tflite.opcode2name(code)})"
     activation = ActivationFunctionType.NONE
     if hasattr(options, "FusedActivationFunction"):
         activation = options.FusedActivationFunction()
-    linear = activation == ActivationFunctionType.NONE
     if code in (BuiltinOperator.CONV_2D, BuiltinOperator.DEPTHWISE_CONV_2D) and not pooled:
-        return _convolution(graph, code, options, tensors)._replace(
-            linear=linear, clipped=_is_clipped(activation, graph.range(operator.Outputs(0))))
-    if not linear:
-        raise InputError(f"{tflite.opcode2name(code)} has an activation, which MobileNetV2 does not have there")
+        return _convolution(graph, code, options, tensors, name)._replace(
+            activations=_activations(activation, graph.range(operator.Outputs(0))))
+    if activation != ActivationFunctionType.NONE:
+        raise InputError(f"{name} has an activation, which MobileNetV2 does not have there")
     if code == BuiltinOperator.ADD:
-        return _Step("A")
+        return Step("A", name)
     if code == BuiltinOperator.CONV_2D:
-        weight, bias = _convolution(graph, code, options, tensors).layer
-        if weight.shape[2:] != (1, 1):
-            raise InputError("the convolution after the pooling is no classifier")
-        return _Step("F", layer=(weight[:, :, 0, 0], bias))
+        weight, bias = _layer(graph, tensors, dimensions=4, axis=0)
+        if weight.shape[1:3] != (1, 1):
+            raise InputError(f"{name}, the convolution after the pooling, is no classifier")
+        return Step("F", name, weight=weight[:, 0, 0], bias=bias)
     if code == BuiltinOperator.FULLY_CONNECTED:
         if options.WeightsFormat() != 0:
             raise InputError("its classifier's weights are shuffled")
-        return _Step("F", layer=_layer(graph, tensors, dimensions=2, axis=0))
+        weight, bias = _layer(graph, tensors, dimensions=2, axis=0)
+        return Step("F", name, weight=weight, bias=bias)
     if code == BuiltinOperator.SOFTMAX:
         if options.Beta() != 1:
             raise InputError(f"its softmax has beta {options.Beta():g}; expected 1")
-        return _Step("S")
+        return Step("S", name)
     if code == BuiltinOperator.DEPTHWISE_CONV_2D or not _is_over_map(graph, code, options, tensors):
-        raise InputError(f"operator {tflite.opcode2name(code)} is not one of MobileNetV2's, or not over an entire map")
-    return _Step("P")
+        raise InputError(f"{name} is not one of MobileNetV2's, or not over an entire map")
+    return Step("P", name)
 
 
 def _convolution(graph: Graph, code: int, options: tflite.Conv2DOptions | tflite.DepthwiseConv2DOptions,
-                 tensors: list[int]) -> _Step:
+                 tensors: list[int], name: str) -> Step:
     strides, dilations = (options.StrideH(), options.StrideW()), (options.DilationHFactor(), options.DilationWFactor())
     if strides[0] != strides[1] or dilations != (1, 1):
-        raise InputError(f"has a convolution with strides {strides} and dilations {dilations}; MobileNetV2 has none")
+        raise InputError(f"{name} has strides {strides} and dilations {dilations}; no convolution of MobileNetV2 has")
     depthwise = code == BuiltinOperator.DEPTHWISE_CONV_2D
     weight, bias = _layer(graph, tensors, dimensions=4, axis=3 if depthwise else 0)
-    return _Step("D" if depthwise else "C", stride=strides[0],
-                 layer=(weight.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2)), bias),
-                 pads=None if options.Padding() == tflite.Padding.SAME else NO_PADDING)
+    return Step("D" if depthwise else "C", name, stride=strides[0], bias=bias,
+                weight=weight.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2)),
+                pads=None if options.Padding() == tflite.Padding.SAME else NO_PADDING)
 
 
 def _is_over_map(graph, code, options, tensors):
@@ -176,79 +152,24 @@ def _explicit(padding, pads):
     return tuple(tuple(int(n) for n in padding[axis]) for axis in (1, 2))
 
 
-def _is_clipped(activation, limits):
-    """Whether a result lies in 0..6: by its activation, or because its 8 bits hold no other values."""
-    if activation == ActivationFunctionType.RELU6:
-        return True
-    return limits is not None and limits[0] >= 0 and limits[1] <= HIGHEST and activation in (
-        ActivationFunctionType.NONE, ActivationFunctionType.RELU)
+def _activations(activation, limits):
+    """What may follow a layer: its activation, and all that would not change a number that the result's 8 bits, from
+    `limits[0]` to `limits[1]`, can hold."""
+    found = {ActivationFunctionType.NONE: [None], ActivationFunctionType.RELU: ["relu"],
+             ActivationFunctionType.RELU6: ["relu6"]}.get(activation, [])
+    low, high = limits or (-np.inf, np.inf)
+    if None in found and low >= 0:
+        found.append("relu")
+    if "relu" in found and high <= HIGHEST:
+        found.append("relu6")
+    return tuple(found)
 
 
-def _network(graph: Graph, steps: list[_Step]) -> TFLite:
-    """Checks everything that decides the result against the layers that MobileNetV2 has."""
-    match = NETWORK.fullmatch("".join(step.letter for step in steps))
-    if not match:
-        raise InputError("its operators are not those of MobileNetV2")
-    if match[1].endswith("A"):
-        raise InputError("its first block has a shortcut, which the published network does not have")
-    strides, channels = _stages(steps, [match[1], *BLOCK.findall(match[2])])
-    input_shape = graph.shape(graph.input)
-    if len(input_shape) != 4 or input_shape[3] != 3:
-        raise InputError(f"its input has shape {input_shape}; expected (1, height, width, 3)")
-    try:
-        plans = {padding: _units(architecture(strides=strides, padding=padding, image_shape=(3, *input_shape[1:3]),
-                                              channels=channels)) for padding in PADDINGS}
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-    convolutions = [step for step in steps if step.letter in "CD"]
-    classifier, = (step.layer for step in steps if step.letter == "F")
-    for step, unit in zip(convolutions, plans["same"]):
-        shape = (unit.channels, unit.in_channels // unit.groups, unit.kernel, unit.kernel)
-        if step.layer[0].shape != shape or step.stride != unit.stride:
-            raise InputError(f"its {unit.name} has weights of shape {step.layer[0].shape} and stride {step.stride}; "
-                             f"MobileNetV2's has {shape} and {unit.stride}")
-        if not (step.clipped if unit.relu6 else step.linear):
-            raise InputError(f"its {unit.name} ends in another activation than MobileNetV2's")
-    if classifier[0].shape[1] != channels[-1]:
-        raise InputError(f"its classifier takes {classifier[0].shape[1]} features of {channels[-1]}")
-    pads = [unit.padding if step.pads is None else step.pads for step, unit in zip(convolutions, plans["same"])]
-    padding = next((name for name in ("same", "symmetric") if [unit.padding for unit in plans[name]] == pads), None)
-    if padding is None:
-        raise InputError("its convolutions are padded neither as TensorFlow's SAME nor by one pixel on every side")
-    return TFLite([*(step.layer for step in convolutions), classifier], strides, padding, input_shape, *_pixels(graph))
-
-
-def _stages(steps: list[_Step], blocks: list[str]) -> tuple[str, list[int]]:
-    """(name of the stride table, nine widths) of the network whose `blocks` are DC, CDC or, with a shortcut, CDCA."""
-    repeats, strides, channels, at = [], [], [len(steps[0].layer[1])], 1
-    for block in blocks:
-        depthwise, linear = (steps[at + block.index("D") + i] for i in (0, 1))
-        if not block.endswith("A"):
-            repeats.append(0)
-            strides.append(depthwise.stride)
-            channels.append(len(linear.layer[1]))
-        elif steps[at + 3].other != steps[at - 1].value:
-            raise InputError("a shortcut does not begin at its block's input")
-        repeats[-1] += 1
-        at += len(block)
-    channels.append(len(steps[at].layer[1]))
-    table = next((name for name, of_stages in STRIDES.items() if of_stages == tuple(strides)), None)
-    if tuple(repeats) != REPEATS or table is None:
-        raise InputError(f"its stages have {tuple(repeats)} blocks, by their shortcuts, and strides {tuple(strides)}; "
-                         f"MobileNetV2's have {REPEATS} and {STRIDES['published']}")
-    return table, channels
-
-
-def _units(plan: Architecture) -> list[Unit]:
-    """The network's convolutions without the first block's expansion, which TensorFlow's does not have."""
-    return [unit for unit in plan.units if unit.name != IDENTITY]
-
-
-def _pixels(graph: Graph) -> tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]:
-    """(mean, std) as the quantisation of an 8-bit input says, else (None, None)."""
+def _pixels(graph: Graph, crop: int) -> dict:
+    """{"preprocessing": ...} as the quantisation of an 8-bit input says, else {}."""
     offset, quantisation = PIXEL_OFFSET.get(graph.type(graph.input)), graph.quantisation(graph.input)
     if offset is None or quantisation is None:
-        return None, None
+        return {}
     scales, zeros, _ = quantisation
-    return (float(zeros[0] + offset),) * 3, (1 / float(scales[0]),) * 3
+    return {"preprocessing": Preprocessing(Preprocessing().resize_for(crop), crop, (float(zeros[0] + offset),) * 3,
+                                           (1 / float(scales[0]),) * 3)}

@@ -20,7 +20,7 @@ from common.base.arguments import (
 )
 from common.data.options import AUGMENTATION
 from common.images.options import PREPROCESSING
-from symbols.architecture import PADDINGS, REPEATS, STRIDES
+from symbols.architecture import ACTIVATIONS, PADDINGS, REPEATS, STRIDES
 
 NETWORKS = ("mobilenetv2", "mobilenetv2_gluon")
 KV_STORES = ("local", "device", "nccl", "dist_sync", "dist_device_sync")
@@ -59,6 +59,8 @@ NETWORK = (
                      "version" + OF_PRETRAINED)),
     ("padding", dict(choices=PADDINGS, default="symmetric", help="of 3x3 convolutions; same: as TensorFlow pads"
                      + OF_PRETRAINED)),
+    ("activation", dict(choices=ACTIVATIONS, default="relu6", help="relu: as some other repositories have it"
+                        + OF_PRETRAINED)),
 )
 TRAINING = (
     ("optimizer", dict(type=str.lower, default="sgd", help="one of MXNet's optimizers (a wrong name lists them)")),

@@ -13,16 +13,17 @@ from common.images.options import USUAL, as_flag, saved_options
 from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, REPEATS, widths
 
 # what flags that are not given stand for
-NETWORK = {"channels": widths(), "repeats": REPEATS, "strides": "published", "padding": "symmetric"}
+NETWORK = {"channels": widths(), "repeats": REPEATS, "strides": "published", "padding": "symmetric",
+           "activation": "relu6"}
 
 
 def inherited(path: str, known: dict) -> dict:
     """{destination: value} of what the weights in `path`, and the files of their PREFIX, say of network and images; of
     that only what is not `known`, nor what it would be without them.
 
-    Widths and repeats are seen in the weights, strides and padding in PREFIX-symbol.json; if that is missing, a
-    warning tells what is assumed. Raises InputError for files that cannot be used, and if the weights are of another
-    network than what is `known`.
+    Widths and repeats are seen in the weights, strides, padding and activation in PREFIX-symbol.json; if that is
+    missing, a warning tells what is assumed. Raises InputError for files that cannot be used, and if the weights are of
+    another network than what is `known`.
     """
     prefix = _prefix_of(path)
     symbol = Path(f"{prefix}-symbol.json") if prefix else None
@@ -57,12 +58,12 @@ def _prefix_of(path):
 
 
 def _warn_of_guesses(path: str | Path, prefix: str | Path | None, known: dict) -> None:
-    """Log what is assumed of weights without a symbol, which tell neither strides nor padding nor images."""
-    unseen = {name: NETWORK[name] for name in ("strides", "padding")}
+    """Log what is assumed of weights without a symbol, which tell neither strides, padding, activation nor images."""
+    unseen = {name: NETWORK[name] for name in ("strides", "padding", "activation")}
     if not prefix or not Path(preprocessing_file(prefix)).exists():
         unseen |= {name: USUAL[name] for name in ("rgb_mean", "rgb_std")}
     guesses = [f"--{name.replace('_', '-')} {as_flag(value)}" for name, value in unseen.items()
                if known.get(name) is None]
     if guesses:
-        logging.warning("%s: no PREFIX-symbol.json beside it tells its strides and padding; assuming %s", path,
-                        ", ".join(guesses))
+        logging.warning("%s: no PREFIX-symbol.json beside it tells its strides, padding and activation; assuming %s",
+                        path, ", ".join(guesses))

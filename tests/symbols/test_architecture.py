@@ -52,6 +52,7 @@ def test_same_padding_follows_the_size_of_each_map(size, expected):
     ({"strides": "second"}, "published, first"),
     ({"padding": "valid"}, "symmetric, same"),
     ({"padding": "same"}, "image_shape"),
+    ({"activation": "swish"}, "relu6, relu"),
     ({"image_shape": (3, 27, 224)}, "28 or more"),
     ({"image_shape": (3, 224, 27)}, "28 or more"),
     ({"image_shape": (1, 224, 224)}, "(3, height, width)"),

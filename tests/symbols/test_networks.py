@@ -54,20 +54,21 @@ def test_operators_have_the_names_and_attributes_of_a_published_checkpoint(defin
 
 @pytest.mark.parametrize("options", [
     {}, {"num_classes": 10, "multiplier": 0.35, "padding": "same", "image_shape": (3, 97, 64)},
-    {"multiplier": 1.4, "strides": "first"},
+    {"multiplier": 1.4, "strides": "first", "activation": "relu"},
     {"channels": (32, 24, 32, 40, 72, 112, 184, 352, 1280), "repeats": (1, 3, 5, 6, 5, 5, 1)},
 ])
 def test_the_json_made_without_mxnet_is_what_mxnet_writes(options):
     assert get_graph(**options) == json.loads(mobilenetv2.get_symbol(**options).tojson())
 
 
-def check_agreement(multiplier, strides, padding, size, batch=2, seed=0):
-    options = dict(num_classes=10, multiplier=multiplier, strides=strides, padding=padding, image_shape=(3, *size))
+def check_agreement(multiplier, strides, padding, size, batch=2, seed=0, activation="relu6"):
+    options = dict(num_classes=10, multiplier=multiplier, strides=strides, padding=padding, image_shape=(3, *size),
+                   activation=activation)
     symbol = mobilenetv2.get_symbol(**options)
     x = np.random.RandomState(seed + 1).normal(0, 1, (batch, 3, *size)).astype(np.float32)
     params = random_params(symbol, x.shape, seed)
     everything = {**params[0], **params[1]}
-    expected = forward(everything, x, strides, padding)
+    expected = forward(everything, x, strides, padding, activation=activation)
     assert expected.std() > 0.01 and expected.max() < 0.9999, "too flat or too steep an answer to tell anything"
 
     net = mobilenetv2_gluon.MobileNetV2(**options)
@@ -82,24 +83,25 @@ def check_agreement(multiplier, strides, padding, size, batch=2, seed=0):
         np.testing.assert_allclose(output, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("multiplier", "strides", "padding", "size"), [
-    (0.35, "published", "symmetric", (64, 64)),
-    (0.35, "first", "same", (97, 97)),
-    (1.0, "published", "same", (64, 50)),
-    (1.0, "first", "symmetric", (47, 64)),
-    (1.4, "published", "symmetric", (33, 64)),
-    (0.73, "published", "same", (80, 112)),
+@pytest.mark.parametrize(("multiplier", "strides", "padding", "size", "activation"), [
+    (0.35, "published", "symmetric", (64, 64), "relu6"),
+    (0.35, "first", "same", (97, 97), "relu6"),
+    (1.0, "published", "same", (64, 50), "relu6"),
+    (1.0, "first", "symmetric", (47, 64), "relu"),
+    (1.4, "published", "symmetric", (33, 64), "relu6"),
+    (0.73, "published", "same", (80, 112), "relu"),
 ])
-def test_symbol_gluon_and_numpy_agree(multiplier, strides, padding, size):
-    check_agreement(multiplier, strides, padding, size)
+def test_symbol_gluon_and_numpy_agree(multiplier, strides, padding, size, activation):
+    check_agreement(multiplier, strides, padding, size, activation=activation)
 
 
 def test_the_options_make_a_difference_that_the_tolerance_sees():
-    symbol = mobilenetv2.get_symbol(num_classes=10, multiplier=0.35)
+    symbol = mobilenetv2.get_symbol(num_classes=10, multiplier=0.35, activation="relu")
     x = np.random.RandomState(1).normal(0, 1, (1, 3, 64, 64)).astype(np.float32)
     arg_params, aux_params = random_params(symbol, x.shape)
-    answers = [forward({**arg_params, **aux_params}, x, strides, padding)
-               for strides in ("published", "first") for padding in ("symmetric", "same")]
+    answers = [forward({**arg_params, **aux_params}, x, strides, padding, activation=activation)
+               for strides in ("published", "first") for padding in ("symmetric", "same")
+               for activation in ("relu6", "relu")]
     for i, answer in enumerate(answers):
         assert all(np.abs(answer - other).max() > 1e-3 for other in answers[:i])
 

@@ -14,11 +14,12 @@ from tests.networks import forward, random_params
 
 DEEP = {"channels": (32, 16, 24, 32, 72, 104, 176, 352, 1280), "repeats": (1, 3, 4, 5, 4, 4, 1)}  # timm's 110d
 NETWORKS = (
-    {"channels": widths(0.35), "repeats": REPEATS, "strides": "published", "padding": "symmetric"},
-    {"channels": widths(1.4), "repeats": REPEATS, "strides": "first", "padding": "symmetric"},
+    {"channels": widths(0.35), "repeats": REPEATS, "strides": "published", "padding": "symmetric",
+     "activation": "relu6"},
+    {"channels": widths(1.4), "repeats": REPEATS, "strides": "first", "padding": "symmetric", "activation": "relu"},
     {"channels": widths(0.5), "repeats": REPEATS, "strides": "published", "padding": "same",
-     "image_shape": (3, 97, 96)},
-    {**DEEP, "strides": "first", "padding": "same", "image_shape": (3, 224, 224)},
+     "image_shape": (3, 97, 96), "activation": "relu6"},
+    {**DEEP, "strides": "first", "padding": "same", "image_shape": (3, 224, 224), "activation": "relu"},
 )
 
 
@@ -37,7 +38,7 @@ def test_mxnet_loads_what_is_saved_and_computes_it(tmp_path, network):
     executor = symbol.simple_bind(mx.cpu(), data=x.shape, grad_req="null")
     executor.copy_params_from(arg_params, aux_params)
     expected = forward({**checkpoint.arg_params, **checkpoint.aux_params}, x, network["strides"], network["padding"],
-                       network["repeats"])
+                       network["repeats"], network["activation"])
     np.testing.assert_allclose(executor.forward(data=mx.nd.array(x))[0].asnumpy(), expected, atol=1e-4, rtol=0)
 
 
@@ -65,7 +66,7 @@ def test_a_symbol_is_recognised(definition, network):
 def test_the_symbol_of_real_weights_is_recognised(testdata):
     checkpoint = load(testdata / "pretrained" / "imagenet1k-mnetv2-1_0", 0)
     assert checkpoint.network == {**checkpoint.network, "channels": widths(), "repeats": REPEATS,
-                                  "strides": "published", "padding": "symmetric"}
+                                  "strides": "published", "padding": "symmetric", "activation": "relu6"}
     assert checkpoint.num_classes == 1000
 
 

@@ -27,8 +27,8 @@ def rounded(multiplier):
             eight(1280 * max(1, multiplier)))
 
 
-def network_for(channels, strides="published", padding="symmetric", repeats=REPEATS):
-    return {"channels": channels, "repeats": repeats, "strides": strides, "padding": padding,
+def network_for(channels, strides="published", padding="symmetric", repeats=REPEATS, activation="relu6"):
+    return {"channels": channels, "repeats": repeats, "strides": strides, "padding": padding, "activation": activation,
             "image_shape": (3, SIZE, SIZE) if padding == "same" else None}
 
 
@@ -92,7 +92,7 @@ def test_an_expansion_that_is_no_identity_is_kept():
 
 @pytest.mark.parametrize(("save", "kind", "checkpoint"), [
     (save_npz, "npz", random_checkpoint(network_for(widths(0.35)))),
-    (save_npz, "npz", random_checkpoint(network_for(widths(1.4), "first", "same"))),
+    (save_npz, "npz", random_checkpoint(network_for(widths(1.4), "first", "same", activation="relu"))),
     (save_torchvision, "torchvision", random_checkpoint(network_for(widths(0.35)))),
     (save_torchvision, "torchvision", random_checkpoint(network_for(widths(1.4), "first"))),
     (save_torchvision, "torchvision", random_checkpoint(network_for(rounded(0.5)), expansion=False)),
@@ -146,6 +146,7 @@ def test_the_model_that_loads_a_state_dict_is_named_in_it(tmp_path, kind, networ
 @pytest.mark.parametrize(("save", "checkpoint", "message"), [
     (save_torchvision, random_checkpoint(network_for(rounded(0.35), padding="same")), "pads all sides alike"),
     (save_timm, random_checkpoint(network_for(rounded(0.35), padding="same")), "pads all sides alike"),
+    (save_torchvision, random_checkpoint(network_for(rounded(0.35), activation="relu")), "relu"),
     (save_timm, random_checkpoint(network_for(rounded(0.35))), "is not an identity"),
     (save_timm, random_checkpoint(network_for(widths(0.35)), expansion=False), "no mobilenetv2 with widths"),
     (save_timm, random_checkpoint(network_for(rounded(0.35), "first"), expansion=False), "first strides"),

@@ -84,16 +84,20 @@ class Edited:
         struct.pack_into(f"<{form}", self.content, vector + 4 * number, value)
 
 
+def layers(params) -> list:
+    """(weight, bias) of each, in the network's order."""
+    return list(zip(*[iter(params.values())] * 2, strict=True))
+
+
 def test_the_layers_of_the_real_file(tmp_path):
-    model = read(tmp_path, network(FLOAT32))
-    shapes = [weight.shape for weight, _ in model.layers]
+    params, description = read(tmp_path, network(FLOAT32))
+    shapes = [weight.shape for weight, _ in layers(params)]
     assert len(shapes) == 53
     assert shapes[:4] == [(16, 3, 3, 3), (16, 1, 3, 3), (8, 16, 1, 1), (48, 8, 1, 1)]
     assert shapes[-2:] == [(1280, 112, 1, 1), (5, 1280)]
     assert all(weight.dtype == bias.dtype == np.float32 and bias.shape == weight.shape[:1]
-               for weight, bias in model.layers)
-    assert model.strides == "published"
-    assert (model.padding, model.input_shape, model.mean, model.std) == ("same", (1, 40, 40, 3), None, None)
+               for weight, bias in layers(params))
+    assert description == {"strides": "published", "padding": "same", "image_shape": (3, 40, 40), "activation": "relu6"}
 
 
 def as_uint8(edited):
@@ -108,9 +112,10 @@ def as_uint8(edited):
 
 
 def assert_same_layers(found, expected):
-    for arrays, others in zip(found.layers, expected.layers, strict=True):
-        for array, other in zip(arrays, others):
-            np.testing.assert_array_equal(array, other)
+    assert found[1] == expected[1]
+    for (name, array), (other, other_array) in zip(found[0].items(), expected[0].items(), strict=True):
+        assert name == other
+        np.testing.assert_array_equal(array, other_array)
 
 
 def test_the_older_8_bit_type_gives_the_same_weights(tmp_path):
@@ -128,7 +133,7 @@ def test_one_scale_for_a_whole_tensor(tmp_path):
     for vector in (SCALES, ZERO_POINTS):
         edited.set_element(quantisation, vector, -1, "I", 1)
     quantisation.ZeroPointAsNumpy()[:] = -3
-    weight, _ = read(tmp_path, edited.content).layers[1 + 3 * 3]
+    weight, _ = layers(read(tmp_path, edited.content)[0])[1 + 3 * 3]
     np.testing.assert_array_equal(weight[:, 0], (np.float32(scale) * (numbers[0] + np.float32(3))).transpose(2, 0, 1))
 
 
@@ -151,8 +156,8 @@ def test_the_bytes_of_an_8_bit_input_are_recorded_as_preprocessing(tmp_path, kin
     edited.set(images, TENSOR_TYPE, "b", kind)
     edited.set_element(images.Quantization(), SCALES, 0, "f", 1 / 64)
     images.Quantization().ZeroPointAsNumpy()[:] = zero
-    model = read(tmp_path, edited.content)
-    assert (model.mean, model.std) == ((100.0,) * 3, (64.0,) * 3)
+    preprocessing = read(tmp_path, edited.content)[1]["preprocessing"]
+    assert (preprocessing.mean, preprocessing.std) == ((100.0,) * 3, (64.0,) * 3)
 
 
 def stride(edited):
@@ -230,14 +235,14 @@ def whole_numbers_without_scale(edited):
 
 
 @pytest.mark.parametrize("change, reason", [
-    (stride, "seq-1-block1-depthwise has weights of shape (48, 1, 3, 3) and stride 2"),
+    (stride, "seq-1-block1-depthwise, has weights of shape (48, 1, 3, 3) and stride 2"),
     (uneven_strides, "strides (2, 1)"),
     (dilation, "dilations (2, 1)"),
     (no_padding, "padded neither as"),
-    (linear_head, "last-1x1-conv ends in another activation"),
-    (relu, "last-1x1-conv ends in another activation"),
-    (without_depthwise_activations, "seq-0-block0-depthwise ends in another activation"),
-    (clipped_projection, "seq-1-block0-linear ends in another activation"),
+    (linear_head, "last-1x1-conv, ends in another activation"),
+    (relu, "last-1x1-conv, ends in another activation"),
+    (without_depthwise_activations, "seq-0-block0-depthwise, ends in another activation"),
+    (clipped_projection, "seq-1-block0-linear, ends in another activation"),
     (shortcut_from_elsewhere, "does not begin at its block's input"),
     (sum_with_itself, "does not begin at its block's input"),
     (another_operator, "LOG_SOFTMAX where MobileNetV2 has none"),
@@ -296,8 +301,8 @@ def test_mutated_files_are_read_or_refused(tmp_path, count):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for i in range(count):
         try:
-            model = read(tmp_path, mutated(network((FLOAT32, INT8)[i % 2]), rng))
-            assert len(model.layers) == 53
+            params, _ = read(tmp_path, mutated(network((FLOAT32, INT8)[i % 2]), rng))
+            assert len(layers(params)) == 53
         except InputError as error:
             refusals += 1
             assert "\n" not in str(error)
