@@ -22,7 +22,7 @@ from common.base.files import check_not_read
 from common.checkpoint.arrays import save
 from common.checkpoint.prefix import check_prefix, files_under
 from common.conversion.convert import BACKGROUND, KINDS, convert
-from common.images.options import image_shape
+from common.images.options import PREPROCESSING, image_shape
 from symbols.architecture import PADDINGS, STRIDES
 
 
@@ -45,6 +45,10 @@ def get_args_parser() -> ArgumentParser:
                         "out (default: what SOURCE says; else 3,224,224, or an error with SAME padding)")
     images.add_argument("--resize", type=positive, help="length of an image's shorter side before the crop (default: "
                         "what SOURCE says, else 256 for 224, in that proportion)")
+    for flag, kind, text in PREPROCESSING:
+        if flag in ("rgb-mean", "rgb-std"):
+            images.add_argument(f"--{flag}", type=kind, help=f"{text} (default: what SOURCE says, else what is usual "
+                                "for --from)")
     return parser
 
 
@@ -56,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{there[0]}: exists; give another OUT_PREFIX, or --overwrite")
     checkpoint = convert(args.source, args.kind, multiplier=args.multiplier, strides=args.strides,
                          padding=args.padding, image_shape=args.image_shape, resize=args.resize,
-                         keep_background=args.keep_background, tell=print)
+                         mean=args.rgb_mean, std=args.rgb_std, keep_background=args.keep_background, tell=print)
     save(checkpoint, args.prefix)
     preprocessing = checkpoint.preprocessing
     padding = "symmetric padding"

@@ -3,7 +3,7 @@ import argparse
 import copy
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -171,6 +171,18 @@ def whole_numbers(count: int) -> Callable[[str], tuple]:
             raise argparse.ArgumentTypeError(f"{text!r}: give {count} whole numbers with commas between")
         return values
     return parse
+
+
+def as_flag(value: object) -> str:
+    """A value as it is given to a flag."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(as_flag, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def as_flags(values: Mapping[str, object]) -> str:
+    """{destination: value} as the flags that give it, for a message: "--image-shape 3,224,224, --resize 256"."""
+    return ", ".join(f"--{name.replace('_', '-')} {as_flag(value)}" for name, value in values.items())
 
 
 def _whole(text, least):

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from common.base.arguments import as_flags
 from common.base.errors import InputError
 from common.checkpoint.arrays import Checkpoint, check_numbers
 from common.checkpoint.preprocessing import Preprocessing, preprocessing_from
@@ -28,7 +29,11 @@ from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, TABLE
 
 IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # 255 x (0.485, 0.456, ...)
 TENSORFLOW = Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3)  # -1 to 1
+# of Preprocessing's fields, for what a file does not say
+FLAGS = {"crop": "image-shape", "resize": "resize", "mean": "rgb-mean", "std": "rgb-std"}
 BACKGROUND = 1001  # TensorFlow's number of ImageNet classes, with number 0 for everything else
+
+Triple = tuple[float, float, float]
 
 
 def eight(channels: float) -> int:
@@ -59,14 +64,16 @@ KINDS = {
 
 def convert(path: str | Path, kind: str, multiplier: float | None = None, strides: str | None = None,
             padding: str | None = None, image_shape: tuple[int, int, int] | None = None, resize: int | None = None,
-            keep_background: bool = False, tell: Callable[[str], None] = lambda line: None) -> Checkpoint:
+            mean: Triple | None = None, std: Triple | None = None, keep_background: bool = False,
+            tell: Callable[[str], None] = lambda line: None) -> Checkpoint:
     """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
 
     `multiplier`: the expected width multiplier of the file. `strides`, `padding`: those of an .npz file that does not
     record them. `image_shape` (3, H, W): the crop of images, for which SAME padding is laid out; needed for SAME
-    padding if the file does not say it. `resize`: length of the images' shorter side before the crop. Both go into the
-    checkpoint's preprocessing. `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `tell` gets a
-    line about each thing that is not as in the file.
+    padding if the file does not say it. `resize`: length of the images' shorter side before the crop. `mean`, `std`: of
+    their RGB on 0..255. These four go into the checkpoint's preprocessing, in place of what the file says.
+    `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `tell` gets a line about each thing that
+    is not as in the file, and about all that is assumed since the file does not say it.
 
     Raises InputError for a file that is damaged, of another network, or cannot be represented exactly.
     """
@@ -87,18 +94,24 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     background = kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background
     if background:
         params = without_background(params)
+    assumed: dict = {} if kind != "npz" else {name: usual for name, usual, given in (
+        ("strides", "published", strides), ("padding", how.padding, padding)) if not given and name not in description}
     padding = padding or description.get("padding", how.padding)
     shape = image_shape or description.get("image_shape")
     if padding == "same" and not shape:
         raise InputError(f"{path}: does not say the size of its network's images: give --image-shape, as in "
                          "--image-shape 3,224,224")
-    recorded = description.get("preprocessing")
-    preprocessing = _preprocessing(recorded or how.preprocessing, image_shape if recorded else shape, resize)
+    said = {**_crop(description.get("image_shape")), **description.get("preprocessing", {})}
+    given = {**_crop(image_shape), "resize": resize, "mean": mean, "std": std}
+    preprocessing, unsaid = _preprocessing(how.preprocessing, said, given)
+    assumed |= unsaid
     shape = shape or (3, preprocessing.crop, preprocessing.crop)
     checkpoint = assembled(params, strides or description.get("strides", "published"), padding, shape, activation,
                            preprocessing, how.shortcut_rule, path)
     if multiplier is not None:
         _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
+    if assumed:
+        tell(f"{path}: does not say all; assumed, as is usual for {kind}: {as_flags(assumed)}; these flags change it")
     if background:
         tell(f"class 0 of the {BACKGROUND:,}, the background, is left out")
     if len(set(shape[1:])) > 1:
@@ -107,11 +120,22 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     return checkpoint
 
 
-def _preprocessing(base, image_shape, resize):
-    crop = max(image_shape[1:]) if image_shape else base.crop
-    content = {**base._asdict(), "crop": crop, "resize": resize or base.resize_for(crop),
-               "mean": list(base.mean), "std": list(base.std)}
-    return preprocessing_from(content, "--image-shape, --resize")
+def _crop(image_shape):
+    return {"crop": max(image_shape[1:])} if image_shape else {}
+
+
+def _preprocessing(usual: Preprocessing, said: dict, given: dict) -> tuple[Preprocessing, dict]:
+    """(what is `given` by flags, else what the file `said`, else the `usual`; {destination of a flag: value} of what
+    neither says). Without a length to resize to, it is in the same proportion to the crop."""
+    known = {**said, **{name: value for name, value in given.items() if value is not None}}
+    content = {**usual._asdict(), **known}
+    if given["resize"] is None:
+        proportion = usual._replace(**said) if "resize" in said else usual
+        content["resize"] = proportion.resize_for(content["crop"])
+    content |= {name: list(content[name]) for name in ("mean", "std")}
+    found = preprocessing_from(content, ", ".join(f"--{flag}" for flag in FLAGS.values()))
+    values = found._asdict() | {"crop": (3, found.crop, found.crop)}
+    return found, {flag: values[name] for name, flag in FLAGS.items() if name not in known}
 
 
 def _check_multiplier(multiplier, rounding, channels, path):

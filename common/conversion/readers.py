@@ -91,4 +91,4 @@ def parse_description(text: str | None, path: str | Path) -> dict:
         preprocessing = content["preprocessing"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: its entry {ENTRY} cannot be understood; the file is damaged") from None
-    return {**found, "preprocessing": preprocessing_from(preprocessing, path)}
+    return {**found, "preprocessing": preprocessing_from(preprocessing, path)._asdict()}

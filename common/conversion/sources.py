@@ -20,7 +20,10 @@ KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 
 
 
 def torchvision_params(path: str | Path) -> tuple[Params, dict]:
-    """({published name: array}, description), as from all functions here: of a state_dict of torchvision's."""
+    """({published name: array}, description), as from all functions here: of a state_dict of torchvision's.
+
+    The description has what the file says of "strides", "padding", "image_shape" (3, H, W), "repeats", and
+    "preprocessing", a dict of what it says of Preprocessing's fields: often "mean" and "std" alone."""
     from common.conversion.state_dict import read_state_dict  # here, since only this needs its package
     arrays, description = read_state_dict(path)
     arrays = _unwrapped(arrays, TORCHVISION, path)

@@ -12,7 +12,6 @@ from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 
 from common.base.errors import InputError
 from common.base.files import MOST_WEIGHTS, read_bytes
-from common.checkpoint.preprocessing import Preprocessing
 from common.conversion.assemble import Params
 from common.conversion.readers import reading
 from common.conversion.structure import NO_PADDING, Step, recognised
@@ -45,7 +44,7 @@ def read_tflite(path: str | Path) -> tuple[Params, dict]:
             if len(input_shape) != 4 or input_shape[3] != 3:
                 raise InputError(f"its input has shape {input_shape}; expected (1, height, width, 3)")
             params, description = recognised(steps, (3, *input_shape[1:3]))
-            return params, description | _pixels(graph, max(input_shape[1:3]))
+            return params, description | _pixels(graph)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -165,11 +164,10 @@ def _activations(activation, limits):
     return tuple(found)
 
 
-def _pixels(graph: Graph, crop: int) -> dict:
+def _pixels(graph: Graph) -> dict:
     """{"preprocessing": ...} as the quantisation of an 8-bit input says, else {}."""
     offset, quantisation = PIXEL_OFFSET.get(graph.type(graph.input)), graph.quantisation(graph.input)
     if offset is None or quantisation is None:
         return {}
     scales, zeros, _ = quantisation
-    return {"preprocessing": Preprocessing(Preprocessing().resize_for(crop), crop, (float(zeros[0] + offset),) * 3,
-                                           (1 / float(scales[0]),) * 3)}
+    return {"preprocessing": {"mean": (float(zeros[0] + offset),) * 3, "std": (1 / float(scales[0]),) * 3}}

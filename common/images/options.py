@@ -3,7 +3,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from common.base.arguments import numbers, ratio, whole_numbers
+from common.base.arguments import as_flag, numbers, ratio, whole_numbers
 from common.base.errors import InputError
 from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_from
 from symbols.architecture import check_image_shape
@@ -35,13 +35,6 @@ def options_of(preprocessing: Preprocessing) -> dict:
 
 
 USUAL = options_of(Preprocessing())
-
-
-def as_flag(value: object) -> str:
-    """A value as it is given to a flag."""
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(as_flag, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def add_preprocessing_args(group: argparse._ActionsContainer, owner: str) -> None:

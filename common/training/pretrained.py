@@ -3,13 +3,14 @@ import logging
 import re
 from pathlib import Path
 
+from common.base.arguments import as_flag, as_flags
 from common.base.errors import InputError
 from common.checkpoint.arrays import network_of, widths_of
 from common.checkpoint.params import load_checkpoint_params
 from common.checkpoint.prefix import PARAMS
 from common.checkpoint.preprocessing import preprocessing_file
 from common.checkpoint.symbol import load_symbol
-from common.images.options import USUAL, as_flag, saved_options
+from common.images.options import USUAL, saved_options
 from symbols.architecture import MAX_MULTIPLIER, MIN_MULTIPLIER, REPEATS, widths
 
 # what flags that are not given stand for
@@ -62,8 +63,6 @@ def _warn_of_guesses(path: str | Path, prefix: str | Path | None, known: dict) -
     unseen = {name: NETWORK[name] for name in ("strides", "padding", "activation")}
     if not prefix or not Path(preprocessing_file(prefix)).exists():
         unseen |= {name: USUAL[name] for name in ("rgb_mean", "rgb_std")}
-    guesses = [f"--{name.replace('_', '-')} {as_flag(value)}" for name, value in unseen.items()
-               if known.get(name) is None]
-    if guesses:
+    if guesses := {name: value for name, value in unseen.items() if known.get(name) is None}:
         logging.warning("%s: no PREFIX-symbol.json beside it tells its strides, padding and activation; assuming %s",
-                        path, ", ".join(guesses))
+                        path, as_flags(guesses))

@@ -4,11 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 
+from common.base.arguments import as_flag
 from common.checkpoint.symbol import INPUT, is_label
 from common.data.iterators import TrainingIter, augmentation_options
 from common.data.options import AUGMENTATION
 from common.find_mxnet import mx
-from common.images.options import as_flag, as_values
+from common.images.options import as_values
 from common.training.loading import iterator_name
 from common.training.recipe import default_flags
 from common.training.schedule import Schedule, scaled_rates

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.base.arguments import as_flag
 from common.base.errors import InputError
 from common.base.files import check_not_read
 from common.checkpoint.ndarrays import fitting, load_params_for, load_start_params
@@ -13,7 +14,7 @@ from common.checkpoint.params import checkpoint_files
 from common.checkpoint.prefix import check_prefix, files_under
 from common.checkpoint.preprocessing import load_preprocessing, preprocessing_file
 from common.find_mxnet import mx
-from common.images.options import as_flag, preprocessing_of
+from common.images.options import preprocessing_of
 from common.images.recordio import files_of
 from common.training.optimizer import NOT_EXACT
 from common.training.pretrained import files_beside

@@ -262,7 +262,7 @@ def test_what_is_asked_for_is_checked_or_recorded(tmp_path):
         convert(path, "torchvision", 0.5)
     assert convert(path, "torchvision", image_shape=(3, 160, 160)).preprocessing[:2] == (183, 160)
     assert convert(path, "torchvision", resize=232).preprocessing[:2] == (232, 224)
-    with pytest.raises(InputError, match="--resize: resize 200 is less than crop 224"):
+    with pytest.raises(InputError, match="--resize.*: resize 200 is less than crop 224"):
         convert(path, "torchvision", resize=200)
     with pytest.raises(InputError, match="resize: give a number of pixels from 28 to 4096"):
         convert(path, "torchvision", resize=10 ** 9)
@@ -287,6 +287,41 @@ def test_flags_say_what_an_npz_file_does_not(tmp_path):
         convert(tmp_path / "x.npz", "npz", padding="same")
 
 
+def test_what_is_assumed_is_told_with_the_flags_that_change_it(tmp_path):
+    checkpoint = random_checkpoint(network_for(widths(0.35)))
+    np.savez(tmp_path / "x.npz", **checkpoint.arg_params, **checkpoint.aux_params)
+    images = {"image_shape": (3, 96, 96), "resize": 230, "mean": (1.0, 2.0, 3.0), "std": (4.0, 5.0, 6.0)}
+    network = {"strides": "published", "padding": "symmetric"}
+    size = {"image_shape": "--image-shape 3,224,224", "resize": "--resize 256"}
+    for path, kind, given, flags in (
+            (torchvision_file(tmp_path / "x.safetensors"), "torchvision", images,
+             {**size, "mean": "--rgb-mean 123.675,116.28,103.53", "std": "--rgb-std 58.395,57.12,57.375"}),
+            (tmp_path / "x.npz", "npz", images | network,
+             {**size, "mean": "--rgb-mean 123.68,116.78,103.94", "std": "--rgb-std 1,1,1",
+              "strides": "--strides published", "padding": "--padding symmetric"})):
+        lines = []
+        convert(path, kind, tell=lines.append)
+        line, = lines
+        assert str(path) in line and all(flag in line for flag in flags.values())
+        assert convert(path, kind, **given, tell=lines.append).preprocessing == (230, 96, (1, 2, 3), (4, 5, 6))
+        assert len(lines) == 1, "nothing is assumed"
+        for name in given:
+            convert(path, kind, **{**given, name: None}, tell=lines.append)
+            _, line = lines
+            assert {other for other, flag in flags.items() if f"{flag.split()[0]} " in line} == {name}
+            del lines[1:]
+
+
+def test_what_a_file_says_is_not_assumed_and_flags_go_before_it(tmp_path):
+    checkpoint = random_checkpoint(network_for(widths(0.35)))
+    save_npz(checkpoint, tmp_path / "x.npz")
+    lines = []
+    assert convert(tmp_path / "x.npz", "npz", tell=lines.append).preprocessing == checkpoint.preprocessing
+    assert convert(tmp_path / "x.npz", "npz", image_shape=(3, 32, 32), std=(7.0, 8.0, 9.0),
+                   tell=lines.append).preprocessing == (48, 32, (1, 2, 3), (7, 8, 9))
+    assert not lines
+
+
 def test_a_crop_that_is_not_square_is_told(tmp_path):
     lines = []
     checkpoint = convert(torchvision_file(tmp_path / "x.safetensors"), "torchvision", image_shape=(3, 96, 160),
@@ -295,7 +330,7 @@ def test_a_crop_that_is_not_square_is_told(tmp_path):
     save_npz(random_checkpoint({**network_for(widths(0.35), padding="same"), "image_shape": (3, 96, 160)}),
              tmp_path / "x.npz")
     convert(tmp_path / "x.npz", "npz", tell=lines.append)
-    assert len(lines) == 2 and all("give --image-shape 3,96,160" in line for line in lines)
+    assert sum("give --image-shape 3,96,160" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("dtype", ["c8", "M8[s]", "m8[s]", "U9", "S9", "?", [("x", "f4"), ("y", "i2")], "V4"], ids=str)

@@ -157,7 +157,7 @@ def test_the_bytes_of_an_8_bit_input_are_recorded_as_preprocessing(tmp_path, kin
     edited.set_element(images.Quantization(), SCALES, 0, "f", 1 / 64)
     images.Quantization().ZeroPointAsNumpy()[:] = zero
     preprocessing = read(tmp_path, edited.content)[1]["preprocessing"]
-    assert (preprocessing.mean, preprocessing.std) == ((100.0,) * 3, (64.0,) * 3)
+    assert preprocessing == {"mean": (100.0,) * 3, "std": (64.0,) * 3}
 
 
 def stride(edited):
