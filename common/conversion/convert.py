@@ -20,6 +20,7 @@ from common.conversion.assemble import (
 from common.conversion.sources import (
     gluon_params,
     keras_params,
+    mxnet_params,
     npz_params,
     tflite_params,
     timm_params,
@@ -58,6 +59,7 @@ KINDS = {
     "keras": Kind(keras_params, lambda width: eight(int(width)), 1e-3, "same", TENSORFLOW),
     "gluon": Kind(gluon_params, int, shortcut_rule=False),
     "tflite": Kind(tflite_params, eight, padding="same", preprocessing=TENSORFLOW, shortcut_rule=False),
+    "mxnet": Kind(mxnet_params, round, preprocessing=Preprocessing(), shortcut_rule=False),
     "npz": Kind(npz_params, round, preprocessing=Preprocessing(), shortcut_rule=False),
 }
 

@@ -101,6 +101,12 @@ def tflite_params(path: str | Path) -> tuple[Params, dict]:
     return read_tflite(path)
 
 
+def mxnet_params(path: str | Path) -> tuple[Params, dict]:
+    """Of a checkpoint of any MXNet repository, whatever its names, with its symbol beside it."""
+    from common.conversion.mxnet_symbol import read_checkpoint
+    return read_checkpoint(path)
+
+
 def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ...], framework: str,
              path: str | Path) -> Params:
     first_expansion = not names.plain or source_names(names, repeats, True)[FIRST_LINEAR] in arrays

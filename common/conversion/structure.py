@@ -25,7 +25,7 @@ from symbols.architecture import (
 
 NO_PADDING = ((0, 0), (0, 0))
 LETTERS = {"C": "a convolution", "D": "a depthwise convolution", "A": "an addition", "P": "a pooling over the map",
-           "F": "a classifier", "S": "a softmax", "": "its end"}
+           "F": "a classifier", "S": "a softmax", "": "its end"}  # and "?" for what MobileNetV2 does not have
 # after each step of the network: the letters that may follow, and which step each then is
 FOLLOWING = {
     "input": {"C": "first"},
@@ -109,7 +109,7 @@ def _blocks(steps: Sequence[Step]) -> list[list[Step]]:
     place = "input"
     for step in (*steps, Step("", "")):
         if step.letter not in FOLLOWING[place]:
-            what = f"{step.name} is {LETTERS[step.letter]}" if step.letter else "ends"
+            what = " is ".join(filter(None, (step.name, LETTERS.get(step.letter)))) if step.letter else "ends"
             expected = " or ".join(LETTERS[letter] for letter in FOLLOWING[place])
             raise InputError(f"{what} where MobileNetV2 has {expected}, after the {place}")
         place = FOLLOWING[place][step.letter]
@@ -173,13 +173,14 @@ def _unit_params(step: Step, unit: Unit) -> Params:
     *arrays, eps = step.batchnorm
     if any(array.shape != bias.shape for array in arrays):
         raise InputError(f"{step.name}, its {unit.name}, has {len(bias)} channels, and a BatchNorm of other shapes")
-    gamma, beta, mean, var = (array.astype(np.float64) for array in arrays)
-    if not (var + eps > 0).all():
-        raise InputError(f"{step.name}, its {unit.name}, has a BatchNorm whose variance, {var.min():g}, is below 0")
-    # where eps is smaller here than this repository's, and the variance too, gamma makes up for what is left
-    exact = np.maximum(var + (eps - EPS), 0)
-    return {"conv2d_weight": step.weight, "batchnorm_gamma": gamma * np.sqrt((exact + EPS) / (var + eps)),
-            "batchnorm_beta": beta, "batchnorm_moving_mean": mean - bias, "batchnorm_moving_var": exact}
+    with np.errstate(all="ignore"):  # of infinities, which are refused when all parameters are there
+        gamma, beta, mean, var = (array.astype(np.float64) for array in arrays)
+        if not (var + eps > 0).all():
+            raise InputError(f"{step.name}, its {unit.name}, has a BatchNorm with a variance of {var.min():g}")
+        # where the variance with a smaller eps is below this repository's eps, gamma makes up for it
+        exact = np.maximum(var + (eps - EPS), 0)
+        return {"conv2d_weight": step.weight, "batchnorm_gamma": gamma * np.sqrt((exact + EPS) / (var + eps)),
+                "batchnorm_beta": beta, "batchnorm_moving_mean": mean - bias, "batchnorm_moving_var": exact}
 
 
 def _bias(step: Step) -> np.ndarray:
