@@ -366,6 +366,11 @@ class Readers:
 
     png = webp = jpeg
 
+    def mxnet(self, path):
+        """A symbol of another repository, as `--from mxnet` takes it."""
+        with self._beside(path, "mxnet", "foreign.params") as prefix:
+            self._converted(f"{prefix}-0000.params", "mxnet")
+
     def npz(self, path):
         self._converted(path, "npz")
 
@@ -396,12 +401,12 @@ IMAGES = ("jpeg", "png", "webp")
 CHANGES = {"params": changed_bytes, "safetensors": changed_safetensors, "symbol": changed_json,
            "network": changed_json, "bound": changed_json, "preprocess": changed_json, "npz": changed_npz,
            "keras": changed_bytes, "records": changed_json, "calibration": changed_json, "entry": changed_json,
-           "zoo": changed_toml,
+           "zoo": changed_toml, "mxnet": changed_json,
            **dict.fromkeys(IMAGES, changed_image)}
 SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symbol.json",
             "network": "-symbol.json", "bound": "-symbol.json", "preprocess": "-preprocess.json", "npz": ".npz",
             "keras": ".h5", "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml",
-            **{kind: f".{kind}" for kind in IMAGES}}
+            "mxnet": "-symbol.json", **{kind: f".{kind}" for kind in IMAGES}}
 
 
 def fuzz(kind: str, count: int, folder: Path) -> None:

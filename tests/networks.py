@@ -62,7 +62,7 @@ def random_params(symbol, data_shape, seed=0):
     rng = np.random.RandomState(seed)
     arg_shapes, _, aux_shapes = symbol.infer_shape(data=data_shape)
     # nothing keeps what relu lets through below 6
-    gain = 0.75 if "first-3x3-conv-relu_output" in symbol.get_internals().list_outputs() else 1
+    gain = 0.8 if "first-3x3-conv-relu_output" in symbol.get_internals().list_outputs() else 1
 
     def draw(name, shape):
         if name.endswith("_weight"):

@@ -25,11 +25,14 @@ from common.training.recipe import resolve
 from symbols.architecture import REPEATS, widths
 from symbols.mobilenetv2 import get_symbol
 from tests.checkpoints import save_random
+from tests.commands import run
+from tests.foreign import Caffe, save_foreign
 from tests.networks import forward, random_params
+from tools import convert_weights
 
 ODD = Preprocessing(resize=77, crop=64, mean=(127.5, 110.0, 90.5), std=(60.0, 55.5, 70.0))
 NETWORK = {"channels": (8, 8, 16, 16, 24, 32, 40, 64, 96), "repeats": (1, 1, 2, 1, 1, 2, 1), "strides": "first",
-           "padding": "same"}
+           "padding": "same", "activation": "relu"}
 pytestmark = pytest.mark.usefixtures("logged_to_stderr")
 
 
@@ -90,7 +93,8 @@ def evaluate(packed, prefix, table, *arguments, epoch=0):
 
 def numpy_answers(prefix, data):
     arg_params, aux_params = load_checkpoint_params(f"{prefix}-0000.params")
-    return forward({**arg_params, **aux_params}, data, NETWORK["strides"], NETWORK["padding"], NETWORK["repeats"])
+    return forward({**arg_params, **aux_params}, data, *(NETWORK[name] for name in (
+        "strides", "padding", "repeats", "activation")))
 
 
 def close(found, expected):
@@ -167,8 +171,8 @@ def test_fine_tuning_begins_where_the_checkpoint_is(packed, converted, tmp_path,
           "--train-from", "fc", "--num-epochs", "1", "--ema", "0.5")
     log = capfd.readouterr().err
     assert re.search(r"As in \S+x-0000.params: channels 8,8,16,16,24,32,40,64,96, repeats 1,1,2,1,1,2,1, strides first"
-                     r", padding same, image-shape 3,64,64, crop-ratio 0.831169, rgb-mean 127.5,110,90.5, rgb-std "
-                     "60,55.5,70\n", log), log
+                     r", padding same, activation relu, image-shape 3,64,64, crop-ratio 0.831169, rgb-mean "
+                     "127.5,110,90.5, rgb-std 60,55.5,70\n", log), log
     labels, data = images(packed)
     expected = numpy_answers(converted, data)
     result, = validations(tmp_path / "y")
@@ -177,6 +181,19 @@ def test_fine_tuning_begins_where_the_checkpoint_is(packed, converted, tmp_path,
     for prefix in (tmp_path / "y", tmp_path / "y-ema"):
         assert load_preprocessing(prefix) == ODD
         close(evaluate(packed, prefix, tmp_path / "y.csv", epoch=1), expected)
+
+
+def test_another_repositorys_checkpoint_is_fine_tuned(packed, tmp_path):
+    """Converted, then a step on other classes: the network stays what it was."""
+    source = save_foreign(tmp_path / "x", Caffe().symbol())
+    run(convert_weights, source, tmp_path / "y", "--from", "mxnet", "--image-shape", "3,64,64")
+    train(packed, tmp_path / "z", "--recipe", "finetune", "--pretrained-model", f"{tmp_path}/y-0000.params",
+          "--num-classes", "3", "--num-epochs", "1", "--warmup-epochs", "0")
+    before, after = (checkpoint_arrays.load(tmp_path / name, epoch) for name, epoch in (("y", 0), ("z", 1)))
+    assert after.network == before.network and after.network["activation"] == "relu"
+    assert (before.num_classes, after.num_classes) == (5, 3)
+    moved = [name for name, array in before.arg_params.items() if not np.array_equal(array, after.arg_params[name])]
+    assert "first-3x3-conv-conv2d_weight" in moved and np.isfinite(validations(tmp_path / "z")[0]["loss"])
 
 
 def test_fine_tuning_to_other_classes_resumes_without_the_checkpoint(packed, converted, tmp_path):
@@ -219,6 +236,7 @@ def test_a_run_that_goes_on_otherwise_says_so(packed, tiny, tmp_path, capfd):
     (["--repeats", "1,2,3,4,3,3,1"], "--repeats 1,2,3,4,3,3,1: .* --repeats 1,1,2,1,1,2,1;"),
     (["--strides", "published"], "--strides published: .* --strides first"),
     (["--padding", "symmetric"], "--padding symmetric: .* --padding same"),
+    (["--activation", "relu6"], "--activation relu6: .* --activation relu"),
     (["--multiplier", "1e20"], "multiplier must be from 0.1 to 2.0"),
     (["--channels", "8,8,16,16,24,32,40,64,99999999"], "--channels"),
     (["--recipe", "digits"], "--multiplier 0.25: "),
@@ -239,7 +257,8 @@ def test_weights_alone_tell_their_widths(converted, tmp_path):
     shutil.copy(f"{converted}-0000.params", tmp_path / "x.params")
     recipe = resolved("--recipe", "finetune", "--pretrained-model", f"{tmp_path}/x.params")
     assert recipe.inherited == {name: NETWORK[name] for name in ("channels", "repeats")}
-    assert recipe.common["padding"] == "symmetric" and recipe.common["rgb_std"] == (1, 1, 1)
+    assert (recipe.common["padding"], recipe.common["activation"]) == ("symmetric", "relu6")
+    assert recipe.common["rgb_std"] == (1, 1, 1)
 
 
 def test_what_weights_alone_do_not_tell_is_said(converted, tmp_path, caplog):
@@ -256,12 +275,13 @@ def test_what_weights_alone_do_not_tell_is_said(converted, tmp_path, caplog):
         message, = told(*arguments)
         assert message.startswith(f"{path}: ")
         return re.findall(r"--\S+ [^\s;]+(?<!,)", message)
-    padding, images = "--padding symmetric", ["--rgb-mean 123.68,116.78,103.94", "--rgb-std 1,1,1"]
-    assert assumed() == ["--strides published", padding, *images]
-    assert assumed("--strides", "first") == [padding, *images]
+    network, images = ["--padding symmetric", "--activation relu6"], ["--rgb-mean 123.68,116.78,103.94",
+                                                                      "--rgb-std 1,1,1"]
+    assert assumed() == ["--strides published", *network, *images]
+    assert assumed("--strides", "first") == [*network, *images]
     shutil.copy(f"{converted}-preprocess.json", tmp_path / "x-preprocess.json")
-    assert assumed() == ["--strides published", padding]
-    assert told("--strides", "first", "--padding", "same") == []
+    assert assumed() == ["--strides published", *network]
+    assert told("--strides", "first", "--padding", "same", "--activation", "relu") == []
     shutil.copy(f"{converted}-symbol.json", tmp_path / "x-symbol.json")
     (tmp_path / "x-preprocess.json").unlink()
     assert told() == []
@@ -269,7 +289,8 @@ def test_what_weights_alone_do_not_tell_is_said(converted, tmp_path, caplog):
 
 def test_what_the_flags_say_anyway_is_not_taken(tmp_path):
     """Of a published network: the recipe is as it would be without the checkpoint."""
-    network = {"channels": widths(1.0), "repeats": REPEATS, "strides": "published", "padding": "symmetric"}
+    network = {"channels": widths(1.0), "repeats": REPEATS, "strides": "published", "padding": "symmetric",
+               "activation": "relu6"}
     params = random_params(get_symbol(10, 1.0), (1, 3, 32, 32))
     checkpoint_arrays.save(checkpoint_arrays.Checkpoint(network, 10, *params, Preprocessing()), tmp_path / "x")
     path = f"{tmp_path}/x-0000.params"

@@ -22,14 +22,16 @@ from common.base.files import check_not_read
 from common.checkpoint.arrays import save
 from common.checkpoint.prefix import check_prefix, files_under
 from common.conversion.convert import BACKGROUND, KINDS, convert
+from common.conversion.mxnet_symbol import files_beside
 from common.images.options import PREPROCESSING, image_shape
-from symbols.architecture import PADDINGS, STRIDES
+from symbols.architecture import ACTIVATIONS, PADDINGS, STRIDES
 
 
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="file of weights: .pth or .safetensors of torchvision and "
-                        "timm, .h5 or .keras, .params of Gluon's model zoo, .tflite, .npz")
+                        "timm, .h5 or .keras, .params of Gluon's model zoo, or of any MXNet "
+                        "repository with PREFIX-symbol.json beside it, .tflite, .npz")
     parser.add_argument("prefix", metavar="OUT_PREFIX", help="prefix of the checkpoint to write")
     parser.add_argument("--from", dest="kind", choices=KINDS, required=True, help="the framework or format of SOURCE")
     parser.add_argument("--overwrite", action="store_true", help="write over an existing checkpoint")
@@ -38,6 +40,8 @@ def get_args_parser() -> ArgumentParser:
                          "(default: any)")
     network.add_argument("--strides", choices=STRIDES, help="of an .npz file that does not say (default: published)")
     network.add_argument("--padding", choices=PADDINGS, help="of an .npz file that does not say (default: symmetric)")
+    network.add_argument("--activation", choices=ACTIVATIONS, help="of an .npz file that does not say (default: "
+                         "relu6)")
     network.add_argument("--keep-background", action="store_true", help=f"keep class 0 of the {BACKGROUND:,} of a "
                          ".tflite file, which is none of the others")
     images = parser.add_argument_group("images")
@@ -54,20 +58,22 @@ def get_args_parser() -> ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     check_prefix(args.prefix, "OUT_PREFIX")
+    read = (args.source, *(files_beside(args.source) if args.kind == "mxnet" else ()))
     for end in ("symbol.json", "0000.params", "preprocess.json"):
-        check_not_read(f"{args.prefix}-{end}", args.source)
+        check_not_read(f"{args.prefix}-{end}", *read)
     if not args.overwrite and (there := files_under(args.prefix)):
         raise InputError(f"{there[0]}: exists; give another OUT_PREFIX, or --overwrite")
     checkpoint = convert(args.source, args.kind, multiplier=args.multiplier, strides=args.strides,
-                         padding=args.padding, image_shape=args.image_shape, resize=args.resize,
-                         mean=args.rgb_mean, std=args.rgb_std, keep_background=args.keep_background, tell=print)
+                         padding=args.padding, activation=args.activation, image_shape=args.image_shape,
+                         resize=args.resize, mean=args.rgb_mean, std=args.rgb_std,
+                         keep_background=args.keep_background, tell=print)
     save(checkpoint, args.prefix)
     preprocessing = checkpoint.preprocessing
     padding = "symmetric padding"
     if checkpoint.network["padding"] == "same":
         padding = "SAME padding for {1}x{2}".format(*checkpoint.network["image_shape"])
     print(f"{args.prefix}-0000.params: {checkpoint.num_classes} classes, widths {checkpoint.network['channels']}, "
-          f"{padding}")
+          f"{checkpoint.network['activation']}, {padding}")
     print(f"images: shorter side to {preprocessing.resize}, crop of {preprocessing.crop}, mean {preprocessing.mean}, "
           f"std {preprocessing.std}")
 

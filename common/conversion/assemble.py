@@ -127,15 +127,15 @@ def first_shortcut(network: dict) -> str:
                  if stride == 1 and into == out), "")
 
 
-def assembled(params: Params, strides: str, padding: str, image_shape: tuple[int, int, int],
-              activation: str, preprocessing: Preprocessing, shortcut_rule: bool, source: str | Path) -> Checkpoint:
+def assembled(params: Params, network: dict, image_shape: tuple[int, int, int], preprocessing: Preprocessing,
+              shortcut_rule: bool, source: str | Path) -> Checkpoint:
     """The checkpoint that `params`, under their published names, make; an InputError names `source`.
 
-    `shortcut_rule`: whether the framework has a shortcut wherever stride and width allow it; here the first block of a
-    stage never has one.
+    `network`: its strides, padding and activation. `shortcut_rule`: whether the framework has a shortcut wherever
+    stride and width allow it; here the first block of a stage never has one.
     """
-    network = {**widths_of(params, source), "strides": strides, "padding": padding,
-               "image_shape": image_shape if padding == "same" else None, "activation": activation}
+    network = {**widths_of(params, source), **network,
+               "image_shape": image_shape if network["padding"] == "same" else None}
     if shortcut_rule and (stage := first_shortcut(network)):
         raise InputError(f"{source}: at these widths the first block of {stage} has a shortcut, which this network "
                          "does not have")

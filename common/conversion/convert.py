@@ -65,15 +65,16 @@ KINDS = {
 
 
 def convert(path: str | Path, kind: str, multiplier: float | None = None, strides: str | None = None,
-            padding: str | None = None, image_shape: tuple[int, int, int] | None = None, resize: int | None = None,
-            mean: Triple | None = None, std: Triple | None = None, keep_background: bool = False,
+            padding: str | None = None, activation: str | None = None,
+            image_shape: tuple[int, int, int] | None = None, resize: int | None = None, mean: Triple | None = None,
+            std: Triple | None = None, keep_background: bool = False,
             tell: Callable[[str], None] = lambda line: None) -> Checkpoint:
     """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
 
-    `multiplier`: the expected width multiplier of the file. `strides`, `padding`: those of an .npz file that does not
-    record them. `image_shape` (3, H, W): the crop of images, for which SAME padding is laid out; needed for SAME
-    padding if the file does not say it. `resize`: length of the images' shorter side before the crop. `mean`, `std`: of
-    their RGB on 0..255. These four go into the checkpoint's preprocessing, in place of what the file says.
+    `multiplier`: the expected width multiplier of the file. `strides`, `padding`, `activation`: those of an .npz file
+    that does not record them. `image_shape` (3, H, W): the crop of images, for which SAME padding is laid out; needed
+    for SAME padding if the file does not say it. `resize`: length of the images' shorter side before the crop. `mean`,
+    `std`: of their RGB on 0..255. These four go into the checkpoint's preprocessing, in place of what the file says.
     `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `tell` gets a line about each thing that
     is not as in the file, and about all that is assumed since the file does not say it.
 
@@ -83,7 +84,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     if multiplier is not None and not MIN_MULTIPLIER <= multiplier <= MAX_MULTIPLIER:
         raise InputError(f"--multiplier {multiplier:g}: give one from {MIN_MULTIPLIER} to {MAX_MULTIPLIER}")
     params, description = how.params(path)
-    for flag, value in (("strides", strides), ("padding", padding)):
+    flags = {"strides": strides, "padding": padding, "activation": activation}
+    for flag, value in flags.items():
         if value is not None and (kind != "npz" or description.get(flag, value) != value):
             raise InputError(f"--{flag} {value}: it is known for {path}; leave out the flag")
     if keep_background and kind != "tflite":
@@ -91,16 +93,16 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     check_numbers(params, path)
     params = with_batchnorms(params)
     check_units(params, path)
-    activation = description.get("activation", "relu6")
-    params = with_expansion(with_eps(params, how.eps), activation)
+    usual = {"strides": "published", "padding": how.padding, "activation": "relu6"}
+    network = {name: flags[name] or description.get(name, usual[name]) for name in usual}
+    params = with_expansion(with_eps(params, how.eps), network["activation"])
     background = kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background
     if background:
         params = without_background(params)
-    assumed: dict = {} if kind != "npz" else {name: usual for name, usual, given in (
-        ("strides", "published", strides), ("padding", how.padding, padding)) if not given and name not in description}
-    padding = padding or description.get("padding", how.padding)
+    assumed: dict = {} if kind != "npz" else {name: value for name, value in usual.items()
+                                              if not flags[name] and name not in description}
     shape = image_shape or description.get("image_shape")
-    if padding == "same" and not shape:
+    if network["padding"] == "same" and not shape:
         raise InputError(f"{path}: does not say the size of its network's images: give --image-shape, as in "
                          "--image-shape 3,224,224")
     said = {**_crop(description.get("image_shape")), **description.get("preprocessing", {})}
@@ -108,8 +110,7 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     preprocessing, unsaid = _preprocessing(how.preprocessing, said, given)
     assumed |= unsaid
     shape = shape or (3, preprocessing.crop, preprocessing.crop)
-    checkpoint = assembled(params, strides or description.get("strides", "published"), padding, shape, activation,
-                           preprocessing, how.shortcut_rule, path)
+    checkpoint = assembled(params, network, shape, preprocessing, how.shortcut_rule, path)
     if multiplier is not None:
         _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
     if assumed:

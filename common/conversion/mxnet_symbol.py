@@ -21,7 +21,7 @@ GONE = -1  # the number of what a later node has changed, and nothing can use as
 RAW = Preprocessing(mean=(0, 0, 0))  # pixels from 0 to 255, as a symbol takes them that itself normalises
 
 
-def files_of(path: str | Path) -> tuple[str, str]:
+def files_beside(path: str | Path) -> tuple[str, str]:
     """(PREFIX-symbol.json, PREFIX-preprocess.json) of PREFIX-0000.params."""
     match = re.fullmatch(rf"(.*){PARAMS}", str(path), re.DOTALL)
     if not match:
@@ -37,10 +37,10 @@ def read_checkpoint(path: str | Path) -> tuple[Params, dict]:
 
     Raises InputError, with the first node that differs, for a network that is not MobileNetV2.
     """
-    symbol_file, preprocess_file = files_of(path)
-    graph = load_symbol(symbol_file)
     arg_params, aux_params = load_checkpoint_params(path)
     check_numbers(arg_params | aux_params, path)
+    symbol_file, preprocess_file = files_beside(path)
+    graph = load_symbol(symbol_file)
     given = None
     if Path(preprocess_file).exists():
         given = load_preprocessing(preprocess_file.removesuffix("-preprocess.json"))

@@ -39,7 +39,7 @@ def save_torchvision(checkpoint: Checkpoint, path: str | Path) -> str:
     """
     portable = _portable(checkpoint, "torchvision")
     params = without_expansion(portable)
-    again = with_expansion(params, checkpoint.network["activation"])
+    again = with_expansion(params)
     if any(not np.array_equal(again[name], array) for name, array in portable.items()):
         params = portable  # an expansion that would not come back as it is
     return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)
@@ -90,7 +90,7 @@ def torchvision_model(checkpoint: Checkpoint, expanded: bool) -> str:
 def _portable(checkpoint, framework):
     """All parameters. Raises InputError if the framework computes something else."""
     network = checkpoint.network
-    if network["activation"] != "relu6":
+    if network.get("activation", "relu6") != "relu6":
         raise InputError(f"--to {framework}: its MobileNetV2 has ReLU6, this checkpoint {network['activation']}; --to "
                          "onnx and npz keep that")
     if network["padding"] == "same":

@@ -96,12 +96,12 @@ def test_symbol_gluon_and_numpy_agree(multiplier, strides, padding, size, activa
 
 
 def test_the_options_make_a_difference_that_the_tolerance_sees():
-    symbol = mobilenetv2.get_symbol(num_classes=10, multiplier=0.35, activation="relu")
+    symbol = mobilenetv2.get_symbol(num_classes=10, multiplier=0.35)
     x = np.random.RandomState(1).normal(0, 1, (1, 3, 64, 64)).astype(np.float32)
     arg_params, aux_params = random_params(symbol, x.shape)
-    answers = [forward({**arg_params, **aux_params}, x, strides, padding, activation=activation)
-               for strides in ("published", "first") for padding in ("symmetric", "same")
-               for activation in ("relu6", "relu")]
+    answers = [forward({**arg_params, **aux_params}, x, strides, padding)
+               for strides in ("published", "first") for padding in ("symmetric", "same")]
+    answers.append(forward({**arg_params, **aux_params}, x, activation="relu"))
     for i, answer in enumerate(answers):
         assert all(np.abs(answer - other).max() > 1e-3 for other in answers[:i])
 

@@ -25,6 +25,7 @@ from common.inference.choices import FOLDER
 from common.zoo.manifest import MANIFEST
 from symbols.architecture import REPEATS
 from symbols.mobilenetv2 import get_symbol
+from tests.foreign import Caffe, Normalising, Padded, foreign_params
 from tests.fuzzing import IMAGES, SUFFIXES, fuzz
 from tests.networks import random_params
 
@@ -74,6 +75,11 @@ def seeds(tmp_path_factory):
     for kind in ("npz", "keras"):
         params = random_params(get_symbol(10, **small), (1, 3, 32, 32))
         SAVERS[kind](checkpoint_arrays.checked(Checkpoint(small, 10, *params), "seed"), folder / kind)
+    for form in (Caffe, Normalising, Padded):
+        symbol = form().symbol()
+        symbol.save(str(folder / "mxnet" / f"{form.__name__}-symbol.json"))
+        every[0].update(foreign_params(symbol, 32)[0]), every[1].update(foreign_params(symbol, 32)[1])
+    save_checkpoint_params(folder / "foreign.params", *every)
     for name in ("x86-64-avx2", "opencl-x86-64-avx512"):
         found = records.load(FOLDER / f"{name}.json")
         records.save(found._replace(path=folder / "records" / f"{name}.json", records=found.records[:3]))
@@ -136,7 +142,7 @@ def save_keras_files(checkpoint, folder):
 SAVERS = {"npz": save_npz_files, "keras": save_keras_files}
 COUNTS = dict.fromkeys(KINDS, (20, 2000)) | {
     **dict.fromkeys(("params", "safetensors", "symbol", "network", "preprocess"), (20, 10_000)),
-    "keras": (5, 1000)}  # each is read by a process of its own
+    "mxnet": (20, 5000), "keras": (5, 1000)}  # each is read by a process of its own
 
 
 @pytest.mark.parametrize(("kind", "count"), [

@@ -291,14 +291,15 @@ def test_what_is_assumed_is_told_with_the_flags_that_change_it(tmp_path):
     checkpoint = random_checkpoint(network_for(widths(0.35)))
     np.savez(tmp_path / "x.npz", **checkpoint.arg_params, **checkpoint.aux_params)
     images = {"image_shape": (3, 96, 96), "resize": 230, "mean": (1.0, 2.0, 3.0), "std": (4.0, 5.0, 6.0)}
-    network = {"strides": "published", "padding": "symmetric"}
+    network = {"strides": "published", "padding": "symmetric", "activation": "relu6"}
     size = {"image_shape": "--image-shape 3,224,224", "resize": "--resize 256"}
     for path, kind, given, flags in (
             (torchvision_file(tmp_path / "x.safetensors"), "torchvision", images,
              {**size, "mean": "--rgb-mean 123.675,116.28,103.53", "std": "--rgb-std 58.395,57.12,57.375"}),
             (tmp_path / "x.npz", "npz", images | network,
              {**size, "mean": "--rgb-mean 123.68,116.78,103.94", "std": "--rgb-std 1,1,1",
-              "strides": "--strides published", "padding": "--padding symmetric"})):
+              "strides": "--strides published", "padding": "--padding symmetric",
+              "activation": "--activation relu6"})):
         lines = []
         convert(path, kind, tell=lines.append)
         line, = lines
