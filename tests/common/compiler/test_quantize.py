@@ -119,9 +119,9 @@ def calibrated(tmp_path_factory):
     """(PREFIX of a network of one block and what is around it, with a calibration of epoch 0; images to try it on)."""
     prefix = tmp_path_factory.mktemp("calibrated") / "small"
     net = unit(mx.sym.Variable("data"), "first", 16, kernel=3, stride=2)
-    block = unit(net, "expansion", 40)
+    block = unit(net, "expansion", 40, activation="relu")
     block = unit(block, "depthwise", 40, kernel=3, groups=40)
-    net = unit(block, "linear", 16, relu6=False) + net
+    net = unit(block, "linear", 16, activation=None) + net
     net = unit(net, "padded", 24, kernel=3, stride=2, pad_layer=True)
     net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, pool_type="avg", kernel=(1, 1)))
     net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=10, name="fc"), name="softmax")
@@ -131,7 +131,7 @@ def calibrated(tmp_path_factory):
     return prefix, images[16:]
 
 
-def unit(data, name, channels, kernel=1, stride=1, groups=1, relu6=True, pad_layer=False):
+def unit(data, name, channels, kernel=1, stride=1, groups=1, activation="relu6", pad_layer=False):
     pad = kernel // 2
     if pad_layer:
         data = mx.sym.pad(data, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 0, 1, 0, 1))
@@ -139,7 +139,9 @@ def unit(data, name, channels, kernel=1, stride=1, groups=1, relu6=True, pad_lay
     data = mx.sym.Convolution(data, num_filter=channels, kernel=(kernel, kernel), stride=(stride, stride),
                               pad=(pad, pad), num_group=groups, no_bias=True, name=name)
     data = mx.sym.BatchNorm(data, fix_gamma=False, name=f"{name}_bn")
-    return mx.sym.clip(data, 0, 6) if relu6 else data
+    if activation == "relu":
+        return mx.sym.Activation(data, act_type="relu")
+    return mx.sym.clip(data, 0, 6) if activation else data
 
 
 def difference(network, target, prefix, images):

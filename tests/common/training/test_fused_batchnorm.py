@@ -101,7 +101,7 @@ def test_between_convolutions_as_mxnet(channels):
     net = norm(mx.sym.Convolution(data, kernel=(3, 3), num_filter=channels, no_bias=True, name="first"), name="a")
     net = mx.sym.Convolution(net, kernel=(3, 3), pad=(1, 1), num_filter=channels, num_group=channels, no_bias=True,
                              name="depthwise")
-    net = norm(net, name="b")
+    net = mx.sym.Activation(norm(net, clip=False, name="b"), act_type="relu")
     net = mx.sym.Convolution(net, kernel=(1, 1), num_filter=24, no_bias=True, name="linear")
     symbol = norm(net, clip=False, name="c")
     assert operators(fused(symbol)).count(OPERATOR) == 3
@@ -143,6 +143,7 @@ def test_what_it_does_not_compute_is_left():
     for options in ({"fix_gamma": True}, {"use_global_stats": True}, {"axis": -1}):
         assert operators(fused(norm(data, **options))) == ["BatchNorm", "clip"]
     both = norm(data, clip=False)
+    assert operators(fused(mx.sym.Activation(both, act_type="relu"))) == [OPERATOR, "Activation"]
     assert operators(fused(mx.sym.Group([mx.sym.clip(both, 0, 6), both * 2])))[:2] == [OPERATOR, "clip"]
     assert operators(fused(mx.sym.Group([mx.sym.clip(both, 0, 6), both]))) == [OPERATOR, "clip"]
     frozen = training_symbol(get_symbol(multiplier=0.35, num_classes=10), frozen=["first-3x3-conv-batchnorm_gamma"])
