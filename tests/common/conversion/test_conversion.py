@@ -43,9 +43,9 @@ def random_checkpoint(network, expansion=True, preprocessing=Preprocessing(96, S
     return Checkpoint(network, 10, arg_params, aux_params, preprocessing)
 
 
-def run(params, outputs, x, is_train):
+def run(params, outputs, x, is_train, activation="relu6"):
     """Arrays of internal `outputs` of the network of multiplier 0.35 for `x`."""
-    symbol = mobilenetv2.get_symbol(10, multiplier=0.35)
+    symbol = mobilenetv2.get_symbol(10, multiplier=0.35, activation=activation)
     symbol = mx.sym.Group([symbol.get_internals()[name] for name in outputs])
     executor = symbol.simple_bind(mx.cpu(), data=x.shape, grad_req="write" if is_train else "null")
     executor.copy_params_from(*({name: mx.nd.array(params[name]) for name in names if name in params}
@@ -64,19 +64,21 @@ def test_the_expansion_that_others_lack_is_an_identity():
     assert np.abs(np.log(other) - np.log(probabilities)).max() > 0.5, "an expansion would make no difference"
 
 
-def test_the_identity_is_nearly_one_in_training_too():
+@pytest.mark.parametrize("activation", ["relu6", "relu"])
+def test_the_identity_is_nearly_one_in_training_too(activation):
     """Where a plain one, of mean 0 and variance 1, would lose the lower half of each channel."""
     params = random_checkpoint(network_for(widths(0.35)))
     lacking = {name: array for name, array in (params.arg_params | params.aux_params).items()
                if not name.startswith(IDENTITY)}
+    lacking["first-3x3-conv-batchnorm_beta"][::2] += 5  # which a clip at 6 changes
     x = np.random.RandomState(1).normal(0, 1, (16, 3, SIZE, SIZE)).astype(np.float32)
-    names = ["first-3x3-conv-relu6_output", f"{IDENTITY}-relu6_output"]
-    before, after = run(with_expansion(lacking), names, x, is_train=True)
+    names = [f"first-3x3-conv-{activation}_output", f"{IDENTITY}-{activation}_output"]
+    before, after = run(with_expansion(lacking, activation), names, x, True, activation)
     assert np.abs(after - before).mean() < 0.02 * before.mean()
     channels = len(lacking["first-3x3-conv-batchnorm_gamma"])
     plain = with_batchnorms({f"{IDENTITY}-conv2d_weight": np.eye(channels).reshape(channels, channels, 1, 1),
                              f"{IDENTITY}-conv2d_bias": np.zeros(channels)})
-    before, after = run(lacking | plain, names, x, is_train=True)
+    before, after = run(lacking | plain, names, x, True, activation)
     assert np.abs(after - before).mean() > 0.3 * before.mean()
 
 

@@ -137,6 +137,18 @@ def test_one_scale_for_a_whole_tensor(tmp_path):
     np.testing.assert_array_equal(weight[:, 0], (np.float32(scale) * (numbers[0] + np.float32(3))).transpose(2, 0, 1))
 
 
+def test_relu_is_kept(tmp_path):
+    edited = Edited(FLOAT32)
+    for code, field in ((CONV, CONV_ACTIVATION), (DEPTHWISE, DEPTHWISE_ACTIVATION)):
+        for operator in edited.all_of(code):
+            table = operator.BuiltinOptions()
+            if table.Offset(4 + 2 * field):  # else there is none
+                edited.set(table, field, "b", ActivationFunctionType.RELU)
+    params, description = read(tmp_path, edited.content)
+    plain, _ = read(tmp_path, network(FLOAT32))
+    assert description["activation"] == "relu" and all(np.array_equal(params[name], plain[name]) for name in plain)
+
+
 def without_depthwise_activations(edited):
     for operator in edited.all_of(DEPTHWISE):
         edited.set(operator.BuiltinOptions(), DEPTHWISE_ACTIVATION, "b", ActivationFunctionType.NONE)
