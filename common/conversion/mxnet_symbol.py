@@ -16,6 +16,7 @@ from common.conversion.structure import NO_PADDING, BatchNorm, Step, recognised
 from symbols.architecture import TOTAL_STRIDE
 
 ADDITIONS = ("elemwise_add", "broadcast_add", "add_n")
+NEUTRAL = ("Flatten", "Reshape", "Dropout", "Cast", "amp_cast", "_copy", "BlockGrad")  # if their attributes are so
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 GONE = -1  # the number of what a later node has changed, and nothing can use as it was
 RAW = Preprocessing(mean=(0, 0, 0))  # pixels from 0 to 255, as a symbol takes them that itself normalises
@@ -74,14 +75,15 @@ class _Walk:
             if not operands:
                 continue  # of parameters alone: a step that needs it finds none
             source, last = node["inputs"][0][0], len(self.steps)
-            if max(operands) != last or len(operands) != (2 if node["op"] in ADDITIONS else 1) or source not in values:
+            if node["op"] in (*ADDITIONS, *NEUTRAL, *self.OPERATORS) and (source not in values or (
+                    max(operands), len(operands)) != (last, 2 if node["op"] in ADDITIONS else 1)):
                 raise Attributes(node).error("does not take what is computed before it, as MobileNetV2's do")
-            if not self._is_neutral(node):
-                if not self._take(node, min(operands)):
-                    self.steps.append(Step("?", _name(node)))
-                    return
-                if len(self.steps) == last:
-                    values[source] = GONE
+            neutral = self._is_neutral(node)
+            if not neutral and not self._take(node, min(operands)):
+                self.steps.append(Step("?", _name(node)))
+                return
+            if not neutral and len(self.steps) == last:
+                values[source] = GONE
             values[number] = len(self.steps)
         if values.get(graph["heads"][0][0]) != len(self.steps):
             raise InputError("its output is not the result of its last node")

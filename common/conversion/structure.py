@@ -28,19 +28,21 @@ LETTERS = {"C": "a convolution", "D": "a depthwise convolution", "A": "an additi
            "F": "a classifier", "S": "a softmax", "": "its end"}  # and "?" for what MobileNetV2 does not have
 # after each step of the network: the letters that may follow, and which step each then is
 FOLLOWING = {
-    "input": {"C": "first"},
-    "first": {"C": "first expansion", "D": "first depthwise"},
-    "first expansion": {"D": "first depthwise"},
-    "first depthwise": {"C": "first projection"},  # of a block that never has a shortcut
-    "first projection": {"C": "expansion or last"},
-    "expansion or last": {"D": "depthwise", "P": "pooling"},
-    "depthwise": {"C": "projection"},
-    "projection": {"A": "shortcut", "C": "expansion or last"},
-    "shortcut": {"C": "expansion or last"},
+    "input": {"C": "first convolution"},
+    "first convolution": {"C": "first expansion", "D": "first depthwise convolution"},
+    "first expansion": {"D": "first depthwise convolution"},
+    "first depthwise convolution": {"C": "first projection"},  # of a block that never has a shortcut
+    "first projection": {"C": "expansion or last convolution"},
+    "expansion or last convolution": {"D": "depthwise convolution", "P": "pooling"},
+    "depthwise convolution": {"C": "projection"},
+    "projection": {"A": "shortcut", "C": "expansion or last convolution"},
+    "shortcut": {"C": "expansion or last convolution"},
     "pooling": {"F": "classifier"},
     "classifier": {"S": "softmax", "": "end"},
     "softmax": {"": "end"},
 }
+ACTIVATED = ("first convolution", "first expansion", "first depthwise convolution", "expansion or last convolution",
+             "depthwise convolution")
 BLOCK = re.compile("C?DCA?")
 
 
@@ -106,13 +108,15 @@ def recognised(steps: Sequence[Step], image_shape: tuple[int, int, int] | None) 
 def _blocks(steps: Sequence[Step]) -> list[list[Step]]:
     """The steps of each block: DC, CDC or, with a shortcut, CDCA. Raises InputError unless all steps are, by their
     letters and the operands of additions, those of MobileNetV2."""
-    place = "input"
+    place, before = "input", Step("", "").activations
     for step in (*steps, Step("", "")):
         if step.letter not in FOLLOWING[place]:
-            what = " is ".join(filter(None, (step.name, LETTERS.get(step.letter)))) if step.letter else "ends"
-            expected = " or ".join(LETTERS[letter] for letter in FOLLOWING[place])
-            raise InputError(f"{what} where MobileNetV2 has {expected}, after the {place}")
-        place = FOLLOWING[place][step.letter]
+            what = f"{step.name} is {LETTERS.get(step.letter, '')}".rstrip() if step.letter else "ends"
+            expected = [LETTERS[letter] for letter in FOLLOWING[place]]
+            if step.letter == "?" and place in ACTIVATED and before == (None,):
+                expected = list(ACTIVATIONS)
+            raise InputError(f"{what} where MobileNetV2 has {' or '.join(expected)}, after the {place}")
+        place, before = FOLLOWING[place][step.letter], step.activations
     blocks = []
     for match in BLOCK.finditer("".join(step.letter for step in steps), 1):
         blocks.append(list(steps[slice(*match.span())]))
