@@ -42,6 +42,8 @@ def get_args_parser() -> ArgumentParser:
     network.add_argument("--padding", choices=PADDINGS, help="of an .npz file that does not say (default: symmetric)")
     network.add_argument("--activation", choices=ACTIVATIONS, help="of an .npz file that does not say (default: "
                          "relu6)")
+    network.add_argument("--ema", action="store_true", help="of a .pth file that holds the weights and their moving "
+                         "average, take the average")
     network.add_argument("--keep-background", action="store_true", help=f"keep class 0 of the {BACKGROUND:,} of a "
                          ".tflite file, which is none of the others")
     images = parser.add_argument_group("images")
@@ -66,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = convert(args.source, args.kind, multiplier=args.multiplier, strides=args.strides,
                          padding=args.padding, activation=args.activation, image_shape=args.image_shape,
                          resize=args.resize, mean=args.rgb_mean, std=args.rgb_std,
-                         keep_background=args.keep_background, tell=print)
+                         keep_background=args.keep_background, ema=args.ema, tell=print)
     save(checkpoint, args.prefix)
     preprocessing = checkpoint.preprocessing
     padding = "symmetric padding"

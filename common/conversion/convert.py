@@ -45,7 +45,7 @@ def eight(channels: float) -> int:
 
 class Kind(NamedTuple):
     """The peculiarities of a framework's weights."""
-    params: Callable[[str | Path], tuple[Params, dict]]  # of common.conversion.sources
+    params: Callable[..., tuple[Params, dict]]  # of common.conversion.sources
     rounding: Callable[[float], int] = eight             # of the widths of a multiplier
     eps: float = EPS                                     # of BatchNorm
     padding: str = "symmetric"
@@ -67,7 +67,7 @@ KINDS = {
 def convert(path: str | Path, kind: str, multiplier: float | None = None, strides: str | None = None,
             padding: str | None = None, activation: str | None = None,
             image_shape: tuple[int, int, int] | None = None, resize: int | None = None, mean: Triple | None = None,
-            std: Triple | None = None, keep_background: bool = False,
+            std: Triple | None = None, keep_background: bool = False, ema: bool = False,
             tell: Callable[[str], None] = lambda line: None) -> Checkpoint:
     """The checkpoint that answers as the network whose weights are in the file `path`, of a `kind` of KINDS.
 
@@ -75,7 +75,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     that does not record them. `image_shape` (3, H, W): the crop of images, for which SAME padding is laid out; needed
     for SAME padding if the file does not say it. `resize`: length of the images' shorter side before the crop. `mean`,
     `std`: of their RGB on 0..255. These four go into the checkpoint's preprocessing, in place of what the file says.
-    `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `tell` gets a line about each thing that
+    `keep_background`: keep class 0 of the 1,001 that a .tflite file may have. `ema`: the moving average of the weights
+    that a checkpoint of PyTorch holds too. `tell` gets a line about each thing that
     is not as in the file, and about all that is assumed since the file does not say it.
 
     Raises InputError for a file that is damaged, of another network, or cannot be represented exactly.
@@ -83,7 +84,9 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     how = KINDS[kind]
     if multiplier is not None and not MIN_MULTIPLIER <= multiplier <= MAX_MULTIPLIER:
         raise InputError(f"--multiplier {multiplier:g}: give one from {MIN_MULTIPLIER} to {MAX_MULTIPLIER}")
-    params, description = how.params(path)
+    if ema and kind not in ("torchvision", "timm"):
+        raise InputError("--ema is for checkpoints of torchvision and timm")
+    params, description = how.params(path, ema=True) if ema else how.params(path)
     flags = {"strides": strides, "padding": padding, "activation": activation}
     for flag, value in flags.items():
         if value is not None and (kind != "npz" or description.get(flag, value) != value):
@@ -113,6 +116,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     checkpoint = assembled(params, network, shape, preprocessing, how.shortcut_rule, path)
     if multiplier is not None:
         _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
+    for line in description.get("notes", ()):
+        tell(line)
     if assumed:
         tell(f"{path}: does not say all; assumed, as is usual for {kind}: {as_flags(assumed)}; these flags change it")
     if background:

@@ -19,26 +19,41 @@ KERAS_SECONDS = 20  # of a processor, most of them for imports
 KERAS_AXES = {"convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1), "fc": (1, 0)}
 
 
-def torchvision_params(path: str | Path) -> tuple[Params, dict]:
+def torchvision_params(path: str | Path, ema: bool = False) -> tuple[Params, dict]:
     """({published name: array}, description), as from all functions here: of a state_dict of torchvision's.
 
     The description has what the file says of "strides", "padding", "image_shape" (3, H, W), "repeats", and
-    "preprocessing", a dict of what it says of Preprocessing's fields: often "mean" and "std" alone."""
-    from common.conversion.state_dict import read_state_dict  # here, since only this needs its package
-    arrays, description = read_state_dict(path)
-    arrays = _unwrapped(arrays, TORCHVISION, path)
-    return _renamed(arrays, TORCHVISION, description.get("repeats", REPEATS), "torchvision", path), description
+    "preprocessing", a dict of what it says of Preprocessing's fields: often "mean" and "std" alone. "notes" are lines
+    for the user. `ema`: the moving average of the weights, which the file holds too."""
+    arrays, description = _state_dict(path, TORCHVISION, ema)
+    repeats = description.get("repeats", REPEATS)
+    return _renamed(arrays, TORCHVISION, repeats, "torchvision", path, description["notes"]), description
 
 
-def timm_params(path: str | Path) -> tuple[Params, dict]:
+def timm_params(path: str | Path, ema: bool = False) -> tuple[Params, dict]:
     """Of a state_dict of timm's, with any number of blocks in each stage."""
-    from common.conversion.state_dict import read_state_dict
-    arrays, description = read_state_dict(path)
-    arrays = _unwrapped(arrays, TIMM, path)
+    arrays, description = _state_dict(path, TIMM, ema)
     blocks = [int(match[1]) for match in (re.fullmatch(r"blocks\.([0-6])\.\d{1,3}\.conv_dw\.weight", name)
                                           for name in arrays) if match]
     repeats = tuple(map(blocks.count, range(len(REPEATS))))
-    return _renamed(arrays, TIMM, repeats if all(repeats) else REPEATS, "timm", path), description
+    repeats = repeats if all(repeats) else REPEATS
+    return _renamed(arrays, TIMM, repeats, "timm", path, description["notes"]), description
+
+
+def _state_dict(path: str | Path, names: Names, ema: bool) -> tuple[dict[str, np.ndarray], dict]:
+    """(arrays of one network under its own names, description): the weights, or their moving average."""
+    from common.conversion.state_dict import AVERAGE, read_state_dict  # here, since only this needs its package
+    arrays, description = read_state_dict(path)
+    first = names.first[0] + names.kernel
+    groups: dict = {True: {}, False: {}}
+    for name, array in arrays.items():
+        groups[bool(AVERAGE.search(name))][name] = array
+    there = [average for average, group in groups.items() if any(f".{name}".endswith(f".{first}") for name in group)]
+    if ema and True not in there:
+        raise InputError(f"{path}: holds no moving average of the weights; leave out --ema")
+    description["notes"] = [] if len(there) < 2 else [f"{path}: holds the weights and their moving average; " + (
+        "the average is taken" if ema else "the weights are taken, --ema takes the average")]
+    return _unwrapped(groups[ema or there == [True]], names, path), description
 
 
 def _unwrapped(arrays: dict[str, np.ndarray], names: Names, path: str | Path) -> dict[str, np.ndarray]:
@@ -53,8 +68,11 @@ def _unwrapped(arrays: dict[str, np.ndarray], names: Names, path: str | Path) ->
     arrays = bare
     linear = [name.removesuffix(names.kernel) for name, array in arrays.items()
               if name.endswith(names.kernel) and array.ndim == 2]
-    if names.fc + names.kernel in arrays or len(linear) != 1:
+    if names.fc + names.kernel in arrays or not linear:
         return arrays
+    if len(linear) > 1:
+        raise InputError(f"{path}: has several linear layers, {', '.join(linear)}; a classifier of one can be "
+                         "converted")
     head, = linear
     kinds = {head + kind: names.fc + kind for kind in (names.kernel, names.bias)}
     without_bias = {} if head + names.bias in arrays else {
@@ -108,7 +126,8 @@ def mxnet_params(path: str | Path) -> tuple[Params, dict]:
 
 
 def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ...], framework: str,
-             path: str | Path) -> Params:
+             path: str | Path, notes: list[str] | None = None) -> Params:
+    """`arrays` under their published names. With `notes`, what can be no layer's is left out, and noted there."""
     first_expansion = not names.plain or source_names(names, repeats, True)[FIRST_LINEAR] in arrays
     table = source_names(names, repeats, first_expansion)
     params = {}
@@ -118,11 +137,23 @@ def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ..
         elif published != "fc_bias" or names.fc_has_bias:
             raise InputError(f"{path}: has no {name}; not the weights of {framework}'s MobileNetV2, or of "
                              "another depth")
-    unknown = [name for name in arrays if name not in table.values() and not name.endswith(IGNORED)]
+    unknown = {name: array for name, array in arrays.items()
+               if name not in table.values() and not name.endswith(IGNORED)}
+    if notes is not None and (others := _no_layers(unknown, params["fc_weight"].shape[:1])):
+        notes.append(f"{path}: left out, since they are no layer's: {', '.join(others)}")
+        unknown = {name: array for name, array in unknown.items() if name not in others}
     if unknown:
-        raise InputError(f"{path}: holds {unknown[0]!r}, which {framework}'s MobileNetV2 does not have")
+        raise InputError(f"{path}: holds {next(iter(unknown))!r}, which {framework}'s MobileNetV2 does not have")
     params.setdefault("fc_bias", np.zeros(params["fc_weight"].shape[:1], np.float32))
     return params
+
+
+def _no_layers(arrays: dict[str, np.ndarray], classes: tuple[int, ...]) -> list[str]:
+    """Those of `arrays` that a module of Lightning's holds beside its layers: counts and means of metrics, whole or
+    single numbers, and a loss's weights, one for each class, which are alone in their module."""
+    modules = [name.rpartition(".")[0] for name, array in arrays.items() if array.dtype.kind == "f"]
+    return [name for name, array in arrays.items() if array.ndim == 0 or array.dtype.kind in "iub"
+            or array.shape == classes and modules.count(name.rpartition(".")[0]) == 1]
 
 
 def _keras_named(weights, path):

@@ -53,6 +53,26 @@ def test_torchvision_and_timm(tmp_path, kind, multiplier, variant, size):
         assert (tmp_path / f"from_pth-{part}").read_bytes() == (tmp_path / f"converted-{part}").read_bytes()
 
 
+def test_checkpoints_of_training_with_pytorch(tmp_path):
+    run(FRAMEWORKS, "-m", "tests.converters.torch_checkpoints", tmp_path)
+    pixels, size = np.load(tmp_path / "pixels.npy"), ("--image-shape", "3,64,64")
+    for file, kind, expected in (
+            ("compiled.pth", "torchvision", "weights"), ("lightning.ckpt", "torchvision", "weights"),
+            ("lightning-average.ckpt", "torchvision", "average"), ("references.pth", "torchvision", "average"),
+            ("timm.pth.tar", "timm", "timm-average")):
+        for ema in ((), ("--ema",)) if expected.endswith("average") else ((),):
+            told = convert(tmp_path / file, tmp_path / "converted", kind, *size, *ema, "--overwrite", python=FRAMEWORKS)
+            answers = expected if ema else expected.replace("average", "weights")
+            assert_same_answer(answer(tmp_path / "converted", pixels), np.load(tmp_path / f"{answers}.npy"))
+            assert ("--ema" in told) == (expected.endswith("average") and not ema)
+            assert ("criterion.weight" in told and "train_acc.tp" in told) == file.startswith("lightning")
+    for file, words in (("model.pt", "save model.state_dict()"), ("script.pt", "TorchScript"), ("sparse.pth", "dense"),
+                        ("optimizer.pth", "no state_dict")):
+        done = subprocess.run([FRAMEWORKS, "tools/convert_weights.py", tmp_path / file, tmp_path / "x", "--from",
+                               "torchvision"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1 and file in done.stderr and words in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("multiplier", [0.35, 0.5, 0.75, 1.0, 1.3, 1.4])
 def test_keras(tmp_path, multiplier, size):

@@ -240,6 +240,50 @@ def test_heads_and_networks_that_are_not_one(tmp_path):
     assert not convert(path, "torchvision").arg_params["fc_bias"].any()
 
 
+@pytest.mark.parametrize("place", ["model_ema.module.", "ema.", "swa_model.module.", "state_dict_ema."])
+def test_a_moving_average_beside_the_weights(tmp_path, place):
+    path = torchvision_file(tmp_path / "x.safetensors")
+    arrays = safetensors.numpy.load_file(path)
+    plain = convert(path, "torchvision")
+    average = {name: array * 2 if array.dtype == np.float32 else array for name, array in arrays.items()}
+    doubled = {**{f"net.{name}": array for name, array in arrays.items()},
+               **{f"{place}{name}": array for name, array in average.items()}}
+    safetensors.numpy.save_file(doubled, path)
+    for ema, factor, word in ((False, 1, "--ema"), (True, 2, "average is taken")):
+        lines = []
+        found = convert(path, "torchvision", ema=ema, tell=lines.append)
+        assert word in lines[0] and str(path) in lines[0]
+        np.testing.assert_array_equal(found.arg_params["fc_weight"], plain.arg_params["fc_weight"] * factor)
+    safetensors.numpy.save_file({f"{place}{name}": array for name, array in average.items()}, path)
+    for ema in (False, True):
+        found = convert(path, "torchvision", ema=ema).arg_params["fc_weight"]
+        np.testing.assert_array_equal(found, plain.arg_params["fc_weight"] * 2)
+    safetensors.numpy.save_file(arrays, path)
+    with pytest.raises(InputError, match="x.safetensors: holds no moving average"):
+        convert(path, "torchvision", ema=True)
+    with pytest.raises(InputError, match="--ema is for"):
+        convert(path, "keras", ema=True)
+
+
+def test_what_stands_beside_the_layers_is_left_out_and_named(tmp_path):
+    """Counts and means of metrics, and a loss's weights of classes; a layer that the network lacks is refused."""
+    path = torchvision_file(tmp_path / "x.safetensors")
+    arrays = {f"model.{name}": array for name, array in safetensors.numpy.load_file(path).items()}
+    others = {"criterion.weight": np.ones(10, np.float32), "val_acc.tp": np.zeros(10, np.int64),
+              "matrix.confmat": np.zeros((10, 10), np.int64), "loss.mean_value": np.array(1, np.float32)}
+    plain = convert(path, "torchvision")
+    safetensors.numpy.save_file(arrays | others, path)
+    lines = []
+    found = convert(path, "torchvision", tell=lines.append)
+    assert all(np.array_equal(array, plain.arg_params[name]) for name, array in found.arg_params.items())
+    assert all(name in lines[0] for name in others)
+    for layer in ({"layernorm.weight": 10, "layernorm.bias": 10}, {"prelu.weight": 1280}, {"normalize.mean": 3},
+                  {"fc.weight": (3, 10), "fc.bias": 3}):
+        safetensors.numpy.save_file(arrays | {name: np.zeros(shape, np.float32) for name, shape in layer.items()}, path)
+        with pytest.raises(InputError, match=next(iter(layer)).partition(".")[0]):
+            convert(path, "torchvision")
+
+
 def test_a_width_that_gives_others_a_shortcut_more_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     checkpoint = random_checkpoint(network_for((8, 8, *rounded(0.35)[2:])))
