@@ -93,6 +93,24 @@ def without_expansion(params: Params) -> Params:
     return {name: array for name, array in params.items() if not identity or not name.startswith(f"{IDENTITY}-")}
 
 
+def pixels_of(scale: np.ndarray, shift: np.ndarray, mean: float | None = None, std: float = 1) -> dict:
+    """{"preprocessing", "notes"} of a description, for a network that itself computes `scale` x image + `shift`, both
+    (3,), of (pixel - mean) / std; with a mean of None, of what the file does not say: of images of 0..1 if `scale` and
+    `shift` are such as there are for these, else of 0..255.
+
+    Raises InputError for a scale that is not above 0.
+    """
+    with np.errstate(all="ignore"):
+        means, stds = (mean or 0) - shift * std / scale, std / scale
+    if not (np.isfinite(means).all() and np.isfinite(stds).all() and (stds > 0).all()):
+        raise InputError("its own normalisation of images divides by 0 or turns them into negatives")
+    notes = []
+    if mean is None and np.abs(means).max() <= 1 and stds.max() <= 1:
+        means, stds = means * 255, stds * 255
+        notes = ["its own normalisation is taken as one of images of 0..1 (--rgb-mean, --rgb-std change it)"]
+    return {"preprocessing": {"mean": tuple(means.tolist()), "std": tuple(stds.tolist())}, "notes": notes}
+
+
 def is_folded(gamma: np.ndarray, mean: np.ndarray, var: np.ndarray) -> bool:
     """Whether a BatchNorm only adds its beta."""
     return bool((gamma == 1).all() and not mean.any() and (var == np.float32(UNIT_VARIANCE)).all())

@@ -116,8 +116,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     checkpoint = assembled(params, network, shape, preprocessing, how.shortcut_rule, path)
     if multiplier is not None:
         _check_multiplier(multiplier, how.rounding, checkpoint.network["channels"], path)
-    for line in description.get("notes", ()):
-        tell(line)
+    for note in description.get("notes", ()):
+        tell(f"{path}: {note}")
     if assumed:
         tell(f"{path}: does not say all; assumed, as is usual for {kind}: {as_flags(assumed)}; these flags change it")
     if background:

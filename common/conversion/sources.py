@@ -23,8 +23,8 @@ def torchvision_params(path: str | Path, ema: bool = False) -> tuple[Params, dic
     """({published name: array}, description), as from all functions here: of a state_dict of torchvision's.
 
     The description has what the file says of "strides", "padding", "image_shape" (3, H, W), "repeats", and
-    "preprocessing", a dict of what it says of Preprocessing's fields: often "mean" and "std" alone. "notes" are lines
-    for the user. `ema`: the moving average of the weights, which the file holds too."""
+    "preprocessing", a dict of what it says of Preprocessing's fields: often "mean" and "std" alone. "notes" are what
+    else one should know of the file. `ema`: the moving average of the weights, which the file holds too."""
     arrays, description = _state_dict(path, TORCHVISION, ema)
     repeats = description.get("repeats", REPEATS)
     return _renamed(arrays, TORCHVISION, repeats, "torchvision", path, description["notes"]), description
@@ -51,7 +51,7 @@ def _state_dict(path: str | Path, names: Names, ema: bool) -> tuple[dict[str, np
     there = [average for average, group in groups.items() if any(f".{name}".endswith(f".{first}") for name in group)]
     if ema and True not in there:
         raise InputError(f"{path}: holds no moving average of the weights; leave out --ema")
-    description["notes"] = [] if len(there) < 2 else [f"{path}: holds the weights and their moving average; " + (
+    description["notes"] = [] if len(there) < 2 else ["holds the weights and their moving average; " + (
         "the average is taken" if ema else "the weights are taken, --ema takes the average")]
     return _unwrapped(groups[ema or there == [True]], names, path), description
 
@@ -140,7 +140,7 @@ def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ..
     unknown = {name: array for name, array in arrays.items()
                if name not in table.values() and not name.endswith(IGNORED)}
     if notes is not None and (others := _no_layers(unknown, params["fc_weight"].shape[:1])):
-        notes.append(f"{path}: left out, since they are no layer's: {', '.join(others)}")
+        notes.append(f"left out, since they are no layer's: {', '.join(others)}")
         unknown = {name: array for name, array in unknown.items() if name not in others}
     if unknown:
         raise InputError(f"{path}: holds {next(iter(unknown))!r}, which {framework}'s MobileNetV2 does not have")

@@ -12,16 +12,17 @@ from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 
 from common.base.errors import InputError
 from common.base.files import MOST_WEIGHTS, read_bytes
-from common.conversion.assemble import Params
+from common.conversion.assemble import Params, pixels_of
 from common.conversion.readers import reading
 from common.conversion.structure import NO_PADDING, Step, recognised
-from common.conversion.tflite_graph import OPTIONS, Graph
+from common.conversion.tflite_graph import ARITHMETIC, OPTIONS, Graph
 
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this
 HIGHEST = 6.03       # of 8 bits that are laid out for 0..6
 
-# operators that leave the values as they are, the second two if a map is one pixel
+# operators that leave the values as they are: anywhere, of the input, of a map that is one pixel
 NEUTRAL = (BuiltinOperator.QUANTIZE, BuiltinOperator.DEQUANTIZE)
+CASTING = (BuiltinOperator.CAST,)
 FLATTENING = (BuiltinOperator.RESHAPE, BuiltinOperator.SQUEEZE)
 # operators that compute no values: weights in another representation, the shape for a RESHAPE
 ASIDE = (BuiltinOperator.DEQUANTIZE, BuiltinOperator.STRIDED_SLICE, BuiltinOperator.PACK)
@@ -30,7 +31,7 @@ ASIDE = (BuiltinOperator.DEQUANTIZE, BuiltinOperator.STRIDED_SLICE, BuiltinOpera
 def read_tflite(path: str | Path) -> tuple[Params, dict]:
     """As `common.conversion.structure.recognised` gives them, of a .tflite file: float32, float16, or 8-bit weights
     with activations of 8 bits or float32. The description has "preprocessing" if the quantisation of an 8-bit input
-    gives it.
+    or arithmetic before the first convolution gives it.
 
     Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2.
     """
@@ -40,24 +41,30 @@ def read_tflite(path: str | Path) -> tuple[Params, dict]:
             raise InputError(f"{path}: not a TensorFlow Lite file")
         try:
             graph = Graph(content)
-            steps, input_shape = _steps(graph), graph.shape(graph.input)
+            (steps, scale, shift), input_shape = _steps(graph), graph.shape(graph.input)
             if len(input_shape) != 4 or input_shape[3] != 3:
                 raise InputError(f"its input has shape {input_shape}; expected (1, height, width, 3)")
             params, description = recognised(steps, (3, *input_shape[1:3]))
-            return params, description | _pixels(graph)
+            return params, description | _pixels(graph, scale, shift)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
 
-def _steps(graph: Graph) -> list[Step]:
-    """The steps of the operators, in order, each from the result of the one before."""
+def _steps(graph: Graph) -> tuple[list[Step], np.ndarray, np.ndarray]:
+    """(the steps of the operators, in order, each from the result of the one before; scale and shift): the first step
+    is computed from scale x input + shift, of each colour."""
     steps, values, paddings = [], {graph.input: 0}, {}  # values: tensor -> number of the value that it holds
+    scale, shift = np.ones(3), np.zeros(3)
     for operator in graph.operators:
         code, tensors = graph.code(operator), [operator.Inputs(i) for i in range(operator.InputsLength())]
         name, made = tflite.opcode2name(code), operator.Outputs(0)
         sources = [values[tensor] for tensor in tensors if tensor in values]
         pooled = any(step.letter == "P" for step in steps)
         if (not sources and code in ASIDE) or (pooled and code == BuiltinOperator.SHAPE):
+            continue
+        if not steps and not paddings and len(sources) == 1 and code in ARITHMETIC:
+            scale, shift = _computed(graph, code, operator, [tensor in values for tensor in tensors], scale, shift)
+            values = {made: 0}  # what is before it cannot be used again
             continue
         if len(sources) != (2 if code == BuiltinOperator.ADD else 1) or tensors[0] not in values \
                 or max(sources) != len(steps) or operator.OutputsLength() != 1 or made in values:
@@ -72,12 +79,28 @@ def _steps(graph: Graph) -> list[Step]:
             if tensors[0] in paddings:
                 step = step._replace(pads=_explicit(paddings[tensors[0]], step.pads))
             steps.append(step._replace(other=min(sources)))
-        elif code not in NEUTRAL and not (pooled and code in FLATTENING):
+        elif code not in (*NEUTRAL, *(FLATTENING if pooled else () if steps else CASTING)):
             raise InputError(f"has an operator {name} where MobileNetV2 has none")
         values[made] = len(steps)
     if values.get(graph.output) != len(steps):
         raise InputError("its output is not the result of its last operator")
-    return steps
+    return steps, scale, shift
+
+
+def _computed(graph: Graph, code: int, operator: tflite.Operator, variable: list[bool], scale: np.ndarray,
+              shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, shift) after arithmetic with a constant; `variable`: which operand is the one that they are of."""
+    name, constant = tflite.opcode2name(code), graph.weights(operator.Inputs(variable.index(False)))
+    if constant is None or constant.size not in (1, 3) or constant.size == 3 and constant.shape[-1] != 3 \
+            or graph.options(operator).FusedActivationFunction() != ActivationFunctionType.NONE \
+            or code in (BuiltinOperator.SUB, BuiltinOperator.DIV) and not variable[0]:
+        raise InputError(f"operator {name}, before the first convolution, is no scaling of colours by constants")
+    number = constant.astype(np.float64).ravel()
+    with np.errstate(all="ignore"):  # what is not finite is refused where it is used
+        if code in (BuiltinOperator.MUL, BuiltinOperator.DIV):
+            factor = number if code == BuiltinOperator.MUL else 1 / number
+            return scale * factor, shift * factor
+        return scale, shift + (number if code == BuiltinOperator.ADD else -number)
 
 
 def _step(graph: Graph, code: int, operator: tflite.Operator, tensors: list[int], pooled: bool) -> Step:
@@ -164,10 +187,11 @@ def _activations(activation, limits):
     return tuple(found)
 
 
-def _pixels(graph: Graph) -> dict:
-    """{"preprocessing": ...} as the quantisation of an 8-bit input says, else {}."""
+def _pixels(graph: Graph, scale: np.ndarray, shift: np.ndarray) -> dict:
+    """{"preprocessing": ...} as the quantisation of an 8-bit input, and `scale` and `shift` of `_steps`, say; else
+    {}."""
     offset, quantisation = PIXEL_OFFSET.get(graph.type(graph.input)), graph.quantisation(graph.input)
-    if offset is None or quantisation is None:
-        return {}
-    scales, zeros, _ = quantisation
-    return {"preprocessing": {"mean": (float(zeros[0] + offset),) * 3, "std": (1 / float(scales[0]),) * 3}}
+    if offset is None:
+        return {} if (scale == 1).all() and not shift.any() else pixels_of(scale, shift)
+    scales, zeros, _ = quantisation or ([1], [0], 0)
+    return pixels_of(scale, shift, float(zeros[0] + offset), 1 / float(scales[0]))

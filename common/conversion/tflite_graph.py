@@ -25,6 +25,9 @@ OPTIONS = {
     BuiltinOperator.FULLY_CONNECTED: tflite.FullyConnectedOptions,
     BuiltinOperator.SOFTMAX: tflite.SoftmaxOptions,
 }
+ARITHMETIC = {BuiltinOperator.ADD: tflite.AddOptions, BuiltinOperator.SUB: tflite.SubOptions,
+              BuiltinOperator.MUL: tflite.MulOptions, BuiltinOperator.DIV: tflite.DivOptions}
+EDGE_TPU = b"edgetpu-custom-op"  # all that edgetpu_compiler could compile, in one operator
 
 
 class Graph:
@@ -41,6 +44,9 @@ class Graph:
         if graph.OperatorsLength() > MAX_OPERATORS:
             raise InputError(f"has {graph.OperatorsLength()} operators; not MobileNetV2")
         self.input, self.output = graph.Inputs(0), graph.Outputs(0)
+        codes = [self.model.OperatorCodes(i) for i in range(self.model.OperatorCodesLength())]
+        if EDGE_TPU in [code.CustomCode() for code in codes]:
+            raise InputError("is compiled for the Edge TPU; give the file that edgetpu_compiler made it of")
         self.operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
         self._dequantised = {op.Outputs(0): op.Inputs(0) for op in self.operators
                              if self.code(op) == BuiltinOperator.DEQUANTIZE}
@@ -50,7 +56,7 @@ class Graph:
         return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # the older field holds codes that fit a byte
 
     def options(self, operator: tflite.Operator) -> Any:
-        options, table = OPTIONS[self.code(operator)](), operator.BuiltinOptions()
+        options, table = (OPTIONS | ARITHMETIC)[self.code(operator)](), operator.BuiltinOptions()
         if table is None:
             raise InputError(f"{tflite.opcode2name(self.code(operator))} has no options")
         options.Init(table.Bytes, table.Pos)

@@ -42,11 +42,11 @@ def answer_to(inputs, prefix) -> np.ndarray:
     return network.forward(is_train=False)[0].asnumpy()
 
 
-def assert_same_answer(found, expected):
-    """Probabilities to 1e-4, and logits to 1e-4 of their size."""
+def assert_same_answer(found, expected, tolerance=TOLERANCE):
+    """Probabilities to 1e-4, and logits to 1e-4 of their size, or to another tolerance."""
     assert found.shape == expected.shape
-    np.testing.assert_allclose(_softmax(found), _softmax(expected), rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    np.testing.assert_allclose(_softmax(found), _softmax(expected), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def _softmax(logits):

@@ -31,12 +31,13 @@ def write_facts(folder):
     _write(folder / "keras.json", {"keras": version("keras"), "tensorflow": version("tensorflow-cpu")},
            _written(frameworks.keras_shapes(model)), frameworks.run_keras(model, inputs),
            layers=[layer.name for layer in model.layers], groups=_groups(model, folder))
-    for form in ("float32", "uint8_input"):
-        skeleton = tflite_skeleton.blank(tflite_files.convert(model, form, inputs.transpose(0, 2, 3, 1)))
+    for form in ("float32", "uint8_input", "normalization"):
+        graph = tflite_files.GRAPHS.get(form, lambda plain: plain)(model)
+        skeleton = tflite_skeleton.blank(tflite_files.convert(graph, form, inputs.transpose(0, 2, 3, 1)))
         (folder / f"{form}.tflite.xz").write_bytes(lzma.compress(skeleton))
         content = tflite_skeleton.fill(skeleton, frameworks.SEED)
-        if form == "float32":
-            logits = tflite_files.run_interpreter(content, inputs)
+        if form in ("float32", "normalization"):
+            logits = tflite_files.run_interpreter(content, inputs if form == "float32" else pixels)
         else:
             logits = frameworks.run_keras(tflite_files.put(model, tflite_files.dequantised(content)), inputs)
         _write(folder / f"{form}.tflite.json", {"tensorflow": version("tensorflow-cpu")}, {}, logits)

@@ -123,6 +123,17 @@ def test_tflite_of_other_graphs(tmp_path, form, padding):
     assert_same_answer(answer(tmp_path / form, pixels), np.load(tmp_path / f"{form}-logits.npy"))
 
 
+@pytest.mark.parametrize("size", [96, 160, 224])
+def test_tflite_that_normalises_images_itself(tmp_path, size):
+    forms = ("rescaling", "normalization")
+    pixels, _, _ = made(tmp_path, "tflite", size, "--multiplier", 0.5, "--classes", 10, "--formats", *forms)
+    for form in forms:
+        told = convert(tmp_path / f"{form}.tflite", tmp_path / form, "tflite")
+        assert f"crop of {size}" in told and "--rgb" not in told and "--image-shape" not in told
+        ours, theirs = answer(tmp_path / form, pixels), np.load(tmp_path / f"{form}-logits.npy")
+        assert_same_answer(ours, theirs, 1e-5)
+
+
 @pytest.mark.parametrize("kind, flags", [
     ("torchvision", ("--multiplier", 0.35)), ("torchvision", ("--multiplier", 1.4)),
     ("timm", ("--multiplier", 0.5)), ("timm", ("--multiplier", 1.0)), ("timm", ("--variant", "mobilenetv2_110d")),

@@ -120,3 +120,15 @@ def test_tensorflow_lites_own_file_answers_as_its_interpreter_or_its_dequantised
     convert(tmp_path / "network.tflite", tmp_path / "converted", "tflite")
     assert_same_answer(answer_to(pixels.astype(np.float32) / 127.5 - 1, tmp_path / "converted"), logits)
     assert load_preprocessing(tmp_path / "converted")[:2] == (46, facts["size"])
+
+
+def test_tensorflow_lites_file_that_normalises_images_itself(tmp_path):
+    """Bytes, by CAST, MUL, SUB and MUL, each colour by numbers of its own."""
+    facts, _, pixels, logits = read_facts(EXPECTED / "normalization.tflite.json")
+    skeleton = lzma.decompress((EXPECTED / "normalization.tflite.xz").read_bytes())
+    (tmp_path / "network.tflite").write_bytes(fill(skeleton, facts["seed"]))
+    told = convert(tmp_path / "network.tflite", tmp_path / "converted", "tflite")
+    assert "--rgb" not in told
+    assert_same_answer(answer(tmp_path / "converted", pixels), logits)
+    _, _, mean, std = load_preprocessing(tmp_path / "converted")
+    np.testing.assert_allclose((mean, std), ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), rtol=1e-6)

@@ -51,7 +51,24 @@ def symmetric(model):
     return other
 
 
-GRAPHS = {"slim": slim, "symmetric": symmetric}
+def rescaling(model):
+    """The same for pixels of 0..255, which it brings to -1..1 itself."""
+    keras = import_keras()
+    image = keras.Input(model.input.shape[1:])
+    return keras.Model(image, model(keras.layers.Rescaling(1 / 127.5, -1)(image)))
+
+
+def normalization(model):
+    """The same for bytes, normalised as by PyTorch, each colour by numbers of its own."""
+    keras = import_keras()
+    image = keras.Input(model.input.shape[1:], dtype="uint8")
+    normalised = keras.layers.Normalization(mean=MEAN, variance=np.square(STD))(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, model(normalised))
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PIXELS = {"rescaling": rescaling, "normalization": normalization}  # take images as they are
+GRAPHS = {"slim": slim, "symmetric": symmetric, **PIXELS}
 
 
 def interpreter(content):
@@ -121,7 +138,8 @@ def save_tflite(model, pixels, inputs, out, formats):
         content = convert(GRAPHS[form](model) if form in GRAPHS else model, form, inputs.transpose(0, 2, 3, 1))
         (out / f"{form}.tflite").write_bytes(content)
         if form in ("float32", "float16", *GRAPHS):
-            logits = run_interpreter(content, inputs).reshape(len(inputs), -1)
+            images = inputs if form not in PIXELS else pixels if form == "normalization" else pixels.astype(np.float32)
+            logits = run_interpreter(content, images).reshape(len(inputs), -1)
         else:
             logits = run_keras(put(import_keras().models.clone_model(model), dequantised(content)), inputs)
         np.save(out / f"{form}-logits.npy", logits)

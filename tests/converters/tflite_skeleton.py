@@ -5,6 +5,7 @@ Works in place, through the `tflite` package, on whatever TensorFlow's converter
 import numpy as np
 import tflite
 
+COLOURS = 12  # bytes of a number for each of them
 SPREAD = 73  # standard deviation of whole numbers from -127 to 127
 
 
@@ -40,7 +41,7 @@ def _constants(content):
         scaled = quantisation is not None and quantisation.ScaleLength() > 0
         kind = {tflite.TensorType.FLOAT32: np.float32, tflite.TensorType.INT8: np.int8,
                 tflite.TensorType.INT32: np.int32}.get(tensor.Type())
-        if not buffer.DataLength() or kind is None or (kind is not np.float32 and not scaled):
-            continue  # the axes of a mean, say
+        if buffer.DataLength() <= COLOURS or kind is None or (kind is not np.float32 and not scaled):
+            continue  # the axes of a mean, say, or what images are normalised by
         yield (buffer.DataAsNumpy().view(kind), quantisation.ScaleAsNumpy() if scaled else np.empty(0),
                tuple(tensor.Shape(i) for i in range(tensor.ShapeLength())))

@@ -16,7 +16,7 @@ from common.conversion.tflite import read_tflite
 from tests.conftest import ROOT
 from tests.converters.tflite_skeleton import fill
 
-FLOAT32, INT8 = "float32", "uint8_input"
+FLOAT32, INT8, NORMALISED = "float32", "uint8_input", "normalization"
 CONV, DEPTHWISE, ADD = BuiltinOperator.CONV_2D, BuiltinOperator.DEPTHWISE_CONV_2D, BuiltinOperator.ADD
 # fields, as TensorFlow's schema numbers them in their tables
 GRAPH_INPUTS, GRAPH_OUTPUTS = 1, 2
@@ -26,6 +26,8 @@ INPUTS = 1  # of an operator
 PADDING, STRIDE_W, STRIDE_H = 0, 1, 2  # of both kinds of convolution
 CONV_ACTIVATION, DILATION_H, DEPTHWISE_ACTIVATION = 3, 5, 4
 SOFTMAX_BETA = 0
+MUL, SUB, DIV = BuiltinOperator.MUL, BuiltinOperator.SUB, BuiltinOperator.DIV
+TENSOR_SHAPE, ARITHMETIC_ACTIVATION = 0, 0
 
 
 @cache
@@ -170,6 +172,119 @@ def test_the_bytes_of_an_8_bit_input_are_recorded_as_preprocessing(tmp_path, kin
     images.Quantization().ZeroPointAsNumpy()[:] = zero
     preprocessing = read(tmp_path, edited.content)[1]["preprocessing"]
     assert preprocessing == {"mean": (100.0,) * 3, "std": (64.0,) * 3}
+
+
+def with_code(edited, old, new):
+    for place in range(edited.model.OperatorCodesLength()):
+        code = edited.model.OperatorCodes(place)
+        if code.BuiltinCode() == old:
+            edited.set(code, 0, "b", new)
+            edited.set(code, 3, "i", new)
+
+
+@pytest.mark.parametrize("code, mean, std", [
+    (SUB, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (ADD, (-0.485, -0.456, -0.406), (0.229, 0.224, 0.225)),
+    (DIV, (0, 0, 0), (0.485 * 0.229, 0.456 * 0.224, 0.406 * 0.225)),
+    (MUL, (0, 0, 0), (0.229 / 0.485, 0.224 / 0.456, 0.225 / 0.406))])
+def test_arithmetic_before_the_first_convolution_is_preprocessing(tmp_path, code, mean, std):
+    edited = Edited(NORMALISED)  # pixels / 255, SUB of the mean, MUL by 1 / the deviation
+    with_code(edited, SUB, code)
+    params, description = read(tmp_path, edited.content)
+    assert len(layers(params)) == 53
+    found = description["preprocessing"]
+    np.testing.assert_allclose(found["mean"], 255 * np.array(mean), rtol=1e-6)
+    np.testing.assert_allclose(found["std"], 255 * np.array(std), rtol=1e-6)
+
+
+def test_a_mean_and_deviation_of_0_to_1_are_of_images_of_0_to_1(tmp_path):
+    """Whose pixels the converted checkpoint takes as 0..255; a line says so."""
+    edited = Edited(NORMALISED)
+    images, = (tensor for tensor in edited.tensors if tensor.Type() == TensorType.UINT8)
+    edited.set(images, TENSOR_TYPE, "b", TensorType.FLOAT32)
+    scale = edited.tensors[edited.all_of(MUL)[0].Inputs(1)]
+    for one, mean, note in ((1 / 255, 123.675, 0), (1.0, 123.675, 1), (1 / 4, 1.94, 0)):
+        edited.model.Buffers(scale.Buffer()).DataAsNumpy().view("<f4")[:] = one
+        description = read(tmp_path, edited.content)[1]
+        assert len(description["notes"]) == note
+        np.testing.assert_allclose(description["preprocessing"]["mean"][0], mean, rtol=1e-6)
+
+
+def negative(edited):
+    scale = edited.tensors[edited.all_of(MUL)[0].Inputs(1)]
+    edited.model.Buffers(scale.Buffer()).DataAsNumpy().view("<f4")[:] *= -1
+
+
+def zero(edited):
+    edited.model.Buffers(edited.tensors[edited.all_of(MUL)[1].Inputs(1)].Buffer()).DataAsNumpy()[:] = 0
+
+
+def clipped_pixels(edited):
+    edited.set(edited.all_of(SUB)[0].BuiltinOptions(), ARITHMETIC_ACTIVATION, "b", ActivationFunctionType.RELU6)
+
+
+def less_an_image(edited):
+    """The mean less the image."""
+    operator, = edited.all_of(SUB)
+    image, constant = operator.Inputs(0), operator.Inputs(1)
+    edited.set_element(operator, INPUTS, 0, "i", constant)
+    edited.set_element(operator, INPUTS, 1, "i", image)
+
+
+def across_rows(edited):
+    """Of shape (3, 1): not a number for each colour."""
+    other = edited.tensors[edited.all_of(SUB)[0].Inputs(1)]
+    shape = other._tab.Vector(other._tab.Offset(4 + 2 * TENSOR_SHAPE))
+    places = struct.unpack_from(f"<{other.ShapeLength()}i", edited.content, shape)
+    assert sorted(places) == [1] * (len(places) - 1) + [3]
+    struct.pack_into(f"<{len(places)}i", edited.content, shape, 3, *[1] * (len(places) - 1))
+
+
+def images_again(edited):
+    """Arithmetic with what is before the arithmetic."""
+    later, earlier = edited.all_of(MUL)[1], edited.all_of(MUL)[0]
+    edited.set_element(later, INPUTS, 0, "i", earlier.Inputs(0))
+
+
+@pytest.mark.parametrize("change, reason", [
+    (negative, "negatives"), (zero, "by 0"), (clipped_pixels, "no scaling of colours"),
+    (less_an_image, "no scaling of colours"), (across_rows, "no scaling of colours"),
+    (images_again, "is not where MobileNetV2 has it")])
+def test_other_arithmetic_is_refused_with_the_reason(tmp_path, change, reason):
+    edited = Edited(NORMALISED)
+    change(edited)
+    assert reason in refused(tmp_path, edited.content)
+
+
+def test_an_edge_tpu_file_is_named_as_one(tmp_path):
+    """Its custom operator, by the name that Google's compiler gives it, and what to give in its place."""
+    edited = Edited(FLOAT32)
+    code = edited.model.OperatorCodes(edited.all_of(BuiltinOperator.SOFTMAX)[0].OpcodeIndex())
+    edited.set(code, 0, "b", BuiltinOperator.CUSTOM)
+    edited.set(code, 3, "i", BuiltinOperator.CUSTOM)
+    custom_code(edited, code, b"edgetpu-custom-op")
+    message = refused(tmp_path, edited.content)
+    assert "Edge TPU" in message and "edgetpu_compiler" in message
+
+
+def custom_code(edited, table, text):
+    """Give an operator's code its field custom_code, a text that is put at the end of the file."""
+    table = table._tab
+    places = table.Pos - struct.unpack_from("<i", edited.content, table.Pos)[0]
+    own = edited.content[places:places + struct.unpack_from("<H", edited.content, places)[0]].ljust(8, b"\0")
+    moved = bytearray(edited.content[table.Pos:table.Pos + struct.unpack_from("<H", own, 2)[0]])
+    edited.content += b"\0" * (-len(edited.content) % 4)
+    struct.pack_into("<H", own, 6, len(moved))  # the new field, behind the others
+    struct.pack_into("<HH", own, 0, len(own), len(moved) + 4)
+    own += b"\0" * (-len(own) % 4)
+    at = len(edited.content) + len(own)
+    struct.pack_into("<i", moved, 0, len(own))
+    edited.content += own + moved + struct.pack("<I", 4) + struct.pack("<I", len(text)) + text + b"\0"
+    codes = edited.model._tab
+    vector = codes.Vector(codes.Offset(6))
+    for place in range(edited.model.OperatorCodesLength()):
+        entry = vector + 4 * place
+        if entry + struct.unpack_from("<I", edited.content, entry)[0] == table.Pos:
+            struct.pack_into("<I", edited.content, entry, at - entry)
 
 
 def stride(edited):
