@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read
-from common.checkpoint.prefix import files_read
+from common.checkpoint.prefix import check_no_file_name, files_read
 from common.images.class_names import check_synset, names_file, read_synset
 from common.images.recordio import files_of
 
@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> "Score":
 
 
 def check(args: argparse.Namespace) -> None:
+    check_no_file_name(args.model_prefix, "--model-prefix")
     if args.backend == "tvm" and args.gpus:
         raise InputError(f"--gpus {args.gpus} is for --backend mxnet; --backend tvm runs on the device of --target")
     for flag in ("target", "precision"):

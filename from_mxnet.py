@@ -24,7 +24,7 @@ import numpy as np
 from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read
-from common.checkpoint.prefix import files_read
+from common.checkpoint.prefix import check_no_file_name, files_read
 from common.evaluation.answers import check_finite, top_answers
 from common.images.class_names import check_synset, names_file, read_synset
 from common.images.options import add_preprocessing_args, completed, preprocessing_of
@@ -133,7 +133,9 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
         raise InputError("--export-params only replaces parameters: leave out FILE, DIR, --output and --export")
     if args.export and is_for_another_machine(args.target) and not only_export:
         raise InputError(f"--target {args.target!r} cannot run here: give --export without photographs")
-    if args.epoch and args.model_prefix is None:
+    if args.model_prefix is not None:
+        check_no_file_name(args.model_prefix, "--model-prefix")
+    elif args.epoch:
         raise InputError(f"--epoch {args.epoch} needs --model-prefix: which checkpoint is it of?")
 
 

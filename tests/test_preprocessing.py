@@ -154,6 +154,39 @@ def test_files_that_cannot_be_used(packed, tiny, tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_what_is_assumed_of_another_repositorys_checkpoint_is_said(packed, tiny, tmp_path, capfd):
+    """In one line, by evaluation and from_mxnet.py, unless a flag or PREFIX-preprocess.json says it; Gluon's export of
+    its zoo's network is such a one. This repository's own names stand for its usual preprocessing."""
+    net = mx.gluon.model_zoo.vision.mobilenet_v2_0_25(classes=2)
+    net.initialize()
+    net.hybridize()
+    net(mx.nd.zeros((1, 3, 32, 32)))
+    prefix, shape = tmp_path / "zoo", ["--image-shape", "3,32,32"]
+    net.export(str(prefix))
+
+    def warnings(*flags):
+        eval_imagenet.main(["--model-prefix", str(prefix), "--epoch", "0", "--data-val", f"{packed}.rec", *shape,
+                            *flags])
+        return [line for line in capfd.readouterr().err.splitlines() if "preprocess.json" in line]
+    line, = warnings()
+    assert "--rgb-mean 123.68,116.78,103.94" in line and "--rgb-std 1,1,1" in line and "--image-shape" not in line
+    assert f"python tools/convert_weights.py {prefix}-0000.params OUT_PREFIX --from gluon" in line
+    assert not warnings("--rgb-mean", "1,2,3", "--rgb-std", "1,2,3", "--crop-ratio", "1")
+    save_preprocessing(prefix, ODD)
+    assert not warnings()
+
+    for path in Path(tiny).parent.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "x-preprocess.json").unlink()
+    image = str(tmp_path / "image.png")
+    cv2.imwrite(image, np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    from_mxnet.main([image, "--model-prefix", f"{tmp_path}/x", "--target", "llvm", *shape, "--synset",
+                     f"{tmp_path}/names.txt"])
+    line, = (line for line in capfd.readouterr().err.splitlines() if "preprocess.json" in line)
+    assert "--rgb-mean" in line and "--from mxnet" in line
+
+
 def train(packed, prefix, *arguments):
     train_imagenet.main(["--data-train", f"{packed}.rec", "--data-val", f"{packed}.rec", "--batch-size", "20",
                          "--model-prefix", str(prefix), *arguments])

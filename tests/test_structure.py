@@ -20,8 +20,8 @@ ALLOWED = {
     "common/data": ("common", "common/base", "common/checkpoint", "common/images", "symbols"),
     "common/launching": ("common/base",),
     "common/packing": ("common/base", "common/images"),
-    "common/training": ("common", "common/base", "common/checkpoint", "common/data", "common/evaluation",
-                        "common/images", "symbols"),
+    "common/training": ("common", "common/base", "common/checkpoint", "common/conversion", "common/data",
+                        "common/evaluation", "common/images", "symbols"),
     "common/zoo": ("common/base", "common/checkpoint", "symbols"),
     # without what compiles, which takes seconds to import
     "common/inference": ("common/base", "common/checkpoint", "common/evaluation", "common/images"),

@@ -11,6 +11,7 @@ import numpy as np
 from common.base.errors import InputError
 from common.base.files import written_atomically
 from common.checkpoint.attributes import Attributes
+from common.checkpoint.foreign import converts
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params, save_checkpoint_params
 from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_file, preprocessing_json
 from common.checkpoint.symbol import SOFTMAX_OPS, load_symbol
@@ -127,7 +128,8 @@ def widths_of(arg_params: dict, source: str | Path) -> dict:
         channels = tuple(len(arg_params[f"{name}-conv2d_weight"]) for name in ends)
         architecture(channels=channels, repeats=repeats)
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{source}: does not hold the parameters of this repository's MobileNetV2") from None
+        raise InputError(f"{source}: does not hold the parameters of this repository's MobileNetV2"
+                         f"{converts(source)}") from None
     return {"channels": channels, "repeats": repeats}
 
 

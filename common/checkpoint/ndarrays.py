@@ -66,12 +66,14 @@ def fitting(symbol: mx.sym.Symbol, loaded: tuple[dict, dict], path: str | Path,
     return arg_params, aux_params
 
 
-def load_start_params(symbol: mx.sym.Symbol, path: str | Path, data_shape: Sequence[int]) -> tuple[dict, dict]:
-    """(arg_params, aux_params) to start from, from a file; if its fc layer is for other classes, that is left out.
+def start_params(symbol: mx.sym.Symbol, loaded: tuple[dict, dict], path: str | Path,
+                 data_shape: Sequence[int]) -> tuple[dict, dict]:
+    """(arg_params, aux_params) to start from, of those `loaded` as NumPy arrays from `path`; if the fc layer is for
+    other classes, that is left out.
 
     Raises InputError for any other difference from what `symbol` needs.
     """
-    arg_params, aux_params = load_checkpoint_params(path)
+    arg_params, aux_params = loaded
     shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=data_shape)[0]))
     other_classes = [name for name in CLASSIFIER if name in arg_params
                      and arg_params[name].shape != shapes[name] and arg_params[name].shape[1:] == shapes[name][1:]]

@@ -26,6 +26,7 @@ import numpy as np
 
 from common.base.errors import InputError
 from common.base.files import MOST_WEIGHTS, read_bytes, written_atomically
+from common.checkpoint.foreign import converts
 
 FILE_MAGIC = 0x112
 VERSION_1, VERSION_2, VERSION_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -60,7 +61,7 @@ def load_params(path: str | Path) -> dict:
         raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from None
     reader = _Reader(content, path)
     if reader.read("Q") != FILE_MAGIC or reader.read("Q") != 0:
-        raise InputError(f"{path}: not an MXNet parameter file")
+        raise InputError(f"{path}: not an MXNet parameter file{converts(path)}")
     arrays = [_read_array(reader) for _ in range(reader.count(4 + 8))]  # at least a number each, and then a name
     names = [reader.text() for _ in range(reader.count(8))]
     if reader.left():
@@ -76,7 +77,8 @@ def load_checkpoint_params(path: str | Path) -> tuple[dict, dict]:
     for name, array in load_params(path).items():
         kind, colon, bare = name.partition(":")
         if not colon or kind not in params:
-            raise InputError(f"{path}: parameter {name!r} has neither 'arg:' nor 'aux:' before it; not a checkpoint")
+            raise InputError(f"{path}: parameter {name!r} has neither 'arg:' nor 'aux:' before it; not a checkpoint"
+                             f"{converts(path)}")
         params[kind][bare] = array
     return params["arg"], params["aux"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.base.errors import InputError
 from common.base.files import make_folder
+from common.checkpoint.foreign import converts
 
 MAX_NAME = 190  # bytes; what is added to it fits in the 65 that most file systems then leave
 EPOCH = r"-\d{4,}(-b\d{5,})?"  # follows the prefix, after an epoch and within one
@@ -27,9 +28,12 @@ def check_prefix(prefix: str, what: str) -> None:
 
 
 def check_no_file_name(prefix: str, what: str) -> None:
-    """Raise InputError for the name of one of a checkpoint's files instead of their prefix."""
+    """Raise InputError for the name of one of a checkpoint's files, or of another file of weights, in place of a
+    prefix."""
     if match := re.search(rf"({PARAMS}|{OTHERS})$", prefix):
         raise InputError(f"{what} {prefix}: give the prefix alone, without {match[0]}")
+    if (command := converts(prefix)) and not os.path.exists(f"{prefix}-symbol.json"):
+        raise InputError(f"{what} {prefix}: is a file, not the prefix of a checkpoint{command}")
 
 
 def files_under(prefix: str) -> list:

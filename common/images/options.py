@@ -1,11 +1,20 @@
 """The flags that say how images are prepared, and what a checkpoint's own file says if they are not given."""
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common.base.arguments import as_flag, numbers, ratio, whole_numbers
+from common.base.arguments import as_flag, as_flags, numbers, ratio, whole_numbers
 from common.base.errors import InputError
-from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_from
+from common.checkpoint.foreign import converts
+from common.checkpoint.params import checkpoint_files
+from common.checkpoint.preprocessing import (
+    Preprocessing,
+    load_preprocessing,
+    preprocessing_file,
+    preprocessing_from,
+)
 from symbols.architecture import check_image_shape
 
 
@@ -84,8 +93,14 @@ def saved_options(prefix: str | Path) -> dict:
 
 
 def completed(args: argparse.Namespace, prefix: str | Path) -> argparse.Namespace:
-    """`args` in which these flags, if they are not given, are as the checkpoint PREFIX says."""
+    """`args` in which these flags, if they are not given, are as the checkpoint PREFIX says; what is assumed of one of
+    another repository, which does not say it, is printed on standard error."""
     given = {name: value for name, value in vars(args).items() if value is not None}
+    unknown = {name: value for name, value in USUAL.items() if name not in given}
+    command = converts(checkpoint_files(prefix, args.epoch)[1])  # if it is of other names than this repository's
+    if command and unknown and not os.path.exists(preprocessing_file(prefix)):
+        print(f"warning: no {preprocessing_file(prefix)} says how images are prepared; assuming {as_flags(unknown)}"
+              f"{command}, and writes that file", file=sys.stderr)
     return argparse.Namespace(**{**vars(args), **saved_options(prefix), **given})
 
 

@@ -78,9 +78,11 @@ TRAINING = (
                    "in float32, and needs a GPU")),
     ("loss-scale", dict(type=positive_amount, default=None, help="the loss is multiplied by it, the gradient divided "
                         "(default: 128 with float16, else 1)")),
-    ("pretrained-model", dict(metavar="FILE", default=None, help="start from the weights in this FILE.params; its fc "
-                              "layer is made anew if --num-classes differs. Network and images are as it and the "
-                              "files of its PREFIX say, unless a flag says otherwise")),
+    ("pretrained-model", dict(metavar="FILE|PREFIX|NAME", default=None, help="start from the weights in FILE.params, "
+                              "of this network or Gluon's, in the last epoch of PREFIX, or published as NAME "
+                              "(python -m common.modelzoo list); their fc layer is made anew if --num-classes "
+                              "differs. Network and images are as they and the files of the PREFIX say, unless a flag "
+                              "says otherwise")),
     ("train-from", dict(metavar="LAYER", default=None, help="train only this layer and those after it, as in fc or "
                         "last-1x1-conv")),
     ("head-lr-mult", dict(type=amount, default=1.0, help="the rate of the fc layer is multiplied by it")),
@@ -176,7 +178,7 @@ ELSEWHERE = {
     "--save-dir": "give --model-prefix", "--output": "give --model-prefix", "--output-dir": "give --model-prefix",
     "--save-frequency": "give --save-period", "--log-interval": "give --disp-batches",
     "--print-freq": "give --disp-batches", "--resume-epoch": "give --load-epoch", "--num-gpus": "give --gpus",
-    "--amp": "give --dtype float16", "--pretrained": "give --pretrained-model FILE.params",
+    "--amp": "give --dtype float16", "--pretrained": "give --pretrained-model FILE.params, PREFIX or NAME",
     "--num-layers": "MobileNetV2's size is --multiplier", "--width-mult": "give --multiplier",
     "--initializer": "weights begin as Xavier's, gaussian, by fan-in, magnitude 2",
     "--monitor": "weights and losses that are not finite end the run; leave it out",

@@ -20,7 +20,7 @@ from common.images.dataset import classes_beside
 from common.images.options import USUAL, as_texts, as_values
 from common.training.options import COMMON, STAGE, add_fit_args
 from common.training.options import NETWORK as NETWORK_FLAGS
-from common.training.pretrained import NETWORK, inherited
+from common.training.pretrained import NETWORK, inherited, weights_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 MAX_EPOCHS = 100_000
@@ -146,10 +146,10 @@ def _with_curve(stage):
 
 
 def _start_of(values):
-    """The .params file that a new run starts from; None for none."""
+    """The weights that a new run starts from, as `inherited` takes them; None for none."""
     if values.get("load_epoch") is not None and values.get("model_prefix"):
         return checkpoint_files(values["model_prefix"], values["load_epoch"])[1]
-    return values.get("pretrained_model")
+    return weights_of(values["pretrained_model"]) if values.get("pretrained_model") else None
 
 
 def _merged(*layers):

@@ -9,7 +9,7 @@ import numpy as np
 from common.base.arguments import as_flag
 from common.base.errors import InputError
 from common.base.files import check_not_read
-from common.checkpoint.ndarrays import fitting, load_params_for, load_start_params
+from common.checkpoint.ndarrays import fitting, load_params_for, start_params
 from common.checkpoint.params import checkpoint_files
 from common.checkpoint.prefix import check_prefix, files_under
 from common.checkpoint.preprocessing import load_preprocessing, preprocessing_file
@@ -17,7 +17,7 @@ from common.find_mxnet import mx
 from common.images.options import preprocessing_of
 from common.images.recordio import files_of
 from common.training.optimizer import NOT_EXACT
-from common.training.pretrained import files_beside
+from common.training.pretrained import arrays_of, files_beside, weights_of
 from common.training.saved_state import TrainingState, halves, plain_checkpoints, positions, stem
 from common.training.schedule import Schedule, quiet
 from common.training.training_symbol import params_before
@@ -40,7 +40,7 @@ def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, res
     inputs: list = [recipe, *files_of(settings.data_train, settings.data_train_idx),
               *files_of(settings.data_val, settings.data_val_idx)]
     if settings.pretrained_model and settings.load_epoch is None and not resumed:
-        inputs += files_beside(settings.pretrained_model)
+        inputs += files_beside(weights_of(settings.pretrained_model))
     for file in files_under(settings.model_prefix) if settings.model_prefix and not settings.benchmark else ():
         check_not_read(file, *inputs)
 
@@ -74,8 +74,9 @@ def begin(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol,
         compare_preprocessing(prefix, settings)
         check_statistics(state, settings, checkpoint_files(prefix, args.load_epoch)[1], network)
     elif settings.pretrained_model:
-        state.arg_params, state.aux_params = load_start_params(network, settings.pretrained_model, data_shape)
-        check_statistics(state, settings, settings.pretrained_model, network)
+        weights = weights_of(settings.pretrained_model)
+        state.arg_params, state.aux_params = start_params(network, arrays_of(weights), weights, data_shape)
+        check_statistics(state, settings, weights, network)
     return state
 
 
