@@ -45,10 +45,10 @@ def answer_to(inputs, prefix) -> np.ndarray:
 def assert_same_answer(found, expected, tolerance=TOLERANCE):
     """Probabilities to 1e-4, and logits to 1e-4 of their size, or to another tolerance."""
     assert found.shape == expected.shape
-    np.testing.assert_allclose(_softmax(found), _softmax(expected), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(softmax(found), softmax(expected), rtol=0, atol=tolerance)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-def _softmax(logits):
+def softmax(logits):
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponents / exponents.sum(axis=1, keepdims=True)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from common.checkpoint.foreign import kind_of
 from tests.conftest import ROOT
 from tests.converters.checks import answer, answer_to, assert_same_answer, convert
 
@@ -61,6 +62,7 @@ def test_checkpoints_of_training_with_pytorch(tmp_path):
             ("lightning-average.ckpt", "torchvision", "average"), ("references.pth", "torchvision", "average"),
             ("timm.pth.tar", "timm", "timm-average")):
         for ema in ((), ("--ema",)) if expected.endswith("average") else ((),):
+            assert kind_of(tmp_path / file) == kind
             told = convert(tmp_path / file, tmp_path / "converted", kind, *size, *ema, "--overwrite", python=FRAMEWORKS)
             answers = expected if ema else expected.replace("average", "weights")
             assert_same_answer(answer(tmp_path / "converted", pixels), np.load(tmp_path / f"{answers}.npy"))
