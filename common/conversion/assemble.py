@@ -93,22 +93,27 @@ def without_expansion(params: Params) -> Params:
     return {name: array for name, array in params.items() if not identity or not name.startswith(f"{IDENTITY}-")}
 
 
-def pixels_of(scale: np.ndarray, shift: np.ndarray, mean: float | None = None, std: float = 1) -> dict:
+def pixels_of(scale: np.ndarray, shift: np.ndarray, mean: np.ndarray | float | None = None,
+              std: np.ndarray | float = 1) -> dict:
     """{"preprocessing", "notes"} of a description, for a network that itself computes `scale` x image + `shift`, both
     (3,), of (pixel - mean) / std; with a mean of None, of what the file does not say: of images of 0..1 if `scale` and
     `shift` are such as there are for these, else of 0..255.
 
     Raises InputError for a scale that is not above 0.
     """
+    base = np.zeros(3) if mean is None else mean
     with np.errstate(all="ignore"):
-        means, stds = (mean or 0) - shift * std / scale, std / scale
+        means, stds = base - shift * std / scale, std / scale
     if not (np.isfinite(means).all() and np.isfinite(stds).all() and (stds > 0).all()):
         raise InputError("its own normalisation of images divides by 0 or turns them into negatives")
     notes = []
     if mean is None and np.abs(means).max() <= 1 and stds.max() <= 1:
         means, stds = means * 255, stds * 255
         notes = ["its own normalisation is taken as one of images of 0..1 (--rgb-mean, --rgb-std change it)"]
-    return {"preprocessing": {"mean": tuple(means.tolist()), "std": tuple(stds.tolist())}, "notes": notes}
+    # the shortest numbers that are the same in float32: 123.68, not 123.68000030517578
+    found = {"mean": means, "std": stds}
+    return {"preprocessing": {name: tuple(float(str(number)) for number in numbers.astype(np.float32))
+                              for name, numbers in found.items()}, "notes": notes}
 
 
 def is_folded(gamma: np.ndarray, mean: np.ndarray, var: np.ndarray) -> bool:

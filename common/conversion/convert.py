@@ -22,6 +22,7 @@ from common.conversion.sources import (
     keras_params,
     mxnet_params,
     npz_params,
+    onnx_params,
     tflite_params,
     timm_params,
     torchvision_params,
@@ -60,6 +61,7 @@ KINDS = {
     "gluon": Kind(gluon_params, int, shortcut_rule=False),
     "tflite": Kind(tflite_params, eight, padding="same", preprocessing=TENSORFLOW, shortcut_rule=False),
     "mxnet": Kind(mxnet_params, round, preprocessing=Preprocessing(), shortcut_rule=False),
+    "onnx": Kind(onnx_params, shortcut_rule=False),
     "npz": Kind(npz_params, round, preprocessing=Preprocessing(), shortcut_rule=False),
 }
 
@@ -86,7 +88,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
         raise InputError(f"--multiplier {multiplier:g}: give one from {MIN_MULTIPLIER} to {MAX_MULTIPLIER}")
     if ema and kind not in ("torchvision", "timm"):
         raise InputError("--ema is for checkpoints of torchvision and timm")
-    params, description = how.params(path, ema=True) if ema else how.params(path)
+    options = {"ema": True} if ema else {"image_shape": image_shape} if kind == "onnx" else {}
+    params, description = how.params(path, **options)
     flags = {"strides": strides, "padding": padding, "activation": activation}
     for flag, value in flags.items():
         if value is not None and (kind != "npz" or description.get(flag, value) != value):
@@ -110,7 +113,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
                          "--image-shape 3,224,224")
     said = {**_crop(description.get("image_shape")), **description.get("preprocessing", {})}
     given = {**_crop(image_shape), "resize": resize, "mean": mean, "std": std}
-    preprocessing, unsaid = _preprocessing(how.preprocessing, said, given)
+    usual = TENSORFLOW if kind == "onnx" and padding == "same" else how.preprocessing
+    preprocessing, unsaid = _preprocessing(usual, said, given)
     assumed |= unsaid
     shape = shape or (3, preprocessing.crop, preprocessing.crop)
     checkpoint = assembled(params, network, shape, preprocessing, how.shortcut_rule, path)

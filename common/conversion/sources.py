@@ -125,6 +125,12 @@ def mxnet_params(path: str | Path) -> tuple[Params, dict]:
     return read_checkpoint(path)
 
 
+def onnx_params(path: str | Path, image_shape: tuple[int, int, int] | None = None) -> tuple[Params, dict]:
+    """Of an .onnx file, for images of `image_shape` if that is given, else of the size that its input has."""
+    from common.conversion.onnx_file import read_onnx
+    return read_onnx(path, image_shape)
+
+
 def _renamed(arrays: dict[str, np.ndarray], names: Names, repeats: tuple[int, ...], framework: str,
              path: str | Path, notes: list[str] | None = None) -> Params:
     """`arrays` under their published names. With `notes`, what can be no layer's is left out, and noted there."""

@@ -24,6 +24,7 @@ from symbols.architecture import (
 )
 
 NO_PADDING = ((0, 0), (0, 0))
+HIGHEST = 6.03  # of 8 bits that are laid out for 0..6
 LETTERS = {"C": "a convolution", "D": "a depthwise convolution", "A": "an addition", "P": "a pooling over the map",
            "F": "a classifier", "S": "a softmax", "": "its end"}  # and "?" for what MobileNetV2 does not have
 # after each step of the network: the letters that may follow, and which step each then is
@@ -72,22 +73,24 @@ class Step(NamedTuple):
     activations: tuple[str | None, ...] = (None,)
 
 
-def recognised(steps: Sequence[Step], image_shape: tuple[int, int, int] | None) -> tuple[Params, dict]:
+def recognised(steps: Sequence[Step], image_shape: tuple[int, int, int] | None,
+               layouts: tuple[str, str] = ("same", "symmetric")) -> tuple[Params, dict]:
     """(params, description) of the network that the steps compute. Where they have no BatchNorm, `params` have
     UNIT-conv2d_bias. The description: "strides", "padding" and "activation", keywords of
     `symbols.architecture.architecture`, and "image_shape", for which SAME padding is laid out, if that is known.
 
     `image_shape`: (3, H, W) of the network's input; if None, SAME padding is recognised by any size that pads so.
+    `layouts`: both of PADDINGS; the first is preferred where they are the same, as for images of 97 pixels.
 
     Raises InputError, with the first step that differs, for another network than MobileNetV2.
     """
     blocks = _blocks(steps)
     strides, channels, repeats = _stages(steps, blocks)
-    layouts = [("same", image_shape), ("symmetric", image_shape)] if image_shape else [
+    shaped = [(padding, image_shape) for padding in layouts] if image_shape else [
         ("symmetric", None), *(("same", (3, size, size)) for size in SIZES)]
     try:
         plans = [architecture(strides=strides, padding=padding, image_shape=shape, channels=channels, repeats=repeats)
-                 for padding, shape in layouts]
+                 for padding, shape in shaped]
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -98,31 +101,44 @@ def recognised(steps: Sequence[Step], image_shape: tuple[int, int, int] | None) 
     params |= zip(CLASSIFIER, (classifier.weight, _bias(classifier)))
 
     description = {"strides": strides, "activation": _activation(convolutions, _units(plans[0], blocks))}
-    for (padding, shape), plan in zip(layouts, plans):
+    for (padding, shape), plan in zip(shaped, plans):
         if all(_pads_as(step, unit, padding) for step, unit in zip(convolutions, _units(plan, blocks))):
             known = image_shape or shape and all(step.pads for step in convolutions)
             return params, description | {"padding": padding} | ({"image_shape": shape} if known else {})
-    raise InputError("its convolutions are padded neither as TensorFlow's SAME nor by one pixel on every side")
+    size = " for images of {1}x{2}".format(*image_shape) if image_shape else ""
+    raise InputError(f"its convolutions are padded neither as TensorFlow's SAME{size} nor by one pixel on every side")
 
 
 def _blocks(steps: Sequence[Step]) -> list[list[Step]]:
     """The steps of each block: DC, CDC or, with a shortcut, CDCA. Raises InputError unless all steps are, by their
     letters and the operands of additions, those of MobileNetV2."""
-    place, before = "input", Step("", "").activations
-    for step in (*steps, Step("", "")):
-        if step.letter not in FOLLOWING[place]:
-            what = f"{step.name} is {LETTERS.get(step.letter, '')}".rstrip() if step.letter else "ends"
-            expected = [LETTERS[letter] for letter in FOLLOWING[place]]
-            if step.letter == "?" and place in ACTIVATED and before == (None,):
-                expected = list(ACTIVATIONS)
-            raise InputError(f"{what} where MobileNetV2 has {' or '.join(expected)}, after the {place}")
-        place, before = FOLLOWING[place][step.letter], step.activations
+    expected_after([*steps, Step("", "")])
     blocks = []
     for match in BLOCK.finditer("".join(step.letter for step in steps), 1):
         blocks.append(list(steps[slice(*match.span())]))
         if match[0].endswith("A") and blocks[-1][-1].other != match.start():  # the result of the step before
             raise InputError(f"{blocks[-1][-1].name}: a shortcut that does not begin at its block's input")
     return blocks
+
+
+def expected_after(steps: Sequence[Step]) -> str:
+    """What MobileNetV2 has after these steps, for a message: "a pooling over the map, after the last". Raises
+    InputError, with the first step that differs, unless by their letters the network begins with them; a step "" is
+    the end."""
+    place, before = "input", Step("", "").activations
+    for step in steps:
+        if step.letter not in FOLLOWING[place]:
+            what = " is ".join(filter(None, (step.name, LETTERS.get(step.letter)))) if step.letter else "ends"
+            is_other_activation = step.letter == "?" and place in ACTIVATED and before == (None,)
+            expected = f"{' or '.join(ACTIVATIONS)}, after the {place}" if is_other_activation else _following(place)
+            raise InputError(f"{what} where MobileNetV2 has {expected}")
+        place, before = FOLLOWING[place][step.letter], step.activations
+    return _following(place)
+
+
+def _following(place):
+    letters = FOLLOWING.get(place, {})
+    return " or ".join(LETTERS[letter] for letter in letters) + f", after the {place}" if letters else "nothing"
 
 
 def _stages(steps, blocks):
@@ -207,6 +223,17 @@ def _activation(convolutions, units):
                              f"MobileNetV2's, {' or '.join(wanted)}")
         left = fitting if unit.activation else left
     return left[0]
+
+
+def fitting(activation: str | None, low: float, high: float) -> tuple[str | None, ...]:
+    """The activations that a result may have had: its own, and all that would not change a number that the result's 8
+    bits, from `low` to `high`, can hold."""
+    found = [activation]
+    if None in found and low >= 0:
+        found.append("relu")
+    if "relu" in found and high <= HIGHEST:
+        found.append("relu6")
+    return tuple(found)
 
 
 def _pads_as(step, unit, padding):

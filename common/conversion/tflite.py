@@ -14,11 +14,12 @@ from common.base.errors import InputError
 from common.base.files import MOST_WEIGHTS, read_bytes
 from common.conversion.assemble import Params, pixels_of
 from common.conversion.readers import reading
-from common.conversion.structure import NO_PADDING, Step, recognised
+from common.conversion.structure import NO_PADDING, Step, fitting, recognised
 from common.conversion.tflite_graph import ARITHMETIC, OPTIONS, Graph
 
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this
-HIGHEST = 6.03       # of 8 bits that are laid out for 0..6
+ACTIVATIONS = {ActivationFunctionType.NONE: None, ActivationFunctionType.RELU: "relu",
+               ActivationFunctionType.RELU6: "relu6"}
 
 # operators that leave the values as they are: anywhere, of the input, of a map that is one pixel
 NEUTRAL = (BuiltinOperator.QUANTIZE, BuiltinOperator.DEQUANTIZE)
@@ -175,16 +176,9 @@ def _explicit(padding, pads):
 
 
 def _activations(activation, limits):
-    """What may follow a layer: its activation, and all that would not change a number that the result's 8 bits, from
-    `limits[0]` to `limits[1]`, can hold."""
-    found = {ActivationFunctionType.NONE: [None], ActivationFunctionType.RELU: ["relu"],
-             ActivationFunctionType.RELU6: ["relu6"]}.get(activation, [])
-    low, high = limits or (-np.inf, np.inf)
-    if None in found and low >= 0:
-        found.append("relu")
-    if "relu" in found and high <= HIGHEST:
-        found.append("relu6")
-    return tuple(found)
+    """What may follow a layer, whose result's 8 bits hold numbers from `limits[0]` to `limits[1]`; none of an
+    activation that no MobileNetV2 has."""
+    return fitting(ACTIVATIONS[activation], *limits or (-np.inf, np.inf)) if activation in ACTIVATIONS else ()
 
 
 def _pixels(graph: Graph, scale: np.ndarray, shift: np.ndarray) -> dict:
