@@ -90,7 +90,7 @@ class _Walk:
         elif not self.graph.fold(node):
             if node.op not in FOLLOWED or not node.known or not node.inputs or node.inputs[0] not in self.values and (
                     node.op not in ARITHMETIC):
-                raise InputError(f"{node.name} where MobileNetV2 has {expected_after(self.steps)}")
+                raise InputError(f"{node.name} where MobileNetV2 has {self.expected()}")
             padded = any(tensor in self.values and self.values[tensor].pads != NO_PADDING for tensor in node.inputs)
             if padded and node.op != "Conv":
                 raise InputError(f"{node.name} after a padding, where MobileNetV2 has a convolution")
@@ -100,8 +100,14 @@ class _Walk:
         """`value`, which has to be the last step's result: the network has no branches but its shortcuts."""
         if value.token != self.results[-1]:
             raise InputError(f"{node.name} takes another value than the last, where MobileNetV2 has "
-                             f"{expected_after(self.steps)}")
+                             f"{self.expected()}")
         return value
+
+    def expected(self) -> str:
+        """What MobileNetV2 has next, for a message."""
+        following = expected_after(self.steps)
+        active = self.steps and self.steps[-1].letter in "CD" and not following.endswith("projection")
+        return f"a ReLU6 or {following}" if active and self.is_linear() else following
 
     def append(self, step: Step, axes: str) -> Value:
         self._settle()
@@ -159,7 +165,7 @@ def _metadata(model: onnx.ModelProto) -> dict:
 
 def _same(walk: _Walk, node: Node, value: Value) -> Value:
     if node.op == "Cast" and node.attribute("to") not in FLOATS:
-        raise InputError(f"{node.name} makes whole numbers, where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} makes whole numbers, where MobileNetV2 has {walk.expected()}")
     if node.op == "Dropout" and np.any(walk.graph.constant(node, 2)):
         raise InputError(f"{node.name} is of training: {EVALUATION}")
     return value
@@ -222,7 +228,7 @@ def _batch_norm(walk: _Walk, node: Node, value: Value) -> Value:
         raise InputError(f"{node.name} is of training: {EVALUATION}")
     if not walk.steps or walk.steps[-1].letter not in "CD" or walk.steps[-1].batchnorm or not walk.is_linear() \
             or value.axes != "NCHW":
-        raise InputError(f"{node.name} where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} where MobileNetV2 has {walk.expected()}")
     gamma, beta, mean, var = (_weight(walk, node, number, 1) for number in range(1, 5))
     eps = float(str(np.float32(node.attribute("epsilon", 1e-5))))  # 1e-5, not the float32 that is next to it
     walk.change(batchnorm=BatchNorm(gamma, beta, mean, var, eps))
@@ -244,7 +250,7 @@ def _limited(walk: _Walk, node: Node, value: Value) -> Value:
     low, high = (np.copysign(np.inf, limit) if abs(limit) >= HUGE else limit for limit in (low, high))
     walk.last(node, value)
     if not walk.steps or walk.steps[-1].letter not in "CD":
-        raise InputError(f"{node.name} where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} where MobileNetV2 has {walk.expected()}")
     walk.limits = max(walk.limits[0], low), min(walk.limits[1], high)
     return walk.changed(value.axes)
 
@@ -256,7 +262,7 @@ def _arithmetic(walk: _Walk, node: Node, value: Value | None) -> Value:
     if value is not None and other is not None:
         return _shortcut(walk, node, value, other)
     if value is None and (other is None or node.op not in ("Add", "Mul")):
-        raise InputError(f"{node.name} where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} where MobileNetV2 has {walk.expected()}")
     number = 0 if value is None else 1
     value = value or other
     constant = _channels(walk, node, number, walk.last(node, value).axes)
@@ -267,7 +273,7 @@ def _arithmetic(walk: _Walk, node: Node, value: Value | None) -> Value:
         return walk.changed(value.axes)
     step = walk.steps[-1]
     if step.letter not in "CDF" or step.batchnorm or not walk.is_linear():
-        raise InputError(f"{node.name} where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} where MobileNetV2 has {walk.expected()}")
     channels = len(step.weight)
     scale, shift = (np.broadcast_to(numbers, channels) for numbers in (scale, shift))
     bias = np.zeros(channels) if step.bias is None else step.bias
@@ -278,7 +284,7 @@ def _arithmetic(walk: _Walk, node: Node, value: Value | None) -> Value:
 
 def _shortcut(walk, node, value, other):
     if node.op != "Add" or value.axes != other.axes or other.pads != NO_PADDING:
-        raise InputError(f"{node.name} where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} where MobileNetV2 has {walk.expected()}")
     first, second = sorted((value, other), key=lambda value: value.token == walk.results[-1])
     walk.last(node, second)
     if first.token not in walk.results:
@@ -296,7 +302,7 @@ def _pool(walk: _Walk, node: Node, value: Value) -> Value:
     else:
         over, made = {"H", "W"}, axes.replace("H", "1").replace("W", "1")
     if not over or not over <= {"H", "W"} or node.op != "ReduceMean" and axes != "NCHW":
-        raise InputError(f"{node.name} is no average over a map, where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} is no average over a map, where MobileNetV2 has {walk.expected()}")
     if node.op == "AveragePool":
         _check_over_map(walk, node)
     if {"H", "W"} & set(made):
@@ -332,7 +338,7 @@ def _reshaped(walk: _Walk, node: Node, value: Value) -> Value:
                 made = "".join("" if i in gone else letter for i, letter in enumerate(axes))
     if made.replace("1", "") != "NC":
         raise InputError(f"{node.name} changes the dimensions of a map, where MobileNetV2 has "
-                         f"{expected_after(walk.steps)}")
+                         f"{walk.expected()}")
     return value._replace(axes=made)
 
 
@@ -360,7 +366,7 @@ def _classifier(walk: _Walk, node: Node, value: Value) -> Value:
         weight = weight.T
     if value.axes.replace("1", "") != "NC" or value.axes[-1] != "C" or node.attribute("transA", 0):
         raise InputError(f"{node.name} is no classifier of pooled channels, where MobileNetV2 has "
-                         f"{expected_after(walk.steps)}")
+                         f"{walk.expected()}")
     weight = weight * np.float32(node.attribute("alpha", 1))
     if walk.graph.is_given(node, 2):
         constant = np.float32(node.attribute("beta", 1)) * np.float32(_channels(walk, node, 2, "NC"))
@@ -392,7 +398,7 @@ def _dequantised(walk: _Walk, node: Node, value: Value) -> Value:
         return value._replace(quantised=False)
     scale, zero, dtype = quantisation(walk.graph, node, len(value.axes))
     if walk.steps or dtype != np.uint8 or scale.size != 1:
-        raise InputError(f"{node.name} where MobileNetV2 has {expected_after(walk.steps)}")
+        raise InputError(f"{node.name} where MobileNetV2 has {walk.expected()}")
     walk.scale, walk.shift = walk.scale * scale.ravel(), (walk.shift - zero.ravel()) * scale.ravel()
     return walk.changed(value.axes)
 
