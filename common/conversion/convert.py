@@ -113,8 +113,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
                          "--image-shape 3,224,224")
     said = {**_crop(description.get("image_shape")), **description.get("preprocessing", {})}
     given = {**_crop(image_shape), "resize": resize, "mean": mean, "std": std}
-    usual = TENSORFLOW if kind == "onnx" and padding == "same" else how.preprocessing
-    preprocessing, unsaid = _preprocessing(usual, said, given)
+    images = TENSORFLOW if kind == "onnx" and network["padding"] == "same" else how.preprocessing
+    preprocessing, unsaid = _preprocessing(images, said, given)
     assumed |= unsaid
     shape = shape or (3, preprocessing.crop, preprocessing.crop)
     checkpoint = assembled(params, network, shape, preprocessing, how.shortcut_rule, path)

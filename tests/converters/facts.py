@@ -10,12 +10,15 @@ from importlib.metadata import version
 import h5py
 import numpy as np
 
-from tests.converters import frameworks, tflite_files, tflite_skeleton
+from tests.converters import frameworks, onnx_files, onnx_skeleton, tflite_files, tflite_skeleton
 from tests.converters.random_weights import draw, images
 
 MULTIPLIER, SIZE, CLASSES = 0.35, 40, 5  # 40 pixels: maps of 20, 10, 5, 3, 2, even and odd
 TORCH = {"torchvision": ("torchvision", None), "timm": ("timm", "mobilenetv2_035"),
          "timm-110d": ("timm", "mobilenetv2_110d")}
+# forms of tests/converters/onnx_files.py, kept without weights
+ONNX = {"torchvision": ("torchscript", "dynamo-unoptimised"), "timm": ("torchscript-unfolded", "dynamo-batch"),
+        "keras": ("keras", "tf2onnx-opset18")}
 
 
 def write_facts(folder):
@@ -26,11 +29,13 @@ def write_facts(folder):
         logits = frameworks.run_torch(frameworks.fill_torch(model), preprocess(pixels))
         _write(folder / f"{name}.json", {kind: version(kind), "torch": version("torch")},
                _written(frameworks.torch_shapes(model)), logits)
+        _write_onnx(folder, model, preprocess(pixels), ONNX.get(name, ()))
     inputs = frameworks.keras_preprocess(pixels)
     model = frameworks.fill_keras(frameworks.keras_model(MULTIPLIER, SIZE, CLASSES))
     _write(folder / "keras.json", {"keras": version("keras"), "tensorflow": version("tensorflow-cpu")},
            _written(frameworks.keras_shapes(model)), frameworks.run_keras(model, inputs),
            layers=[layer.name for layer in model.layers], groups=_groups(model, folder))
+    _write_onnx(folder, model, inputs, ONNX["keras"])
     for form in ("float32", "uint8_input", "normalization"):
         graph = tflite_files.GRAPHS.get(form, lambda plain: plain)(model)
         skeleton = tflite_skeleton.blank(tflite_files.convert(graph, form, inputs.transpose(0, 2, 3, 1)))
@@ -41,6 +46,14 @@ def write_facts(folder):
         else:
             logits = frameworks.run_keras(tflite_files.put(model, tflite_files.dequantised(content)), inputs)
         _write(folder / f"{form}.tflite.json", {"tensorflow": version("tensorflow-cpu")}, {}, logits)
+
+
+def _write_onnx(folder, model, inputs, forms):
+    onnx_files.save_onnx(model, inputs, folder, forms)
+    for form in forms:
+        path = folder / f"{form}.onnx"
+        (folder / f"{form}.onnx.xz").write_bytes(lzma.compress(onnx_skeleton.blank(path.read_bytes())))
+        path.unlink()
 
 
 def _groups(model, folder):

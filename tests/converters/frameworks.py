@@ -4,7 +4,8 @@
 
 writes into FOLDER the weights in each of the framework's file formats; pixels.npy, uint8 (2, 3, size, size) RGB;
 input.npy, what the framework's own preprocessing makes of them, (2, 3, size, size); and logits.npy, what its network
-answers. Of tflite, which has a network of its own in each file, NAME.tflite and NAME-logits.npy.
+answers. With --onnx FORMS, of tests/converters/onnx_files.py, FORM.onnx too. Of tflite, which has a network of its own
+in each file, NAME.tflite and NAME-logits.npy.
 
     .venv-converters/bin/python -m tests.converters.frameworks --expected tests/converters/expected
 
@@ -38,6 +39,7 @@ def main():
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--formats", nargs="*", default=["float32", "int8"], help="of tflite")
+    parser.add_argument("--onnx", nargs="*", default=[], help="of torchvision, timm and keras")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--load", type=Path, metavar="FILE")
     parser.add_argument("--expected", type=Path, metavar="FOLDER")
@@ -65,6 +67,9 @@ def main():
         else:
             from tests.converters.tflite_files import save_tflite
             save_tflite(model, pixels, inputs, args.out, args.formats)
+    if args.onnx:
+        from tests.converters.onnx_files import save_onnx
+        save_onnx(model, inputs, args.out, args.onnx)
     for name, array in (("pixels", pixels), ("input", inputs), ("logits", logits)):
         np.save(args.out / f"{name}.npy", array)
 

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
 from common.base.errors import InputError
 from common.checkpoint.preprocessing import load_preprocessing
 from common.conversion import convert as conversion
-from tests.converters.checks import answer, answer_to, assert_same_answer, convert
-from tests.converters.facts import read_facts
+from tests.converters.checks import answer, answer_to, assert_same_answer, convert, softmax
+from tests.converters.facts import ONNX, read_facts
+from tests.converters.onnx_skeleton import fill as fill_onnx
+from tests.converters.random_weights import images
 from tests.converters.tflite_skeleton import fill
 
 EXPECTED = Path(__file__).parent / "expected"
@@ -132,3 +135,18 @@ def test_tensorflow_lites_file_that_normalises_images_itself(tmp_path):
     assert_same_answer(answer(tmp_path / "converted", pixels), logits)
     _, _, mean, std = load_preprocessing(tmp_path / "converted")
     np.testing.assert_allclose((mean, std), ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [form for forms in ONNX.values() for form in forms])
+def test_what_the_real_exporters_wrote_answers_as_onnx_runtime_does(tmp_path, form):
+    content = fill_onnx(lzma.decompress((EXPECTED / f"{form}.onnx.xz").read_bytes()), seed=1)
+    (tmp_path / "network.onnx").write_bytes(content)
+    printed = convert(tmp_path / "network.onnx", tmp_path / "converted", "onnx")
+    assert ("SAME padding for 40x40" in printed) is (form in ONNX["keras"])
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    image, = session.get_inputs()
+    inputs = images(40, 1).astype(np.float32) / 127.5 - 1
+    expected = [session.run(None, {image.name: x[np.newaxis] if image.shape[1] == 3 else x.transpose(1, 2, 0)[
+        np.newaxis]})[0][0] for x in inputs]
+    found = answer_to(inputs, tmp_path / "converted")
+    assert_same_answer(found if form not in ONNX["keras"] else softmax(found), np.stack(expected))
