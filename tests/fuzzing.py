@@ -150,6 +150,60 @@ def changed_safetensors(rng, content: bytes, others) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[length:]
 
 
+def changed_onnx(rng, content: bytes, others) -> bytes:
+    """Mostly with fields of other values, of other places, gone or given twice, in a message that is right."""
+    import onnx
+    if rng.rand() < 0.3:
+        return changed_bytes(rng, content, others)
+    model = onnx.ModelProto.FromString(content)
+    for _ in range(rng.randint(1, 4)):
+        fields = list(_message_fields(model))
+        message, field = fields[rng.randint(len(fields))]
+        same = [other for other, kind in fields if kind is field]
+        other = getattr(same[rng.randint(len(same))], field.name)
+        if rng.rand() < 0.1:
+            message.ClearField(field.name)
+        elif field.is_repeated:
+            value = getattr(message, field.name)
+            at, kind = rng.randint(len(value)), rng.randint(3)
+            if kind == 0:
+                del value[at]
+            elif kind == 1:
+                value.extend(list(other)[:rng.randint(1, 9)])
+            elif field.message_type is not None:
+                value[at].CopyFrom(other[rng.randint(len(other))])
+            else:
+                value[at] = _scalar(rng, field, value[at], other[rng.randint(len(other))])
+        elif field.message_type is not None:
+            getattr(message, field.name).CopyFrom(other)
+        else:
+            setattr(message, field.name, _scalar(rng, field, getattr(message, field.name), other))
+    return model.SerializeToString()
+
+
+def _message_fields(message):
+    """(message, field) of every field that is set, in this message and in those within it."""
+    for field, value in message.ListFields():
+        yield message, field
+        if field.message_type is not None:
+            for part in (value if field.is_repeated else [value]):
+                yield from _message_fields(part)
+
+
+def _scalar(rng, field, value, other):
+    if rng.rand() < 0.4:
+        return other
+    if isinstance(value, int):
+        bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_ENUM) else 64
+        number = [*HUGE, *range(20)][rng.randint(len(HUGE) + 20)]
+        return (number + 2 ** (bits - 1)) % 2 ** bits - 2 ** (bits - 1)
+    if isinstance(value, float):
+        return [0.0, -1.0, 1e38, float("inf"), float("nan")][rng.randint(5)]
+    if isinstance(value, bytes):
+        return changed_bytes(rng, value, [other])
+    return ["", "x", "a\nb", value + "x", value[:-1]][rng.randint(5)]
+
+
 def changed_npz(rng, content: bytes, others) -> bytes:
     """Mostly with a changed header or array under a checksum that is right."""
     if rng.rand() < 0.3:
@@ -371,6 +425,10 @@ class Readers:
         with self._beside(path, "mxnet", "foreign.params") as prefix:
             self._converted(f"{prefix}-0000.params", "mxnet")
 
+    def onnx(self, path):
+        from common.conversion.convert import convert
+        self._check(convert(path, "onnx"))
+
     def npz(self, path):
         self._converted(path, "npz")
 
@@ -383,7 +441,10 @@ class Readers:
     @staticmethod
     def _converted(path, kind):
         from common.conversion.convert import convert
-        checkpoint = convert(path, kind, image_shape=(3, 224, 224))
+        Readers._check(convert(path, kind, image_shape=(3, 224, 224)))
+
+    @staticmethod
+    def _check(checkpoint):
         arrays = checkpoint.arg_params | checkpoint.aux_params
         assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
         assert arrays["fc_weight"].shape == (checkpoint.num_classes, checkpoint.network["channels"][-1])
@@ -401,12 +462,12 @@ IMAGES = ("jpeg", "png", "webp")
 CHANGES = {"params": changed_bytes, "safetensors": changed_safetensors, "symbol": changed_json,
            "network": changed_json, "bound": changed_json, "preprocess": changed_json, "npz": changed_npz,
            "keras": changed_bytes, "records": changed_json, "calibration": changed_json, "entry": changed_json,
-           "zoo": changed_toml, "mxnet": changed_json,
+           "zoo": changed_toml, "mxnet": changed_json, "onnx": changed_onnx,
            **dict.fromkeys(IMAGES, changed_image)}
 SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symbol.json",
             "network": "-symbol.json", "bound": "-symbol.json", "preprocess": "-preprocess.json", "npz": ".npz",
             "keras": ".h5", "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml",
-            "mxnet": "-symbol.json", **{kind: f".{kind}" for kind in IMAGES}}
+            "mxnet": "-symbol.json", "onnx": ".onnx", **{kind: f".{kind}" for kind in IMAGES}}
 
 
 def fuzz(kind: str, count: int, folder: Path) -> None:

@@ -5,13 +5,14 @@ import zipfile
 
 import h5py
 import numpy as np
+import onnx
 import pytest
 
 from common.base.digest import digest
 from common.checkpoint import arrays as checkpoint_arrays
 from common.checkpoint.arrays import Checkpoint
 from common.checkpoint.params import save_checkpoint_params
-from common.checkpoint.preprocessing import Preprocessing, save_preprocessing
+from common.checkpoint.preprocessing import Preprocessing, preprocessing_json, save_preprocessing
 from common.compiler import records
 from common.compiler.calibration import save_calibration
 from common.compiler.quantize import Statistics, layers_of
@@ -28,6 +29,7 @@ from symbols.mobilenetv2 import get_symbol
 from tests.foreign import Caffe, Normalising, Padded, foreign_params
 from tests.fuzzing import IMAGES, SUFFIXES, fuzz
 from tests.networks import random_params
+from tests.onnx_forms import Form, model_of, params_of
 
 KINDS = [kind for kind in SUFFIXES if kind not in IMAGES]
 
@@ -80,6 +82,10 @@ def seeds(tmp_path_factory):
         symbol.save(str(folder / "mxnet" / f"{form.__name__}-symbol.json"))
         every[0].update(foreign_params(symbol, 32)[0]), every[1].update(foreign_params(symbol, 32)[1])
     save_checkpoint_params(folder / "foreign.params", *every)
+    for name, form in ONNX_FORMS.items():
+        model = model_of(form, params_of(form))
+        onnx.helper.set_model_props(model, {"preprocessing": preprocessing_json(Preprocessing())})
+        (folder / "onnx" / f"{name}.onnx").write_bytes(model.SerializeToString())
     for name in ("x86-64-avx2", "opencl-x86-64-avx512"):
         found = records.load(FOLDER / f"{name}.json")
         records.save(found._replace(path=folder / "records" / f"{name}.json", records=found.records[:3]))
@@ -139,10 +145,16 @@ def save_keras_files(checkpoint, folder):
         archive.write(folder / "y.h5", "model.weights.h5")
 
 
+ONNX_FORMS = {
+    "folded": Form(opset=13, constants="Constant"), "kept": Form(batchnorm="BatchNormalization", opset=9),
+    "normalised": Form(batchnorm="Mul and Add", layout="NHWC", padding="same", pads="Pad", flattening="Squeeze",
+                       classifier="MatMul and Add", normalisation="Mul and Add"),
+    "quantised": Form(constants="int8 by channel", activation="8 bits", opset=21, pooling="ReduceMean",
+                      flattening="Reshape by Shape")}
 SAVERS = {"npz": save_npz_files, "keras": save_keras_files}
 COUNTS = dict.fromkeys(KINDS, (20, 2000)) | {
     **dict.fromkeys(("params", "safetensors", "symbol", "network", "preprocess"), (20, 10_000)),
-    "mxnet": (20, 5000), "keras": (5, 1000)}  # each is read by a process of its own
+    **dict.fromkeys(("mxnet", "onnx"), (20, 5000)), "keras": (5, 1000)}  # each is read by a process of its own
 
 
 @pytest.mark.parametrize(("kind", "count"), [
