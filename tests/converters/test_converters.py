@@ -9,6 +9,7 @@ import pytest
 
 from common.checkpoint.foreign import kind_of
 from tests.conftest import ROOT
+from tests.converters import onnx_files
 from tests.converters.checks import answer, answer_to, assert_same_answer, convert
 
 FRAMEWORKS = os.environ.get("MOBILENETV2_FRAMEWORKS", "")
@@ -115,6 +116,21 @@ def test_tflite_of_every_kind_of_number(tmp_path, size):
     # the 8-bit network on the bytes of images: the same but for the rounding of its activations, which adds up here
     ours, numbers = answer(tmp_path / "uint8_input", pixels), np.load(tmp_path / "uint8_input-numbers.npy")
     assert np.corrcoef(ours.ravel(), numbers.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("kind, multiplier, size, forms", [
+    ("torchvision", 1.0, 224, onnx_files.TORCH), ("torchvision", 0.35, 160, ("torchscript-sizes", "dynamo-batch")),
+    ("timm", 1.0, 224, ("torchscript", "dynamo")), ("timm", 1.4, 160, ("torchscript-unfolded", "dynamo-unoptimised")),
+    ("keras", 1.0, 224, ("keras", "tf2onnx-opset9")), ("keras", 0.35, 160, onnx_files.KERAS),
+])
+def test_onnx(tmp_path, kind, multiplier, size, forms):
+    """What the frameworks' own exporters write, in the older and the newer way, folded or not."""
+    pixels, _, logits = made(tmp_path, kind, size, "--multiplier", multiplier, "--onnx", *forms)
+    for form in forms:
+        flags = [] if form != "torchscript-sizes" else ["--image-shape", f"3,{size},{size}"]
+        told = convert(tmp_path / f"{form}.onnx", tmp_path / form, "onnx", *flags)
+        assert ("SAME" in told) is (kind == "keras")
+        assert_same_answer(answer(tmp_path / form, pixels), logits)
 
 
 @pytest.mark.parametrize("form, padding", [("slim", "SAME padding"), ("symmetric", "symmetric padding")])
