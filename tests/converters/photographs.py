@@ -1,4 +1,5 @@
-"""Photographs through the files of PyTorch and TensorFlow Lite, and through the checkpoints that they are converted to:
+"""Photographs through the files of PyTorch, TensorFlow Lite and ONNX, and through the checkpoints that those are
+converted to:
 
     .venv/bin/python -m tests.converters.photographs crop DIR FOLDER
     .venv-converters/bin/python -m tests.converters.photographs answer FOLDER
@@ -32,7 +33,7 @@ def crop(args):
 
 def answer(args):
     rows = {}
-    for file, kind, size, logits in (*of_torch(args.out), *of_tflite(args.out)):
+    for file, kind, size, logits in (*of_torch(args.out), *of_tflite(args.out), *of_onnx(args.out)):
         rows[file] = {"kind": kind, "size": size}
         np.save(args.out / f"{file}.npy", logits)
     (args.out / "rows.json").write_text(json.dumps(rows))
@@ -79,6 +80,25 @@ def of_tflite(out):
                 images = pixels if form == "normalization" else pixels.astype(np.float32) if form in PIXELS else inputs
                 logits = run_interpreter(content, images)
             yield f"{form}-{size}.tflite", "tflite", size, logits
+
+
+def of_onnx(out):
+    """What PyTorch's and Keras's exporters write, and what the exported models themselves answer."""
+    from tests.converters.onnx_files import KERAS, TORCH, save_onnx
+    for kind, size in (("torchvision", 224), ("timm", 224), ("keras", 224), ("keras", 160)):
+        pixels = np.load(out / f"pixels-{size}.npy")
+        if kind == "keras":
+            model, inputs = frameworks.keras_model(1.0, size, 1000), frameworks.keras_preprocess(pixels)
+            logits = frameworks.run_keras(frameworks.fill_keras(model), inputs)
+        else:
+            model, preprocess = frameworks.torch_model(kind, 1.0, frameworks.TIMM[1.0], size, 1000)
+            inputs = preprocess(pixels)
+            logits = frameworks.run_torch(frameworks.fill_torch(model), inputs)
+        folder, forms = out / f"{kind}-{size}", KERAS if kind == "keras" else TORCH
+        folder.mkdir(exist_ok=True)
+        save_onnx(model, inputs, folder, forms)
+        for form in forms:
+            yield f"{folder.name}/{form}.onnx", "onnx", size, logits
 
 
 def compare(args):
