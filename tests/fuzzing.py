@@ -193,8 +193,10 @@ def _message_fields(message):
 def _scalar(rng, field, value, other):
     if rng.rand() < 0.4:
         return other
+    if field.enum_type is not None:
+        return field.enum_type.values[rng.randint(len(field.enum_type.values))].number
     if isinstance(value, int):
-        bits = 32 if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_ENUM) else 64
+        bits = 32 if field.cpp_type == field.CPPTYPE_INT32 else 64
         number = [*HUGE, *range(20)][rng.randint(len(HUGE) + 20)]
         return (number + 2 ** (bits - 1)) % 2 ** bits - 2 ** (bits - 1)
     if isinstance(value, float):

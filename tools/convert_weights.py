@@ -31,7 +31,7 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="file of weights: .pth or .safetensors of torchvision and "
                         "timm, .h5 or .keras, .params of Gluon's model zoo, or of any MXNet "
-                        "repository with PREFIX-symbol.json beside it, .tflite, .npz")
+                        "repository with PREFIX-symbol.json beside it, .tflite, .onnx, .npz")
     parser.add_argument("prefix", metavar="OUT_PREFIX", help="prefix of the checkpoint to write")
     parser.add_argument("--from", dest="kind", choices=KINDS, required=True, help="the framework or format of SOURCE")
     parser.add_argument("--overwrite", action="store_true", help="write over an existing checkpoint")

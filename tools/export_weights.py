@@ -5,7 +5,7 @@
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.safetensors --epoch 235 --to torchvision
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.npz --epoch 235 --to npz
 
-tools/convert_weights.py reads .safetensors and .npz back, to the same checkpoint.
+tools/convert_weights.py reads .safetensors, .npz and .onnx back, to the same checkpoint.
 """
 import argparse
 import json
