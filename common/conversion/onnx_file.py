@@ -46,7 +46,8 @@ def read_onnx(path: str | Path, image_shape: tuple[int, int, int] | None = None)
         try:
             model = onnx.ModelProto.FromString(content)
             with np.errstate(all="ignore"):  # what is not finite is refused with the parameters
-                return _Walk(Graph(model, len(content)), image_shape).network(_metadata(model))
+                graph = Graph(model, len(content), Path(path).parent)
+                return _Walk(graph, image_shape).network(_metadata(model))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 

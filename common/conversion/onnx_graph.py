@@ -5,6 +5,7 @@ dequantised, reshaped and cast from one. Names of operators and attributes are t
 """
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from common.base.errors import InputError
+from common.base.files import MOST_WEIGHTS, read_bytes
 
 OPSETS = range(7, onnx.defs.onnx_opset_version() + 1)
 MAX_NODES = 5000  # MobileNetV2 has 100, 650 if nothing at all is simplified
@@ -42,15 +44,16 @@ class Node:
 
 
 class Graph:
-    """A model without functions and data of its own elsewhere.
+    """A model without functions of its own, whose weights are in its file or in one beside it.
 
     `nodes`: those on which the output depends, in the order in which they run. `constants`: {tensor: array}, filled by
     `fold`. `input`, `output`: names of tensors.
     """
 
-    def __init__(self, model: ModelProto, size: int) -> None:
-        """`size`: bytes of its file, which holds as many numbers at the most."""
+    def __init__(self, model: ModelProto, size: int, folder: Path) -> None:
+        """`size`: bytes of its file, which holds as many numbers at the most; `folder`: where that is."""
         self._left = 4 * size  # numbers that the constants may have together
+        self._folder, self._beside = folder, {}
         self.opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
         if self.opset not in OPSETS:
             raise InputError(f"is of opset {self.opset}; those from {OPSETS[0]} to {OPSETS[-1]} can be read")
@@ -104,12 +107,28 @@ class Graph:
 
     def _array(self, tensor: TensorProto) -> np.ndarray:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise InputError("keeps its weights in another file: save it in one, by onnx.save(onnx.load(FILE), OTHER), "
-                             "or export with external_data=False")
+            tensor = self._external(tensor)
         if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or len(tensor.dims) > MAX_RANK:
             raise InputError(f"its constant {tensor.name[:100]!r} is no array of numbers")
         self.spend(math.prod(tensor.dims))
         return numpy_helper.to_array(tensor)
+
+    def _external(self, tensor: TensorProto) -> TensorProto:
+        """The tensor with its numbers, which are in a file beside the model's, as PyTorch writes it."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name, offset = entries.get("location", ""), int(entries.get("offset", 0))
+        if Path(name).name != name or offset < 0:
+            raise InputError(f"keeps weights in {name[:100]!r}; only a file beside it is read: save it in one, by "
+                             "onnx.save(onnx.load(FILE), OTHER)")
+        if name not in self._beside:
+            try:
+                self._beside[name] = read_bytes(self._folder / name, MOST_WEIGHTS)
+            except OSError as error:
+                raise InputError(f"keeps weights in the file {name[:100]!r} beside it: {error.strerror}") from None
+            self._left += 4 * len(self._beside[name])
+        end = offset + int(entries["length"]) if "length" in entries else None
+        return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims,
+                           raw_data=self._beside[name][offset:end])
 
 
 def _constant(graph, node):

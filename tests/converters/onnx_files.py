@@ -10,7 +10,7 @@ TORCH = {
                           "dynamic_axes": {"image": {0: "batch"}}},
     "torchscript-sizes": {"dynamo": False, "input_names": ["image"],
                           "dynamic_axes": {"image": {0: "batch", 2: "height", 3: "width"}}},
-    "dynamo": {"dynamo": True},
+    "dynamo": {"dynamo": True, "external_data": True},  # its default: weights in FORM.onnx.data
     "dynamo-opset18": {"dynamo": True, "opset_version": 18},
     "dynamo-unoptimised": {"dynamo": True, "optimize": False},
     "dynamo-batch": {"dynamo": True, "dynamic_shapes": ({0: "batch"},)},
@@ -36,7 +36,7 @@ def save_onnx(model, inputs, out, forms):
 def _export_torch(model, inputs, path, dynamo, training="EVAL", **options):
     import torch
     if dynamo:
-        options |= {"external_data": False, "verbose": False}
+        options = {"external_data": False, "verbose": False} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the older exporter
         torch.onnx.export(model.eval(), (torch.from_numpy(inputs[:1]),), path, dynamo=dynamo,

@@ -284,7 +284,7 @@ def claimed_size(model):
     (another_branch, "takes another value than the last"),
     (training, "model.eval()"),
     (two_outputs, "2 outputs"),
-    (weights_elsewhere, "another file"),
+    (weights_elsewhere, "only a file beside it"),
     (opset_6, "opset 6"),
     (functions, "functions"),
     (another_domain, "(Conv) where MobileNetV2 has a convolution or a depthwise convolution"),
@@ -308,6 +308,25 @@ def test_padding_has_to_be_that_of_the_size_that_is_asked_for(tmp_path):
     assert converted(tmp_path, model, image_shape=(3, 96, 96)).network["image_shape"] == (3, 96, 96)
     with pytest.raises(InputError, match="97x97"):
         converted(tmp_path, model, image_shape=(3, 97, 97))
+
+
+def test_weights_in_a_file_beside_it(tmp_path):
+    """As PyTorch's newer exporter leaves them."""
+    form = Form(opset=20)
+    model = model_of(form, params_of(form))
+    expected = converted(tmp_path, model)
+    onnx.save(model, tmp_path / "large.onnx", save_as_external_data=True, location="large.onnx.data", size_threshold=0)
+    assert (tmp_path / "large.onnx").stat().st_size < (tmp_path / "large.onnx.data").stat().st_size
+    found = convert(tmp_path / "large.onnx", "onnx")
+    for name, array in expected.arg_params.items():
+        np.testing.assert_array_equal(found.arg_params[name], array)
+    content = (tmp_path / "large.onnx.data").read_bytes()
+    (tmp_path / "large.onnx.data").write_bytes(content[:len(content) // 2])
+    with pytest.raises(InputError, match="large.onnx: "):
+        convert(tmp_path / "large.onnx", "onnx")
+    (tmp_path / "large.onnx.data").unlink()
+    with pytest.raises(InputError, match="'large.onnx.data' beside it: No such file"):
+        convert(tmp_path / "large.onnx", "onnx")
 
 
 def test_metadata_of_others_is_not_followed(tmp_path):
