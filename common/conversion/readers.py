@@ -18,7 +18,7 @@ from common.checkpoint.params import load_params
 from common.checkpoint.preprocessing import preprocessing_from
 from symbols.architecture import architecture
 
-IMAGE_SHAPE = ":image-shape"  # among arrays: the shape of the images, [3, H, W]; no parameter has such a name
+DESCRIPTION = ":description"  # among arrays: JSON of what they do not hold; no parameter has such a name
 ENTRY = "mxnet-mobilenet-v2"  # the description's name in such a file
 NETWORK = ("repeats", "strides", "padding", "image_shape", "activation")
 

@@ -1,4 +1,5 @@
 """The parameters in each kind of file, under the published names and in MXNet's layouts."""
+import json
 import re
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from common.base.errors import InputError
 from common.base.processes import confined
 from common.conversion.assemble import Params
 from common.conversion.names import GLUON, GLUON_FLAT, KERAS, TIMM, TORCHVISION, Names, source_names
-from common.conversion.readers import IMAGE_SHAPE, read_gluon, read_npz
-from symbols.architecture import REPEATS
+from common.conversion.readers import DESCRIPTION, read_gluon, read_npz
+from symbols.architecture import CLASSIFIER, REPEATS
 
 IGNORED = ("num_batches_tracked", "n_averaged")  # PyTorch's counters, of BatchNorms and of a moving average
 FIRST_LINEAR = "seq-0-block0-linear-batchnorm_gamma"  # has another name if the first block has an expansion
@@ -93,9 +94,7 @@ def gluon_params(path: str | Path) -> tuple[Params, dict]:
 def keras_params(path: str | Path) -> tuple[Params, dict]:
     """Of Keras's .h5 or .keras, read in a process of its own; axes in Keras's order are brought into MXNet's."""
     found = confined("common.conversion.keras_file", "read_keras", path, seconds=KERAS_SECONDS)
-    description = {}
-    if found and found[0][0] == IMAGE_SHAPE:
-        description["image_shape"] = tuple(found.pop(0)[1].tolist())
+    description = json.loads(str(found.pop(0)[1])) if found and found[0][0] == DESCRIPTION else {}
     by_name = any("/" in name for name, _ in found)
     params = _renamed(dict(found) if by_name else _keras_named(found, path), KERAS, REPEATS, "Keras", path)
     for name, array in params.items():
@@ -104,6 +103,11 @@ def keras_params(path: str | Path) -> tuple[Params, dict]:
             if array.ndim != len(KERAS_AXES[kind]):
                 raise InputError(f"{path}: {name} has {array.ndim} dimensions; not the weights of Keras's MobileNetV2")
             params[name] = array.transpose(KERAS_AXES[kind])
+    if params["fc_weight"].shape[0] == params["fc_bias"].size == 1:
+        # sigmoid(x) is the second of softmax(0, x)
+        params |= {name: np.concatenate([np.zeros_like(params[name]), params[name]]) for name in CLASSIFIER}
+        description.setdefault("notes", []).append(
+            "its one output becomes two classes: 1, to which that output is the logit, and 0, with a logit of 0")
     return params, description
 
 
