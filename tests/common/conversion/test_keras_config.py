@@ -59,7 +59,7 @@ def called(name, of, change):
 @pytest.mark.parametrize("name", ["keras_3_operators.keras", "keras_2_operators.keras", "keras_213_operators.keras"])
 def test_size_preprocessing_and_layers(name):
     model = read(configuration(name))
-    assert model.description == {"lines": [], "image_shape": (3, 40, 52), "strides": "published",
+    assert model.description == {"notes": [], "image_shape": (3, 40, 52), "strides": "published",
                                  "preprocessing": {"mean": (127.5,) * 3, "std": (127.5,) * 3}}
     assert len(model.layers) == len(set(model.layers)) == 105
     assert (model.layers[0], model.layers[-2:]) == ("Conv1", ["Conv_1_bn", "dog_or_cat"])
@@ -97,7 +97,7 @@ def test_an_image_size_of_the_network_within_is_the_models():
         if entry["class_name"] == "ZeroPadding2D":
             entry["config"]["padding"] = [[0, 1], [0, 1]]
     found = read(model)
-    assert "image_shape" not in found.description and "32" in found.description["lines"][0]
+    assert "image_shape" not in found.description and "32" in found.description["notes"][0]
 
 
 @pytest.mark.parametrize("model, words", [
