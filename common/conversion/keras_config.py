@@ -195,7 +195,8 @@ def _images(layers, arrays):
             with np.errstate(all="ignore"):
                 factor, summand = _affine(layer, arrays)
                 scale, offset = scale * factor, offset * factor + summand
-            if not np.isfinite([scale, offset]).all() or scale.min() <= 0:
+                finite = np.isfinite([scale, offset, 1 / scale, offset / scale]).all()
+            if not finite or scale.min() <= 0:
                 raise layer.refused("makes the same of all colours, or turns light into dark")
     size = size or (layers and _size(layers[0].config))
     description: dict = {"notes": lines}

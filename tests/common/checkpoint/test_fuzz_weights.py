@@ -166,7 +166,7 @@ SAVERS = {"npz": save_npz_files, "keras": save_keras_files}
 COUNTS = dict.fromkeys(KINDS, (20, 2000)) | {
     **dict.fromkeys(("params", "safetensors", "symbol", "network", "preprocess"), (20, 10_000)),
     **dict.fromkeys(("mxnet", "onnx", "keras_config"), (20, 5000)),
-    "keras": (5, 1000)}  # each is read by a process of its own
+    "keras": (5, 2000)}  # each is read by a process of its own
 
 
 @pytest.mark.parametrize(("kind", "count"), [
