@@ -67,7 +67,7 @@ def random_params(symbol, data_shape, seed=0):
     def draw(name, shape):
         if name.endswith("_weight"):
             return rng.normal(0, gain * np.sqrt(2 / np.prod(shape[1:])), shape)
-        if name.endswith(("gamma", "moving_var")):
+        if name.endswith(("gamma", "moving_var", "running_var")):
             return rng.uniform(0.5, 1.5, shape)
         return rng.normal(0, 0.3, shape)
 

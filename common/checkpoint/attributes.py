@@ -37,6 +37,14 @@ def wholes(count: int, default: str | None = None, least: int = 0) -> Form:
     return Form(read, f"{count} whole numbers of {least} or more", default)
 
 
+def reshaping(default: str | None = None) -> Form:
+    """Sizes, and MXNet's codes of 0 to -4 for them, as in "(0, -1)"."""
+    def read(text):
+        sizes = tuple(_integer(part, -4) for part in re.sub(r",\s*$", "", text[1:-1]).split(",")) if text[2:] else ()
+        return sizes if text[:1] + text[-1:] in ("()", "[]") and None not in sizes else None
+    return Form(read, "whole numbers of -4 or more", default)
+
+
 def number(default: str | None = None) -> Form:
     def read(text):
         try:
@@ -77,7 +85,8 @@ FORMS = {
             "constant_value": number("0")},
     "softmax": {"axis": whole("-1", -MAX_RANK), "temperature": word("None"), "use_length": switch("False")},
     "Dropout": {"mode": word("training")},
-    "Cast": {"dtype": word()},
+    **dict.fromkeys(("Cast", "amp_cast"), {"dtype": word()}),
+    "Reshape": {"shape": reshaping("()"), "reverse": switch("False")},
     "SliceChannel": {"num_outputs": whole(least=1)},
     **dict.fromkeys(SCALARS, {"scalar": number()}),
 }

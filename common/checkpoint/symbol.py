@@ -25,13 +25,13 @@ FLAT = re.compile(r"[(\[]\s*(0|-1)\s*,\s*(-1|[0-9]+)\s*[)\]]")  # the shape of (
 PYTHON_2_LONG = re.compile(r"(?<=[0-9])L(?=\s*[,)\]])")  # in "(3L, 3L)"
 
 
-def load_symbol(path: str | Path) -> dict:
+def load_symbol(path: str | Path, with_softmax: bool = True) -> dict:
     """The graph of a symbol JSON file: {"nodes": [...], "heads": [...]}.
 
     A node is {"op", "name", "attrs", "inputs": [[node, output, version], ...]}; nodes come after their inputs, the head
     needs all nodes, and op "null" is a variable. What older versions of MXNet wrote is brought up to date as MXNet
-    1.9.1 does it. A graph that ends in logits, as Gluon's export does, is given a softmax. Raises InputError for a file
-    that is missing or holds no such graph.
+    1.9.1 does it. A graph that ends in logits, as Gluon's export does, is given a softmax unless `with_softmax` is False.
+    Raises InputError for a file that is missing or holds no such graph.
     """
     try:
         content = read_json(path, "a symbol JSON file, or a truncated one")
@@ -49,7 +49,7 @@ def load_symbol(path: str | Path) -> dict:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, IndexError, AttributeError, TypeError, ValueError):
         raise InputError(f"{path}: not the symbol of an MXNet classifier with one output") from None
-    if ends_in_logits(graph):
+    if with_softmax and ends_in_logits(graph):
         graph["nodes"].append({"op": "softmax", "name": "softmax", "attrs": {"axis": "-1"}, "inputs": [head]})
         graph["heads"] = [[len(graph["nodes"]) - 1, 0, 0]]
     return graph

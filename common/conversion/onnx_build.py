@@ -1,4 +1,5 @@
 """An ONNX model while it is built, node by node, with the shape of each of its tensors."""
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from common.base.errors import InputError, last_line
 from common.checkpoint.attributes import Attributes
 from common.checkpoint.preprocessing import Preprocessing, preprocessing_json
-from common.checkpoint.symbol import INPUT
+from common.checkpoint.symbol import INPUT, parameter_names
 
-OPSET, IR_VERSION = 13, 7  # those of ONNX 1.8, of 2020: the oldest in which Softmax has one axis, as MXNet's has
+OPSET = 17  # of ONNX 1.12, of 2022
+# at 13 Softmax got one axis, as MXNet's has; 23 is the last that the ONNX Runtime for Python 3.10 takes
+OPSETS = range(13, 24)
 PRODUCER = "MobileNetV2 for MXNet"
 BATCH, IMAGE_SHAPE = "N", "(N, channels, height, width)"
 MAX_ELEMENTS = 2 ** 31  # of one image in one layer; MXNet cannot hold more either
@@ -22,22 +25,30 @@ MAX_ELEMENTS = 2 ** 31  # of one image in one layer; MXNet cannot hold more eith
 class Build:
     """A model that grows, with the type of each of its tensors."""
 
-    def __init__(self, names: list[str], params: dict[str, np.ndarray], data_shape: Sequence[int | str]) -> None:
+    def __init__(self, graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int | str],
+                 opset: int = OPSET) -> None:
         self.params, self._initializers, self._nodes = params, {}, []
+        self._opset = {"opset_imports": [helper.make_opsetid("", opset)],
+                       "ir_version": helper.OP_SET_ID_VERSION_MAP["ai.onnx", opset]}
+        self._taken = {node["name"] for node in graph["nodes"]}  # by nodes to come, too
         self._types = {INPUT: helper.make_tensor_type_proto(TensorProto.FLOAT, data_shape)}
-        for name in names:
+        for name in parameter_names(graph):
             self._initialize(name, params[name])
 
     def _initialize(self, name, array):
-        self._claim(name)
+        if not name or name in self._types:
+            raise InputError(f"two parameters have the name {name!r}" if name else "a parameter without a name")
         self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         self._types[name] = helper.make_tensor_type_proto(self._initializers[name].data_type, array.shape)
 
-    def _claim(self, name):
-        if not name or name in self._types:
-            raise InputError(f"two nodes or parameters have the name {name!r}" if name else "a node without a name")
+    def _unused(self, name):
+        """`name`, with the first number behind it that makes it one of no node and no tensor."""
+        return next(other for other in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
+                    if other not in self._types and other not in self._taken)
 
     def constant(self, name: str, values: ArrayLike, dtype: type[np.number] = np.float32) -> str:
+        """The tensor of these values, named so or, where that is the name of another, with a number behind it."""
+        name = self._unused(name)
         self._initialize(name, np.array(values, dtype))
         return name
 
@@ -65,8 +76,10 @@ class Build:
                 raise attrs.error(f"parameter {name!r} has shape {self.params[name].shape}, not {shape}")
 
     def add(self, onnx_op: str, name: str, inputs: Sequence[str], attrs: Attributes, **attributes: Any) -> str:
-        """Append a node whose one output has its name, of (N, ...) as all have."""
-        self._claim(name)
+        """Append a node whose one output, of (N, ...) as all have, has its name. Returns that: of a second node of a
+        name, or one with the name of a parameter, it has a number behind it."""
+        if not name or name in self._types:
+            name = self._unused(name or onnx_op)
         for tensor in inputs:
             if tensor not in self._types:
                 raise attrs.error(f"its input {tensor!r} is neither computed nor a parameter")
@@ -75,9 +88,8 @@ class Build:
         known = {tensor: self._initializers[tensor] for tensor, kind in types.items()
                  if kind.tensor_type.elem_type == TensorProto.INT64}  # on which the output's shape depends
         try:
-            outputs = onnx.shape_inference.infer_node_outputs(onnx.defs.get_schema(onnx_op, OPSET), node, types, known,
-                                                              opset_imports=[helper.make_opsetid("", OPSET)],
-                                                              ir_version=IR_VERSION)
+            schema = onnx.defs.get_schema(onnx_op, self._opset["opset_imports"][0].version)
+            outputs = onnx.shape_inference.infer_node_outputs(schema, node, types, known, **self._opset)
         except onnx.shape_inference.InferenceError as error:
             raise attrs.error(last_line(error)) from None
         self._types[name] = outputs[name]
@@ -94,7 +106,8 @@ class Build:
         inputs, outputs = ([helper.make_value_info(name, self._types[name])] for name in (INPUT, output))
         graph = helper.make_graph(self._nodes, "classifier", inputs, outputs,
                                   [tensor for name, tensor in self._initializers.items() if name in used])
-        model = helper.make_model(graph, producer_name=PRODUCER, ir_version=IR_VERSION,
-                                  opset_imports=[helper.make_opsetid("", OPSET)])
-        helper.set_model_props(model, {"preprocessing": preprocessing_json(preprocessing).strip()})
+        model = helper.make_model(graph, producer_name=PRODUCER, **self._opset)
+        helper.set_model_props(model, {
+            "preprocessing": preprocessing_json(preprocessing).strip(),
+            "output": "probabilities" if self._nodes[-1].op_type == "Softmax" else "logits"})
         return model

@@ -10,11 +10,12 @@ from common.checkpoint.attributes import Attributes
 from common.checkpoint.fold import fold_batch_norm
 from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import INPUT, parameter_names
-from common.conversion.onnx_build import BATCH, Build
+from common.conversion.onnx_build import BATCH, OPSET, OPSETS, Build
 
 # MXNet's op: ONNX's
 UNARY = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 ACTIVATIONS = UNARY | {"softrelu": "Softplus", "softsign": "Softsign"}
+MANY = 2 ** 31 - 1, 2 ** 61 - 1  # numbers of images; both are primes
 POOLS = {"avg": "AveragePool", "max": "MaxPool"}
 SAME_SHAPES = {f"{mxnet}{name}": onnx_op
                for name, onnx_op in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"))
@@ -27,12 +28,13 @@ SCALARS = {"_plus_scalar": ("Add", False), "_minus_scalar": ("Sub", False), "_rm
 
 def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int], fold: bool = False,
             preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  a tuple
-            pixels: bool = False) -> onnx.ModelProto:
+            pixels: bool = False, opset: int = OPSET) -> onnx.ModelProto:
     """An MXNet classifier as an ONNX model that `onnx.checker` passes. Equal arguments give equal bytes.
 
-    Input `data`: float32 (N, 3, H, W), for any N. Output: probabilities (N, classes). Nodes, tensors and weights have
-    the symbol's names, so that the output of this repository's networks is `softmax`. The metadata's "preprocessing",
-    JSON as in `common.checkpoint.preprocessing`, says what has to be done to an image to get `data`.
+    Input `data`: float32 (N, 3, H, W), for any N. Output: probabilities (N, classes), or logits if the graph ends in
+    them, which the metadata's "output" says. Nodes, tensors and weights have the symbol's names, so that the output of
+    this repository's networks is `softmax`; a second node of the same name gets a number behind it. The metadata's
+    "preprocessing", JSON as in `common.checkpoint.preprocessing`, says what has to be done to an image to get `data`.
 
     Parameters
     ----------
@@ -43,15 +45,18 @@ def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int
     preprocessing : that of the checkpoint.
     pixels : whether the model itself subtracts the mean and divides by the standard deviation, so that `data` is RGB
         from 0 to 255.
+    opset : the version of ONNX's operators, one of OPSETS. The file's own version goes with it.
 
     Raises InputError, with the node's name and operator, for anything that cannot be converted or does
     not fit.
     """
+    if opset not in OPSETS:
+        raise InputError(f"opset {opset}: give {OPSETS[0]} to {OPSETS[-1]}")
     *_, channels, height, width = data_shape
     params = {name: _float32(name, params) for name in parameter_names(graph)}
     if fold:
         graph, params = fold_batch_norm(graph, params)
-    build = Build(parameter_names(graph), params, (BATCH, channels, height, width))
+    build = Build(graph, params, (BATCH, channels, height, width), opset)
     data = build.normalized(preprocessing) if pixels else INPUT
     tensors = []  # of each node of the graph
     for node in graph["nodes"]:
@@ -156,6 +161,48 @@ def _flatten(build, node, inputs, attrs):
     return build.add("Flatten", node["name"], inputs, attrs, axis=1)
 
 
+def _reshape(build, node, inputs, attrs):
+    shape = build.shape(attrs, inputs[0])
+    _only(attrs, "reverse", False)
+    # what is the same for two numbers of images, neither of them a factor of the sizes, is so for any
+    (batch, *sizes), (other, *same) = (_reshaped((n, *shape[1:]), attrs["shape"]) or [0] for n in MANY)
+    if (batch, other, *same) != (*MANY, *sizes):
+        raise attrs.error(f"shape is {attrs['shape']} for an input of shape {shape}; only what keeps each image by "
+                          "itself can be converted")
+    if len(sizes) == 1:
+        return _flatten(build, node, inputs, attrs)
+    sizes = build.constant(f"{node['name']}_shape", [0, *sizes], np.int64)
+    return build.add("Reshape", node["name"], [*inputs, sizes], attrs)
+
+
+def _reshaped(sizes, codes):
+    """The sizes that MXNet's Reshape makes (InferReshapeShape of its src/operator/tensor/matrix_op-inl.h); None where
+    it makes none."""
+    left, codes, made, inferred = list(sizes), list(codes), [], None
+    try:
+        while codes:
+            code = codes.pop(0)
+            if code == -2:
+                made, left = made + left, []
+            elif code == -3:
+                made.append(left.pop(0) * left.pop(0))
+            elif code == -4:
+                size, first, second = left.pop(0), codes.pop(0), codes.pop(0)
+                made += [size // second if first == -1 else first, size // first if second == -1 else second]
+            else:
+                if code == -1:
+                    if inferred is not None:
+                        return None
+                    inferred = len(made)
+                made.append(left[0] if code == 0 else abs(code))
+                left = left[1:]
+        if inferred is not None:
+            made[inferred] = math.prod(sizes) // math.prod(made)
+    except (IndexError, ZeroDivisionError):
+        return None
+    return made if math.prod(made) == math.prod(sizes) else None
+
+
 def _fully_connected(build, node, inputs, attrs):
     shape, hidden = build.shape(attrs, inputs[0]), attrs["num_hidden"]
     if len(shape) > 2 and not attrs["flatten"]:
@@ -189,7 +236,7 @@ def _pad(build, node, inputs, attrs):
 
 
 def _identity(build, node, inputs, attrs):
-    if node["op"] == "Cast":
+    if node["op"] in ("Cast", "amp_cast"):
         _only(attrs, "dtype", "float16", "bfloat16", "float32", "float64")
     if node["op"] == "Dropout":
         _only(attrs, "mode", "training")
@@ -205,8 +252,8 @@ def _only(attrs, key, *values):
 
 CONVERTERS = {
     "Convolution": _convolution, "BatchNorm": _batch_norm, "clip": _clip, "Activation": _activation,
-    "LeakyReLU": _leaky_relu, "Pooling": _pooling, "Flatten": _flatten,
+    "LeakyReLU": _leaky_relu, "Pooling": _pooling, "Flatten": _flatten, "Reshape": _reshape,
     "FullyConnected": _fully_connected, "SoftmaxOutput": _softmax, "softmax": _softmax, "SoftmaxActivation": _softmax,
-    "Pad": _pad, "Cast": _identity, "Dropout": _identity, "_copy": _identity, "BlockGrad": _identity,
+    "Pad": _pad, "Cast": _identity, "amp_cast": _identity, "Dropout": _identity, "_copy": _identity, "BlockGrad": _identity,
     **dict.fromkeys(UNARY, _activation), **dict.fromkeys(SAME_SHAPES, _same_shapes), **dict.fromkeys(SCALARS, _scalar),
 }

@@ -1,4 +1,4 @@
-"""ONNX Runtime, which shares no code with MXNet, answers as MXNet does."""
+"""ONNX Runtime, and onnx's own reference evaluator, which share no code with MXNet, answer as MXNet does."""
 import json
 
 import ml_dtypes
@@ -6,11 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from common.base.errors import InputError
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params
 from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import load_symbol
+from common.conversion.onnx_build import OPSETS
 from common.conversion.onnx_model import to_onnx
 from common.evaluation.score import predict
 from common.find_mxnet import mx
@@ -35,9 +37,20 @@ def checkpoint_of(symbol, x, tmp_path, seed=0):
 
 def run(model, x):
     onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     answer, = session.run(None, {"data": x})
     return answer
+
+
+def reference(model, x):
+    """What onnx's definitions of the operators, in NumPy, give."""
+    answer, = ReferenceEvaluator(model).run(None, {"data": x})
+    return answer
+
+
+def metadata(model):
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def images(*shape, seed=1):
@@ -63,6 +76,25 @@ def test_equals_mxnet(tmp_path, multiplier, size, options):
         assert model.SerializeToString() == to_onnx(graph, params, (1, 3, size, size), fold).SerializeToString()
 
 
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_opset(tmp_path, opset):
+    """At 13, onnx's own reference blends a batch's statistics into BatchNorm."""
+    x = images(2, 3, 33, 32)
+    graph, params, expected = checkpoint_of(get_symbol(10, 0.1), x, tmp_path)
+    for fold in (False, True):
+        model = to_onnx(graph, params, x.shape, fold, opset=opset)
+        assert {entry.domain: entry.version for entry in model.opset_import} == {"": opset}
+        np.testing.assert_allclose(run(model, x), expected, atol=ATOL)
+        if opset > 13 or fold:
+            np.testing.assert_allclose(reference(model, x), expected, atol=ATOL)
+
+
+def test_another_opset_is_refused():
+    for opset in (12, 24):
+        with pytest.raises(InputError, match=f"{opset}.* 13 .*23"):
+            to_onnx({"nodes": [], "heads": []}, {}, (3, 32, 32), opset=opset)
+
+
 def test_what_a_user_of_the_model_sees(tmp_path):
     x = images(1, 3, 64, 48)
     graph, params, _ = checkpoint_of(get_symbol(10, 0.1), x, tmp_path)
@@ -72,7 +104,7 @@ def test_what_a_user_of_the_model_sees(tmp_path):
     assert (data.name, data.shape, data.type) == ("data", ["N", 3, 64, 48], "tensor(float)")
     assert (softmax.name, softmax.shape, softmax.type) == ("softmax", ["N", 10], "tensor(float)")
     assert model.producer_name == "MobileNetV2 for MXNet"
-    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 13} and model.ir_version == 7
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 17} and model.ir_version == 8
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert all((weights[name] == array).all() for name, array in params.items())
     assert {"first-3x3-conv-conv2d", "seq-6-block0-linear-batchnorm", "fc"} < {node.name for node in model.graph.node}
@@ -90,10 +122,10 @@ def test_pixels_are_normalised_in_the_model(tmp_path, mean, std):
     assert pixels.min() >= 0 and pixels.max() > 200
     model = to_onnx(graph, params, (3, 64, 64), preprocessing=wants, pixels=True)
     np.testing.assert_allclose(run(model, pixels), expected, atol=ATOL)
-    assert json.loads(model.metadata_props[0].value)["mean"] == [0, 0, 0]
+    assert json.loads(metadata(model)["preprocessing"])["mean"] == [0, 0, 0]
     without = to_onnx(graph, params, (3, 64, 64), preprocessing=wants)
     np.testing.assert_allclose(run(without, x), expected, atol=ATOL)
-    assert json.loads(without.metadata_props[0].value) == {"resize": 73, "crop": 64, "mean": [*mean], "std": [*std]}
+    assert json.loads(metadata(without)["preprocessing"]) == {"resize": 73, "crop": 64, "mean": [*mean], "std": [*std]}
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -127,6 +159,89 @@ def test_exports_of_gluon_end_in_probabilities(tmp_path, make):
         model = to_onnx(load_symbol(tmp_path / "x-symbol.json"), {**arg_params, **aux_params}, (3, 64, 64), fold)
         assert model.graph.output[0].name == "softmax"
         np.testing.assert_allclose(run(model, x), expected, atol=ATOL)
+
+
+def check_answers(model, x, expected):
+    """To 1e-6 of probabilities, 1e-5 of logits."""
+    for answer in (run(model, x), reference(model, x)):
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6 if expected.max() <= 1 else 1e-5)
+
+
+def foreign_head(kind, data):
+    """The ends of two public repositories' networks, in their words."""
+    pooled = sym.Pooling(data, global_pool=True, pool_type="avg", kernel=(1, 1), name="pool6")
+    if kind == "a convolution, and its name twice":
+        classes = sym.Convolution(pooled, num_filter=10, kernel=(1, 1), name="fc7")
+        return sym.SoftmaxOutput(sym.Flatten(classes, name="fc7"), name="prob")
+    return sym.FullyConnected(sym.Reshape(pooled, shape=(0, -1)), num_hidden=10, name="dense1")
+
+
+@pytest.mark.parametrize("kind, output", [("a convolution, and its name twice", "probabilities"), ("logits", "logits")])
+def test_networks_with_names_of_others(tmp_path, kind, output):
+    data = sym.Activation(sym.BatchNorm(sym.Convolution(DATA, num_filter=8, kernel=(3, 3), stride=(2, 2), no_bias=True),
+                                        fix_gamma=False, eps=1e-4), act_type="relu")
+    symbol, x = foreign_head(kind, data), images(2, 3, 32, 32)
+    graph, params, probabilities = checkpoint_of(symbol, x, tmp_path)
+    for fold in (False, True):
+        check_answers(to_onnx(graph, params, x.shape, fold), x, probabilities)
+    graph = load_symbol(tmp_path / "x-symbol.json", with_softmax=False)
+    model = to_onnx(graph, params, x.shape)
+    assert metadata(model)["output"] == output
+    check_answers(model, x, answer_of(symbol, params, x))
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    if output == "probabilities":
+        assert names[-3:] == ["fc7", "fc7_1", "prob"] and {"fc7_weight", "fc7_bias"} < {
+            tensor.name for tensor in model.graph.initializer}
+
+
+def answer_of(symbol, params, x):
+    """MXNet's own, without the softmax that is added to logits elsewhere."""
+    label = {name: mx.nd.zeros(len(x)) for name in symbol.list_arguments() if name.endswith("label")}
+    arrays = {name: mx.nd.array(array) for name, array in params.items()} | label
+    executor = symbol.bind(mx.cpu(), {name: arrays.get(name, mx.nd.array(x)) for name in symbol.list_arguments()},
+                           aux_states={name: arrays[name] for name in symbol.list_auxiliary_states()}, grad_req="null")
+    return executor.forward(is_train=False)[0].asnumpy()
+
+
+@pytest.mark.parametrize("name", ["caffe-relu-fc7", "gluon-expandedconv"])
+def test_two_public_networks(testdata, tmp_path, name):
+    path = testdata / "cases" / "foreign" / f"{name}-symbol.json"
+    symbol, x = sym.load(str(path)), images(1, 3, 64, 64)
+    arg_params, aux_params = random_params(symbol, x.shape)
+    # weights that keep sums small, but for the classifier before a softmax: no class is certain, all differ
+    scale = {"weight": 0.5 ** 0.5, "fc7_weight": 3}
+    params = {name: array * np.float32(scale.get(name) or scale.get(name.rpartition("_")[2], 1))
+              for name, array in (arg_params | aux_params).items() if not name.endswith("_label")}
+    expected = answer_of(symbol, params, x)
+    for fold in (False, True):
+        check_answers(to_onnx(load_symbol(path, with_softmax=False), params, x.shape, fold), x, expected)
+
+
+def test_names_give_way_to_those_that_come_first(tmp_path):
+    """Parameters' before all; numbers behind a name are none that another node has."""
+    data = sym.Convolution(DATA, num_filter=4, kernel=(3, 3), name="a")
+    data = sym.relu(sym.clip(sym.sigmoid(data, name="a"), 0.2, 0.7, name="a_weight"), name="a_1")
+    symbol = sym.softmax(sym.Flatten(sym.tanh(data, name="data"), name="a_weight_min"), name="softmax")
+    x = images(2, 3, 8, 8)
+    graph, params, expected = checkpoint_of(symbol, x, tmp_path)
+    model = to_onnx(graph, params, x.shape)
+    check_answers(model, x, expected)
+    assert [node.name for node in model.graph.node] == ["a", "a_2", "a_weight_1", "a_1", "data_1", "a_weight_min",
+                                                        "softmax"]
+    assert {"a_weight", "a_bias"} < {tensor.name for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("shape", [
+    (0, -1), (-1, 36), (0, 36), (-1, 4, 9), (0, 0, -1), (0, 0, -3), (-2,), (0, -4, 2, -1, -3), (0, -4, -1, 2, -2),
+    (0, 3, -1, 2), (0, -1, 3), (-1, 2, 18), (-1, 0, 0, 0)])
+def test_reshape_by_mxnets_codes(tmp_path, shape):
+    x = images(2, 4, 3, 3)
+    graph, params, expected = checkpoint_of(sym.softmax(sym.Flatten(sym.Reshape(DATA, shape=shape))), x, tmp_path)
+    check_answers(to_onnx(graph, params, x.shape), x, expected)
+    axis = sym.softmax(sym.Flatten(sym.softmax(sym.Reshape(DATA, shape=shape), axis=1)))  # which depends on the shape
+    graph, params, expected = checkpoint_of(axis, x, tmp_path)
+    check_answers(to_onnx(graph, params, x.shape), x, expected)
 
 
 LAYERS = {
@@ -195,6 +310,10 @@ def test_every_softmax(tmp_path, softmax):
     (sym.FullyConnected(DATA, num_hidden=4, flatten=False), "flatten is False"),
     (sym.pad(DATA, mode="edge", pad_width=(0, 0, 0, 0, 1, 1, 1, 1)), "mode is 'edge'"),
     (sym.softmax(DATA, temperature=2.0), "temperature is '2.0'"),
+    *((sym.Reshape(DATA, **options), message) for options, message in (
+        ({"shape": (1, -1)}, "keeps each image"), ({"shape": (-1, 9)}, "keeps each image"),
+        ({"shape": (-3, -3)}, "keeps each image"), ({"shape": (-1,)}, "keeps each image"),
+        ({"shape": (0, -1), "reverse": True}, "reverse is True"))),
 ])
 def test_what_it_cannot_convert_is_refused_by_name(tmp_path, layer, message):
     sym.softmax(sym.Flatten(layer)).save(str(tmp_path / "x-symbol.json"))
