@@ -383,14 +383,15 @@ class Readers:
                 raise InputError("too large") from None
 
     def calibration(self, path):
-        from common.compiler.calibration import load_calibration
-        from common.compiler.quantize import layers_of
+        from common.checkpoint.int8 import load_calibration
+        from common.compiler.quantize import channels_of
         from common.compiler.relay_network import load_network
         self._network = self._network or load_network(self._seeds / "calibrated", 0, (1, 3, 32, 32))
         with self._beside(path, "calibration", "calibrated-0000.params") as prefix:
-            statistics = load_calibration(prefix, 0, self._network)
-        assert statistics.keys() == layers_of(self._network).keys()
-        assert all(np.isfinite([entry.low, entry.high, *entry.mean]).all() for entry in statistics.values())
+            statistics = load_calibration(prefix, 0, channels_of(self._network))
+        assert statistics.keys() == channels_of(self._network).keys()
+        assert all(np.isfinite([entry.low, entry.high, *entry.mean, *(entry.output or ())]).all()
+                   for entry in statistics.values())
 
     @contextmanager
     def _beside(self, path, kind, params):

@@ -43,11 +43,11 @@ def main(args: argparse.Namespace) -> None:
     check_no_file_name(args.prefix, "PREFIX")
     check_not_overwritten(args)
     args = completed(args, args.prefix)
+    from common.checkpoint.int8 import calibration_file, save_calibration
     from common.checkpoint.params import checkpoint_files
     from common.compiler.build import compiled_by_tvm
-    from common.compiler.calibration import measure, save_calibration
+    from common.compiler.calibration import measure
     from common.compiler.relay_network import load_network
-    from common.inference.choices import calibration_file
 
     network = load_network(args.prefix, args.epoch, (1, *args.image_shape))
     chosen = chosen_images(args)
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
 
 def check_not_overwritten(args: argparse.Namespace) -> None:
     """Raise InputError if the file to write is read here."""
-    from common.inference.choices import calibration_file
+    from common.checkpoint.int8 import calibration_file
     from common.inference.classify import images_in
 
     out = calibration_file(args.prefix, args.epoch)

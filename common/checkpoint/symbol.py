@@ -30,8 +30,8 @@ def load_symbol(path: str | Path, with_softmax: bool = True) -> dict:
 
     A node is {"op", "name", "attrs", "inputs": [[node, output, version], ...]}; nodes come after their inputs, the head
     needs all nodes, and op "null" is a variable. What older versions of MXNet wrote is brought up to date as MXNet
-    1.9.1 does it. A graph that ends in logits, as Gluon's export does, is given a softmax unless `with_softmax` is False.
-    Raises InputError for a file that is missing or holds no such graph.
+    1.9.1 does it. A graph that ends in logits, as Gluon's export does, is given a softmax, unless `with_softmax` is
+    False. Raises InputError for a file that is missing or holds no such graph.
     """
     try:
         content = read_json(path, "a symbol JSON file, or a truncated one")

@@ -5,11 +5,11 @@ import tvm
 from tvm import relay
 
 from common.base.errors import InputError
+from common.checkpoint.int8 import load_calibration
 from common.compiler import vnni
 from common.compiler.blocked import BLOCKS
-from common.compiler.calibration import load_calibration
 from common.compiler.processor import has_feature
-from common.compiler.quantize import Arithmetic, quantized
+from common.compiler.quantize import Arithmetic, channels_of, quantized
 from common.compiler.relay_network import Network
 from common.inference.choices import PRECISIONS
 
@@ -42,7 +42,7 @@ def in_precision(network: Network, precision: str, target: tvm.target.Target, pr
     if precision == "float16":
         return in_float16(network)
     if precision == "int8":
-        return quantized(network, load_calibration(prefix, epoch, network), arithmetic_of(target))
+        return quantized(network, load_calibration(prefix, epoch, channels_of(network)), arithmetic_of(target))
     return network
 
 

@@ -1,11 +1,7 @@
 """A network in 8-bit integers: convolutions and fully connected layers multiply integers and sum them in 32 bits.
 
-A layer's input is codes of 0 to 255 that stand for (code - zero) x scale, with one scale and zero for the tensor, from
-the range that calibration saw; its weights are -127 to 127 times a scale for each output channel (Jacob et al., 2018,
-https://arxiv.org/abs/1712.05877; Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342). The bias takes back what the
-rounding of the weights adds on average (Nagel et al., 2019, https://arxiv.org/abs/1906.04721, 4.2). What follows a
-layer (bias, residual, clip) is computed in float32 from its sums, before they are rounded to codes again; pooling and
-softmax stay float32.
+Codes and scales are those of `common.checkpoint.int8`. What follows a layer (bias, residual, clip) is computed in
+float32 from its sums, before they are rounded to codes again; pooling and softmax stay float32.
 """
 from typing import Any, NamedTuple
 
@@ -15,9 +11,9 @@ from tvm import relay
 from tvm.topi.nn.utils import get_pad_tuple
 from tvm.topi.utils import get_const_tuple
 
+from common.checkpoint.int8 import TOP, along, coding, quantized_weight, rounding_loss
 from common.compiler.relay_network import Network
 
-TOP, WEIGHT_TOP = 255, 127
 LAYERS = ("nn.conv2d", "nn.dense")
 
 
@@ -29,27 +25,25 @@ class Arithmetic(NamedTuple):
     outputs: int = 1
 
 
-class Statistics(NamedTuple):
-    """A layer's input over the images of the calibration: least and greatest value, and each channel's mean (C,)."""
-    low: float
-    high: float
-    mean: np.ndarray
-
-
 def layers_of(network: Network) -> dict:
     """{name of its weight: Relay call} of the layers that can be computed in integers, in order: those whose weight is
     a parameter, convolutions only if they are not grouped, or depthwise."""
     found = {}
 
     def visit(node):
-        if _op(node) not in LAYERS or getattr(node.args[1], "name_hint", None) not in network.params:
+        if op_name(node) not in LAYERS or getattr(node.args[1], "name_hint", None) not in network.params:
             return
         data, weight = (argument.checked_type.shape for argument in node.args)
-        if _op(node) == "nn.dense" or node.attrs.groups == 1 or node.attrs.groups == data[1] == weight[0]:
+        if op_name(node) == "nn.dense" or node.attrs.groups == 1 or node.attrs.groups == data[1] == weight[0]:
             found[node.args[1].name_hint] = node
 
     relay.analysis.post_order_visit(network.module["main"].body, visit)
     return found
+
+
+def channels_of(network: Network) -> dict[str, int]:
+    """{name of its weight: channels of its input} of those layers."""
+    return {name: int(node.args[0].checked_type.shape[1]) for name, node in layers_of(network).items()}
 
 
 def quantized(network: Network, statistics: dict, arithmetic: Arithmetic) -> Network:
@@ -63,27 +57,9 @@ def quantized(network: Network, statistics: dict, arithmetic: Arithmetic) -> Net
     return network._replace(module=module, params=params, folded=None)
 
 
-def quantized_weight(weight: np.ndarray) -> tuple:
-    """(integers of -127 to 127, of the shape of `weight` (O, ...); float32 scales (O,)) whose product is nearest."""
-    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-    scales = np.where(largest > 0, largest / WEIGHT_TOP, 1).astype(np.float32)
-    return np.rint(weight / _along(scales, weight.ndim)).astype(np.int32), scales
-
-
-def coding(low: float, high: float) -> tuple:
-    """(float32 scale, zero) of codes for values from `low` to `high`; 0 has a code of its own, which is `zero`."""
-    low, high = min(low, 0), max(high, 0)
-    scale = np.float32((high - low) / TOP) or np.float32(1)
-    return scale, int(np.clip(np.rint(-low / scale), 0, TOP))
-
-
-def _op(node):
+def op_name(node: relay.Expr) -> str | None:
+    """Of a call of an operator; None of anything else."""
     return node.op.name if isinstance(node, relay.Call) and isinstance(node.op, tvm.ir.Op) else None
-
-
-def _along(values, ndim, axis=0):
-    """`values` in the shape that broadcasts them along an axis of a tensor with `ndim` dimensions."""
-    return np.reshape(values, [-1 if i == axis else 1 for i in range(ndim)])
 
 
 def _constant(value):
@@ -147,8 +123,8 @@ class _Quantizer:
             self._values[node] = self._value(node)
             return
         scale, zero = self._codings[node]
-        if _op(node) == "nn.pad" and isinstance(node.args[1], relay.Constant) and node.attrs.pad_mode == "constant" \
-                and node.args[1].data.numpy() == 0:
+        if op_name(node) == "nn.pad" and node.attrs.pad_mode == "constant" \
+                and isinstance(node.args[1], relay.Constant) and node.args[1].data.numpy() == 0:
             self._codes[node] = relay.nn.pad(self._coded(self._values[node.args[0]], scale, zero),
                                              node.attrs.pad_width, pad_value=zero)
         else:
@@ -160,7 +136,7 @@ class _Quantizer:
         return relay.cast(value.scaled(1 / scale, zero + 0.5).clip(0, TOP).expression(), self.arithmetic.codes)
 
     def _value(self, node):
-        op = _op(node)
+        op = op_name(node)
         if node in self._names:
             return self._layer(node)
         if op == "clip":
@@ -169,7 +145,7 @@ class _Quantizer:
             return self._values[node.args[0]].clip(0, np.inf)
         if op == "nn.bias_add" and not self._values[node.args[0]].is_clipped and self._is_parameter(node.args[1]):
             ndim = len(node.checked_type.shape)
-            bias = _along(self.params[node.args[1].name_hint], ndim, int(node.attrs.axis) % ndim)
+            bias = along(self.params[node.args[1].name_hint], ndim, int(node.attrs.axis) % ndim)
             value = self._values[node.args[0]]
             return value._replace(shift=value.shift + bias)
         if op == "add" and not any(self._is_parameter(argument) for argument in node.args):
@@ -187,21 +163,16 @@ class _Quantizer:
         return node if self._is_parameter(node) else self._values[node].expression()
 
     def _layer(self, node):
-        name, dense = self._names[node], _op(node) == "nn.dense"
+        name, dense = self._names[node], op_name(node) == "nn.dense"
         scale, zero = self._codings[node.args[0]]
         weight = self.params[name]
         integers, scales = quantized_weight(weight)
         sums = self._dense(node, integers, zero) if dense else self._convolution(node, integers, zero)
-        error = weight - integers * _along(scales, weight.ndim)
-        mean = self._statistics[name].mean
-        if dense or node.attrs.groups == 1:
-            mean = _along(np.pad(mean, (0, weight.shape[1] - len(mean))), weight.ndim, axis=1)
-        else:
-            mean = _along(np.pad(mean, (0, len(weight) - len(mean))), weight.ndim)
-        axes = tuple(range(1, weight.ndim))
-        shift = (error * mean).sum(axis=axes) - zero * scale * scales * integers.sum(axis=axes)
+        depthwise = not dense and node.attrs.groups != 1
+        shift = rounding_loss(weight, integers, scales, self._statistics[name].mean, depthwise)
+        shift = shift - zero * scale * scales * integers.sum(axis=tuple(range(1, weight.ndim)))
         ndim = len(node.checked_type.shape)
-        return _Value(((sums, _along(scales * scale, ndim, axis=1)),), _along(shift, ndim, axis=1).astype(np.float32))
+        return _Value(((sums, along(scales * scale, ndim, axis=1)),), along(shift, ndim, axis=1).astype(np.float32))
 
     def _convolution(self, node, integers, zero):
         """Sums of codes x integers. The padding is codes that stand for 0."""

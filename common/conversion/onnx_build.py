@@ -28,8 +28,8 @@ class Build:
     def __init__(self, graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int | str],
                  opset: int = OPSET) -> None:
         self.params, self._initializers, self._nodes = params, {}, []
-        self._opset = {"opset_imports": [helper.make_opsetid("", opset)],
-                       "ir_version": helper.OP_SET_ID_VERSION_MAP["ai.onnx", opset]}
+        self._opset: dict[str, Any] = {"opset_imports": [helper.make_opsetid("", opset)],
+                                       "ir_version": helper.OP_SET_ID_VERSION_MAP["ai.onnx", opset]}
         self._taken = {node["name"] for node in graph["nodes"]}  # by nodes to come, too
         self._types = {INPUT: helper.make_tensor_type_proto(TensorProto.FLOAT, data_shape)}
         for name in parameter_names(graph):

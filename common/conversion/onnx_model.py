@@ -254,6 +254,6 @@ CONVERTERS = {
     "Convolution": _convolution, "BatchNorm": _batch_norm, "clip": _clip, "Activation": _activation,
     "LeakyReLU": _leaky_relu, "Pooling": _pooling, "Flatten": _flatten, "Reshape": _reshape,
     "FullyConnected": _fully_connected, "SoftmaxOutput": _softmax, "softmax": _softmax, "SoftmaxActivation": _softmax,
-    "Pad": _pad, "Cast": _identity, "amp_cast": _identity, "Dropout": _identity, "_copy": _identity, "BlockGrad": _identity,
+    "Pad": _pad, **dict.fromkeys(("Cast", "amp_cast", "Dropout", "_copy", "BlockGrad"), _identity),
     **dict.fromkeys(UNARY, _activation), **dict.fromkeys(SAME_SHAPES, _same_shapes), **dict.fromkeys(SCALARS, _scalar),
 }

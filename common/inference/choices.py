@@ -36,13 +36,10 @@ def architecture(triple: str) -> str:
     return triple.split("-")[0]
 
 
-def calibration_file(prefix: str | Path, epoch: int) -> str:
-    """The file beside a checkpoint's parameters that tools/calibrate.py writes for int8."""
-    return f"{prefix}-{epoch:04d}-int8.json"
-
-
 def files_of(precision: str, prefix: str | Path, epoch: int) -> list:
     """The files that compiling for `precision` reads besides those of the checkpoint."""
+    from common.checkpoint.int8 import calibration_file  # not above: what reads arguments imports this module
+
     return [calibration_file(prefix, epoch)] if precision == "int8" else []
 
 
@@ -50,7 +47,7 @@ def check_device(precision: str, device: Any) -> None:
     """Raises InputError if `device` (tvm.runtime.Device), an OpenCL device, cannot compute in `precision`."""
     if precision != "float16":
         return
-    from common.inference.drivers import PLATFORMS  # not above: what reads arguments imports this module
+    from common.inference.drivers import PLATFORMS  # not above, for the same reason
 
     name = device.device_name.strip()
     for _, devices in PLATFORMS:

@@ -14,11 +14,11 @@ import pytest
 from common.base.digest import digest
 from common.checkpoint import arrays as checkpoint_arrays
 from common.checkpoint.arrays import Checkpoint
+from common.checkpoint.int8 import Statistics, save_calibration
 from common.checkpoint.params import save_checkpoint_params
 from common.checkpoint.preprocessing import Preprocessing, preprocessing_json, save_preprocessing
 from common.compiler import records
-from common.compiler.calibration import save_calibration
-from common.compiler.quantize import Statistics, layers_of
+from common.compiler.quantize import layers_of
 from common.compiler.relay_network import load_network
 from common.conversion.keras_file import VARIABLES
 from common.conversion.names import KERAS, source_names
@@ -102,7 +102,8 @@ def seeds(tmp_path_factory):
     shutil.copy(folder / "symbol" / "small-symbol.json", folder / "calibrated-symbol.json")
     shutil.copy(folder / "all.params", folder / "calibrated-0000.params")
     layers = layers_of(load_network(folder / "calibrated", 0, (1, 3, 32, 32)))
-    save_calibration(folder / "calibrated", 0, {name: Statistics(-1.5, 6.0, np.arange(4)) for name in layers}, 16)
+    statistics = Statistics(-1.5, 6.0, np.arange(4), (0.0, 6.0))
+    save_calibration(folder / "calibrated", 0, dict.fromkeys(layers, statistics), 16)
     (folder / "calibrated-0000-int8.json").rename(folder / "calibration" / "x.json")
     (folder / "cache" / "key").mkdir(parents=True, mode=0o700)
     (folder / "cache").chmod(0o700)

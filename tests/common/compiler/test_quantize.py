@@ -6,17 +6,25 @@ import numpy as np
 import pytest
 
 from common.base.errors import InputError
+from common.checkpoint.int8 import (
+    Statistics,
+    calibration_file,
+    coding,
+    load_calibration,
+    quantized_weight,
+    save_calibration,
+)
 from common.compiler import vnni
 from common.compiler.blocked import block_of
 from common.compiler.build import build, executor_of
-from common.compiler.calibration import load_calibration, measure, save_calibration
+from common.compiler.calibration import measure
 from common.compiler.precision import arithmetic_of, in_float16, in_precision, target_for
-from common.compiler.quantize import Statistics, coding, quantized, quantized_weight
+from common.compiler.quantize import channels_of, quantized
 from common.compiler.relay_network import Network, load_network
 from common.compiler.targets import resolve_target
 from common.evaluation.score import predict
 from common.find_mxnet import mx
-from common.inference.choices import HALF, calibration_file, check_device
+from common.inference.choices import HALF, check_device
 from common.inference.drivers import PLATFORMS
 from common.inference.runtime import opencl_device, tvm
 from tests.checkpoints import save_random
@@ -202,34 +210,36 @@ def test_float16_is_refused_where_a_device_has_none():
 
 def test_int8_without_a_calibration_that_fits_is_refused(one_convolution, calibrated, tmp_path):
     with pytest.raises(InputError, match=r"needs .*one-0000-int8.json; make it with: python tools/calibrate.py"):
-        load_calibration(one_convolution, 0, load_network(one_convolution, 0, (1, 3, 8, 8)))
+        load_calibration(one_convolution, 0, channels_of(load_network(one_convolution, 0, (1, 3, 8, 8))))
 
     prefix, path = tmp_path / "x", tmp_path / "x-0000-int8.json"
     for ending in ("-symbol.json", "-0000.params", "-0000-int8.json"):
         (tmp_path / f"x{ending}").write_bytes(calibrated[0].with_name(f"small{ending}").read_bytes())
-    network, content = load_network(prefix, 0, SHAPE), json.loads(path.read_text())
-    assert load_calibration(prefix, 0, network).keys() == content["layers"].keys()
+    channels, content = channels_of(load_network(prefix, 0, SHAPE)), json.loads(path.read_text())
+    assert load_calibration(prefix, 0, channels).keys() == content["layers"].keys()
     fc = content["layers"]["fc_weight"]
     for wrong in ({"params": "0" * 64}, {"layers": {}}, {"layers": []},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "low": 2, "high": 1}}},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "high": float("nan")}}},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "high": "3"}}},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "high": 10 ** 400}}},
+                  {"layers": {**content["layers"], "fc_weight": {**fc, "output": [3, 2]}}},
+                  {"layers": {**content["layers"], "fc_weight": {**fc, "output": [3]}}},
                   {"layers": {**content["layers"], "fc_weight": {**fc, "mean": [0.0] * 5000}}}):
         path.write_text(json.dumps({**content, **wrong}))
         with pytest.raises(InputError, match="x-0000-int8.json: .*tools/calibrate.py") as error:
-            load_calibration(prefix, 0, network)
+            load_calibration(prefix, 0, channels)
         assert "\n" not in str(error.value)
     path.write_text("{")
     with pytest.raises(InputError, match="not JSON"):
-        load_calibration(prefix, 0, network)
+        load_calibration(prefix, 0, channels)
     path.write_text(json.dumps({**content, "params": "0" * 64}))
     with pytest.raises(InputError, match=r"x-0000\.params; .*tools/calibrate.py"):
-        load_calibration(prefix, 0, network)
+        load_calibration(prefix, 0, channels)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(InputError, match="x-0000-int8.json: is a pipe or a device"):
-        load_calibration(prefix, 0, network)
+        load_calibration(prefix, 0, channels)
 
 
 def test_every_processor_has_an_arithmetic():
