@@ -31,3 +31,27 @@ def save_like(prefix, epoch, other):
     save_checkpoint_params(f"{other}-0000.params", *({name: rng.normal(0, 1, array.shape).astype(np.float32)
                                                       for name, array in group.items()}
                                                      for group in load_checkpoint_params(params_file)))
+
+
+def one_block():
+    """A symbol of what MobileNetV2 has: a block with its shortcut, and SAME padding, in six layers."""
+    net = unit(mx.sym.Variable("data"), "first", 16, kernel=3, stride=2)
+    block = unit(net, "expansion", 40, activation="relu")
+    block = unit(block, "depthwise", 40, kernel=3, groups=40)
+    net = unit(block, "linear", 16, activation=None) + net
+    net = unit(net, "padded", 24, kernel=3, stride=2, pad_layer=True)
+    net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, pool_type="avg", kernel=(1, 1)))
+    return mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=10, name="fc"), name="softmax")
+
+
+def unit(data, name, channels, kernel=1, stride=1, groups=1, activation="relu6", pad_layer=False):
+    pad = kernel // 2
+    if pad_layer:
+        data = mx.sym.pad(data, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 0, 1, 0, 1))
+        pad = 0
+    data = mx.sym.Convolution(data, num_filter=channels, kernel=(kernel, kernel), stride=(stride, stride),
+                              pad=(pad, pad), num_group=groups, no_bias=True, name=name)
+    data = mx.sym.BatchNorm(data, fix_gamma=False, name=f"{name}_bn")
+    if activation == "relu":
+        return mx.sym.Activation(data, act_type="relu")
+    return mx.sym.clip(data, 0, 6) if activation else data

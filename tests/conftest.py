@@ -98,3 +98,17 @@ def one_convolution(tmp_path_factory):
     net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=3, name="fc"), name="softmax")
     save_random(prefix, 0, net, (1, 3, 8, 8))
     return prefix
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory):
+    """(PREFIX of a network of one block and what is around it, with a calibration of epoch 0; images to try it on)."""
+    from common.checkpoint.int8 import save_calibration
+    from common.compiler.calibration import measure
+    from common.compiler.relay_network import load_network
+    from tests.checkpoints import one_block, save_random
+    prefix = tmp_path_factory.mktemp("calibrated") / "small"
+    save_random(prefix, 0, one_block(), (1, 3, 32, 32))
+    images = np.random.RandomState(3).normal(0, 1, (24, 1, 3, 32, 32)).astype(np.float32)
+    save_calibration(prefix, 0, *measure(load_network(prefix, 0, (1, 3, 32, 32)), images[:16]))
+    return prefix, images[16:]

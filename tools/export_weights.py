@@ -2,15 +2,21 @@
 """Turn an MXNet checkpoint of MobileNetV2 into a file for other frameworks. MXNet is not needed. Examples:
 
     python tools/export_weights.py models/imagenet1k-mnetv2-1_0 mobilenetv2.onnx --to onnx
+    python tools/export_weights.py models/mobilenetv2 mobilenetv2-int8.onnx --epoch 235 --to onnx --precision int8
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.safetensors --epoch 235 --to torchvision
+    python tools/export_weights.py models/mobilenetv2 mobilenetv2 --epoch 235 --to timm
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.npz --epoch 235 --to npz
 
-tools/convert_weights.py reads .safetensors, .npz and .onnx back, to the same checkpoint.
+tools/convert_weights.py reads .safetensors, .npz and .onnx back, to the same checkpoint. int8 takes what
+tools/calibrate.py has measured.
 """
 import argparse
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -22,69 +28,135 @@ from common.checkpoint.params import checkpoint_files, load_checkpoint_params
 from common.checkpoint.prefix import check_no_file_name, files_read
 from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_from
 from common.checkpoint.symbol import load_symbol
-from common.conversion.outgoing import save_npz, save_timm, save_torchvision
+from common.conversion.outgoing import CONFIG, WEIGHTS, save_npz, save_timm, save_torchvision
+from common.images.class_names import names_file, read_synset
 from common.images.options import image_shape
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("prefix", metavar="MODEL_PREFIX", help="PREFIX of PREFIX-symbol.json")
-    parser.add_argument("out", metavar="OUT", help="file to write: .onnx, .npz, or .safetensors (torchvision, timm)")
+    parser.add_argument("out", metavar="OUT", help="file to write: .onnx, .npz, or .safetensors (torchvision, timm); "
+                        f"for timm also a folder, with {WEIGHTS} and {CONFIG}")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
-    parser.add_argument("--to", dest="kind", choices=("onnx", *SAVERS), required=True,
-                        help="the framework or format of OUT")
-    parser.add_argument("--overwrite", action="store_true", help="write over an existing file")
+    parser.add_argument("--to", dest="kind", choices=FORMATS, required=True, help="the framework or format of OUT")
+    parser.add_argument("--overwrite", action="store_true", help="write over an existing file or such a folder")
     onnx = parser.add_argument_group("onnx")
+    onnx.add_argument("--opset", type=int, metavar="N", help="version of the operators, 13 to 23 (default: 17)")
+    onnx.add_argument("--precision", choices=("float32", "int8"), help="int8: the layers in 8-bit integers, as "
+                      "from_mxnet.py computes them (default: float32)")
     onnx.add_argument("--image-shape", type=image_shape, help="input of the network (default: the crop that "
                       "PREFIX-preprocess.json says, else 3,224,224)")
-    onnx.add_argument("--fold", action="store_true", help="fold BatchNorm into the convolutions")
+    onnx.add_argument("--fold", action="store_true", help="fold BatchNorm into the convolutions, as int8 does")
     onnx.add_argument("--pixels", action="store_true", help="the input is RGB on 0..255, and the model itself "
                       "subtracts the mean and divides by the standard deviation")
     return parser
 
 
-ENDINGS = {"onnx": ".onnx", "npz": ".npz", "torchvision": ".safetensors", "timm": ".safetensors"}
-SAVERS = {"torchvision": save_torchvision, "timm": save_timm, "npz": save_npz}
-
-
 def main(args: argparse.Namespace) -> None:
+    form = FORMATS[args.kind]
     check_no_file_name(args.prefix, "MODEL_PREFIX")
-    if Path(args.out).suffix != (ending := ENDINGS[args.kind]):
-        raise InputError(f"{args.out}: --to {args.kind} writes {ending} files; give a name that ends so")
-    check_not_read(args.out, *files_read(args.prefix, args.epoch))
-    if Path(args.out).exists() and not args.overwrite:
-        raise InputError(f"{args.out}: exists; give another name, or --overwrite")
-    preprocessing = load_preprocessing(args.prefix)
-    if args.kind == "onnx":
-        how, preprocessing = export_onnx(args, preprocessing)
-    else:
-        for flag, given in (("--image-shape", args.image_shape), ("--fold", args.fold), ("--pixels", args.pixels)):
-            if given:
-                raise InputError(f"{flag} is for --to onnx")
-        how = SAVERS[args.kind](load(args.prefix, args.epoch), args.out)
+    check_flags(args, form)
+    check_out(args, form)
+    how, preprocessing = form.write(args)
     print(f"{args.out}: {how}")
     print(f"images: shorter side to {preprocessing.resize}, crop of {preprocessing.crop}, RGB on 0..255, "
           f"x = (pixel - mean) / std; mean {preprocessing.mean}, std {preprocessing.std}")
 
 
-def export_onnx(args: argparse.Namespace, preprocessing: Preprocessing) -> tuple:
-    """(description of the file, the preprocessing that is left to do)."""
+def check_flags(args: argparse.Namespace, form: "Format") -> None:
+    """Refuse what would be ignored."""
+    for flag in {flag: None for other in FORMATS.values() for flag in other.flags}:
+        if flag not in form.flags and getattr(args, flag) not in (None, False):
+            kinds = " and ".join(kind for kind, other in FORMATS.items() if flag in other.flags)
+            raise InputError(f"--{flag.replace('_', '-')} is for --to {kinds}")
+
+
+def check_out(args: argparse.Namespace, form: "Format") -> None:
+    """Raise InputError unless OUT can be written, and is not read here."""
+    out = Path(args.out)
+    ending = out.suffix if out.suffix[1:].isalpha() else ""  # no number is one
+    if ending not in form.endings:
+        what = " or ".join(f"{ending} files" if ending else "folders" for ending in form.endings)
+        raise InputError(f"{out}: --to {args.kind} writes {what}; give such a name")
+    check_not_read(out, *files_read(args.prefix, args.epoch))
+    if out.exists() and not args.overwrite:
+        raise InputError(f"{out}: exists; give another name, or --overwrite")
+    if out.exists() and not ending and (out.is_file() or set(os.listdir(out)) - {WEIGHTS, CONFIG}):
+        raise InputError(f"{out}: holds other things than {WEIGHTS} and {CONFIG}; give a new folder")
+
+
+def export_onnx(args: argparse.Namespace) -> tuple[str, Preprocessing]:
+    """(description of the file, the preprocessing that is left to do), as of all functions of FORMATS."""
+    from common.conversion.onnx_build import OPSET, OPSETS
     from common.conversion.onnx_model import to_onnx
 
+    opset, integers = OPSET if args.opset is None else args.opset, args.precision == "int8"
+    if opset not in OPSETS:
+        raise InputError(f"--opset {opset}: give {OPSETS[0]} to {OPSETS[-1]}")
     symbol_file, params_file = checkpoint_files(args.prefix, args.epoch)
-    graph, (arg_params, aux_params) = load_symbol(symbol_file), load_checkpoint_params(params_file)
+    graph, (arg_params, aux_params) = load_symbol(symbol_file, with_softmax=False), load_checkpoint_params(params_file)
+    preprocessing = load_preprocessing(args.prefix)
     shape = args.image_shape or (3, preprocessing.crop, preprocessing.crop)
     check_image_size(graph, arg_params, (1, *shape), symbol_file)
     try:
-        model = to_onnx(graph, arg_params | aux_params, (1, *shape), args.fold, preprocessing, args.pixels)
+        model = to_onnx(graph, arg_params | aux_params, (1, *shape), args.fold or integers, preprocessing, args.pixels,
+                        opset)
     except InputError as error:
         raise InputError(f"{symbol_file} with {params_file}: {error}") from None
+    if integers:
+        model = in_int8(model, args)
     with written_atomically(args.out) as partial:
         Path(partial).write_bytes(model.SerializeToString())
-    left, = (preprocessing_from(json.loads(entry.value), args.out) for entry in model.metadata_props
-             if entry.key == "preprocessing")
-    return f"opset {model.opset_import[0].version}, input (N, {', '.join(map(str, shape))})", left
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    _, classes = model.graph.output[0].type.tensor_type.shape.dim
+    return (f"opset {opset}, {args.precision or 'float32'}, input data (N, {', '.join(map(str, shape))}), output "
+            f"{model.graph.output[0].name} (N, {classes.dim_value}): {about['output']}",
+            preprocessing_from(json.loads(about["preprocessing"]), args.out))
 
+
+def in_int8(model: "onnx.ModelProto", args: argparse.Namespace) -> "onnx.ModelProto":
+    """`model` with its layers in integers, by the checkpoint's calibration."""
+    from common.checkpoint.int8 import calibration_file, how_to_calibrate, load_calibration
+    from common.conversion.onnx_int8 import channels_of, quantized
+
+    statistics = load_calibration(args.prefix, args.epoch, channels_of(model))
+    if any(entry.output is None for entry in statistics.values()):
+        raise InputError(f"{calibration_file(args.prefix, args.epoch)}: lacks the ranges of the layers' outputs; make "
+                         f"it again with: {how_to_calibrate(args.prefix, args.epoch)}")
+    return quantized(model, statistics)
+
+
+def export_arrays(save: Callable) -> Callable[[argparse.Namespace], tuple[str, Preprocessing]]:
+    """A function of FORMATS, by one of common.conversion.outgoing."""
+    def export(args):
+        checkpoint = load(args.prefix, args.epoch)
+        return save(checkpoint, args.out), checkpoint.preprocessing
+    return export
+
+
+def export_timm(args: argparse.Namespace) -> tuple[str, Preprocessing]:
+    checkpoint, names = load(args.prefix, args.epoch), names_file(None, args.prefix)
+    return (save_timm(checkpoint, args.out, read_synset(names, checkpoint.num_classes) if names else None),
+            checkpoint.preprocessing)
+
+
+class Format(NamedTuple):
+    """What is written: how OUT may end ("" is a folder), by what, and the flags that it takes."""
+    endings: tuple[str, ...]
+    write: Callable[[argparse.Namespace], tuple[str, Preprocessing]]
+    flags: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "onnx": Format((".onnx",), export_onnx, ("opset", "precision", "image_shape", "fold", "pixels")),
+    "torchvision": Format((".safetensors",), export_arrays(save_torchvision)),
+    "timm": Format((".safetensors", ""), export_timm),
+    "npz": Format((".npz",), export_arrays(save_npz)),
+}
 
 if __name__ == "__main__":
     with reported("export_weights.py"):

@@ -1,7 +1,9 @@
 """Reading files within bounds, TOML and JSON among them; writing files that a reader never sees half of; locks and
 folders."""
+import ctypes
 import json
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from typing import Any
 
 from common.base.errors import InputError, last_line
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 MOST_LINKS = 40  # that lead to each other
 MOST_TEXT = 64 << 20  # bytes; the longest read here, a metrics file of many epochs, has a few MiB
 MOST_WEIGHTS = 1 << 30  # bytes, of a file of weights and of its arrays; the widest MobileNetV2 here has 60 MB
@@ -102,6 +105,48 @@ def written_atomically(path: str | os.PathLike) -> Iterator[str]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def folder_written_atomically(folder: str | os.PathLike) -> Iterator[Path]:
+    """An empty folder beside `folder`; when the block ends well, it takes the place of `folder` and of all in it.
+
+    Raises InputError where no folder can be made."""
+    folder = Path(folder).resolve()
+    make_folder(folder.parent)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        yield partial
+        _replace(folder, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(folder, partial):
+    """Put `partial` in the place of `folder`. Both swap names at once if the file system can do that. If not, neither
+    is there for a moment; a process that is killed then leaves the old folder as .NAME.PID.old."""
+    if _exchanged(folder, partial):
+        return
+    old = partial.with_suffix(".old")
+    with suppress(FileNotFoundError):
+        os.rename(folder, old)
+    try:
+        os.rename(partial, folder)
+    except OSError:
+        with suppress(FileNotFoundError):
+            os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one, other):
+    """Whether two names could be exchanged in one step."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except AttributeError:  # a C library from before 2018
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
 def _followed(path):

@@ -40,7 +40,7 @@ def quantized(model: onnx.ModelProto, statistics: Mapping[str, Statistics]) -> o
 class _Quantizer:
     """A model, written anew node by node."""
 
-    def __init__(self, model, statistics):
+    def __init__(self, model: onnx.ModelProto, statistics: Mapping[str, Statistics]) -> None:
         self._model, self._statistics = model, statistics
         self._arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self._makers = {node.output[0]: node for node in model.graph.node}
@@ -57,7 +57,7 @@ class _Quantizer:
         used = {tensor for node in self._nodes for tensor in node.input}
         kept = {tensor.name: tensor for tensor in graph.initializer if tensor.name in used}
         made = helper.make_graph(self._nodes, graph.name, graph.input, graph.output,
-                                 (kept | self._initializers).values())
+                                 [*(kept | self._initializers).values()])
         model = helper.make_model(made, producer_name=self._model.producer_name, ir_version=self._model.ir_version,
                                   opset_imports=self._model.opset_import)
         model.metadata_props.extend(self._model.metadata_props)
@@ -137,9 +137,10 @@ class _Quantizer:
     def _round(self, name):
         """Codes of what is `name` up to here, and the numbers that they stand for."""
         scale, zero = self._codings[name]
-        codes = [self._initializer(f"{name}_scale", np.float32(scale)), self._initializer(f"{name}_zero", np.uint8(zero))]
-        made = self._add("QuantizeLinear", [self._rounded.get(name, name), *codes], self._unused(f"{name}_codes"))
-        self._rounded[name] = self._add("DequantizeLinear", [made, *codes], self._unused(f"{name}_rounded"))
+        meaning = [self._initializer(f"{name}_{part}", value)
+                   for part, value in (("scale", np.float32(scale)), ("zero", np.uint8(zero)))]
+        codes = self._add("QuantizeLinear", [self._rounded.get(name, name), *meaning], self._unused(f"{name}_codes"))
+        self._rounded[name] = self._add("DequantizeLinear", [codes, *meaning], self._unused(f"{name}_rounded"))
 
     def _add(self, op_type, inputs, output, name=None, *attributes):
         node = helper.make_node(op_type, inputs, [output], name or output)

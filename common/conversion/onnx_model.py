@@ -10,7 +10,7 @@ from common.checkpoint.attributes import Attributes
 from common.checkpoint.fold import fold_batch_norm
 from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import INPUT, parameter_names
-from common.conversion.onnx_build import BATCH, OPSET, OPSETS, Build
+from common.conversion.onnx_build import BATCH, OPSET, Build
 
 # MXNet's op: ONNX's
 UNARY = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
@@ -45,13 +45,12 @@ def to_onnx(graph: dict, params: dict[str, np.ndarray], data_shape: Sequence[int
     preprocessing : that of the checkpoint.
     pixels : whether the model itself subtracts the mean and divides by the standard deviation, so that `data` is RGB
         from 0 to 255.
-    opset : the version of ONNX's operators, one of OPSETS. The file's own version goes with it.
+    opset : the version of ONNX's operators, one of `common.conversion.onnx_build.OPSETS`; the file's own version goes
+        with it.
 
     Raises InputError, with the node's name and operator, for anything that cannot be converted or does
     not fit.
     """
-    if opset not in OPSETS:
-        raise InputError(f"opset {opset}: give {OPSETS[0]} to {OPSETS[-1]}")
     *_, channels, height, width = data_shape
     params = {name: _float32(name, params) for name in parameter_names(graph)}
     if fold:

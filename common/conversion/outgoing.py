@@ -2,19 +2,22 @@
 import io
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common.base.errors import InputError
-from common.base.files import written_atomically
+from common.base.files import folder_written_atomically, written_atomically
 from common.checkpoint.arrays import Checkpoint
 from common.conversion.assemble import IDENTITY, Params, first_shortcut, with_expansion, without_expansion
 from common.conversion.convert import eight
 from common.conversion.names import TIMM, TORCHVISION, Names, source_names
 from common.conversion.readers import ENTRY, description_of
-from symbols.architecture import FIRST_CHANNELS, LAST_CHANNELS, REPEATS, STRIDES, TABLE
+from symbols.architecture import FIRST_CHANNELS, LAST_CHANNELS, REPEATS, STRIDES, TABLE, TOTAL_STRIDE
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # in a folder for timm
 MULTIPLIERS = (0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0)  # tried for a torchvision model
 TIMM_MODELS = (  # name, width and depth multiplier
     ("mobilenetv2_035", 0.35, 1), ("mobilenetv2_050", 0.5, 1), ("mobilenetv2_075", 0.75, 1),
@@ -45,8 +48,9 @@ def save_torchvision(checkpoint: Checkpoint, path: str | Path) -> str:
     return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)
 
 
-def save_timm(checkpoint: Checkpoint, path: str | Path) -> str:
-    """As `save_torchvision`, of timm's mobilenetv2."""
+def save_timm(checkpoint: Checkpoint, path: str | Path, class_names: Sequence[str] | None = None) -> str:
+    """As `save_torchvision`, of timm's mobilenetv2. Unless `path` ends in .safetensors, it is a folder, which is
+    replaced: model.safetensors and the config.json with which timm's `local-dir:` and `hf-hub:` load it."""
     params = without_expansion(_portable(checkpoint, "timm"))
     if _is_expanded(params):
         raise InputError("--to timm: its mobilenetv2 has no expansion in the first block, and that of this checkpoint "
@@ -57,8 +61,36 @@ def save_timm(checkpoint: Checkpoint, path: str | Path) -> str:
     if not names or network["strides"] != "published":
         raise InputError(f"--to timm: it has no mobilenetv2 with widths {network['channels']}, repeats "
                          f"{network['repeats']} and {network['strides']} strides; --to torchvision can hold it")
-    return _save_state_dict(checkpoint, params, TIMM,
-                            f"timm.create_model({names[0]!r}, num_classes={checkpoint.num_classes})", path)
+    model = f"timm.create_model({names[0]!r}, num_classes={checkpoint.num_classes})"
+    if Path(path).suffix == ".safetensors":
+        return _save_state_dict(checkpoint, params, TIMM, model, path)
+    with folder_written_atomically(path) as folder:
+        _save_state_dict(checkpoint, params, TIMM, model, folder / WEIGHTS)
+        config = json.dumps(timm_config(checkpoint, names[0], class_names), indent=2)
+        (folder / CONFIG).write_text(f"{config}\n", encoding="utf-8")
+    return f"timm.create_model({f'local-dir:{path}'!r}, pretrained=True)"
+
+
+def timm_config(checkpoint: Checkpoint, name: str, class_names: Sequence[str] | None) -> dict:
+    """The content of config.json for timm's network `name`, as timm.models.save_for_hf writes it."""
+    resize, crop, mean, std = checkpoint.preprocessing
+    crop_pct = crop / resize
+    if math.floor(crop / crop_pct) < resize:  # as timm computes it
+        crop_pct = math.nextafter(crop_pct, 0)
+    config = {"architecture": name, "num_classes": checkpoint.num_classes,
+              "num_features": checkpoint.network["channels"][-1],
+              "pretrained_cfg": {
+                  "input_size": [3, crop, crop], "fixed_input_size": False, "pool_size": [-(-crop // TOTAL_STRIDE)] * 2,
+                  "interpolation": "hamming",  # of Pillow's, what comes nearest to the average over an area
+                  "crop_pct": crop_pct, "crop_mode": "center", "mean": [round(value / 255, 9) for value in mean],
+                  "std": [round(value / 255, 9) for value in std], "num_classes": checkpoint.num_classes,
+                  "first_conv": TIMM.first[0], "classifier": TIMM.fc}}
+    if class_names:
+        wnids = [re.fullmatch(r"(n[0-9]{8})\s+(.+)", line) for line in class_names]  # WordNet's numbers
+        described = {match[1]: match[2] for match in wnids if match}
+        config |= ({"label_names": list(described), "label_descriptions": described}
+                   if len(described) == len(class_names) else {"label_names": list(class_names)})
+    return config
 
 
 def torchvision_model(checkpoint: Checkpoint, expanded: bool) -> str:

@@ -14,7 +14,6 @@
     libtvm_opencl.so      for this kind of machine
     README.md
 """
-import ctypes
 import importlib.metadata
 import json
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from common.base.errors import InputError
-from common.base.files import make_folder, read_json, written_atomically
+from common.base.files import folder_written_atomically, read_json, written_atomically
 from common.base.machine import processor_name
 from common.checkpoint.fold import identity, load_folded
 from common.checkpoint.preprocessing import Preprocessing
@@ -52,7 +51,6 @@ INNER = re.compile(r"objects/[^/]+\.o|__pycache__/[^/]+\.pyc|opencl/(Makefile|ke
 PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")
 DEVICES = {"llvm": "cpu", "opencl": "opencl"}  # kind of a target: the runners' name of its device
 ELF_MACHINE = slice(18, 20)  # of an ELF file's header
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def check_destination(folder: str | Path) -> None:
@@ -89,15 +87,8 @@ def export(entry: str | Path, folder: str | Path, params: dict[str, np.ndarray],
     written.
     """
     check_destination(folder)
-    folder = Path(folder).resolve()
-    make_folder(folder.parent)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
+    with folder_written_atomically(folder) as partial:
         _fill(partial, Path(entry), params, synset, preprocessing, target)
-        _replace(folder, partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fill(bundle, entry, params, synset, preprocessing, target):
@@ -195,29 +186,3 @@ def _versions():
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package.replace("-", "_")] += f"=={importlib.metadata.version(package)}"
     return versions
-
-
-def _replace(folder, partial):
-    """Put `partial` in the place of `folder`. Both swap names at once if the file system can do that. If not, neither
-    is there for a moment; a process that is killed then leaves the old folder as .NAME.PID.old."""
-    if _exchanged(folder, partial):
-        return
-    old = partial.with_suffix(".old")
-    with suppress(FileNotFoundError):
-        os.rename(folder, old)
-    try:
-        os.rename(partial, folder)
-    except OSError:
-        with suppress(FileNotFoundError):
-            os.rename(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchanged(one, other):
-    """Whether two names could be exchanged in one step."""
-    try:
-        renameat2 = ctypes.CDLL(None).renameat2
-    except AttributeError:  # a C library from before 2018
-        return False
-    return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0

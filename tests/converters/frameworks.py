@@ -14,9 +14,11 @@ makes the small facts anew that tests without these frameworks are held against.
     .venv-converters/bin/python -m tests.converters.frameworks --load FILE --out FOLDER
 
 loads FILE, a .safetensors of tools/export_weights.py, strictly into the network that the file says it is for; what that
-answers to FOLDER/input.npy is FOLDER/logits.npy.
+answers to FOLDER/input.npy is FOLDER/logits.npy. If FILE is a folder, timm loads it by itself, and what it has read
+there about images and classes is printed as JSON.
 """
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -48,7 +50,8 @@ def main():
         from tests.converters.facts import write_facts
         return write_facts(args.expected)
     if args.load:
-        logits = run_torch(load_exported(args.load), np.load(args.out / "input.npy"))
+        model = load_folder(args.load) if args.load.is_dir() else load_exported(args.load)
+        logits = run_torch(model, np.load(args.out / "input.npy"))
         return np.save(args.out / "logits.npy", logits)
     args.out.mkdir(parents=True, exist_ok=True)
     pixels = images(args.size, SEED)
@@ -127,6 +130,21 @@ def load_exported(path):
     with safe_open(path, "pt") as file:
         model = eval(file.metadata()["model"], {"torchvision": torchvision, "timm": timm})
     model.load_state_dict(load_file(path), strict=True)
+    return model
+
+
+def load_folder(path):
+    """As a user of timm would load it."""
+    import_torchvision()
+    import timm
+    model = timm.create_model(f"local-dir:{path}", pretrained=True)
+    resize, crop, _, normalize = timm.data.create_transform(**timm.data.resolve_model_data_config(model)).transforms
+    about = model.pretrained_cfg
+    classes = timm.data.CustomDatasetInfo(about["label_names"], about["label_descriptions"])
+    print(json.dumps({
+        "resize": resize.size, "crop": crop.size, "interpolation": resize.interpolation.value,
+        "mean": normalize.mean.double().numpy().round(6).tolist(), "std": normalize.std.double().numpy().round(6).tolist(),
+        "third": [classes.index_to_label_name(3), classes.index_to_description(3)]}))
     return model
 
 

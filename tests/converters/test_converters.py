@@ -1,6 +1,7 @@
 """Each converter against its framework's own network with random weights, and the ways out into torchvision and timm:
 `make test-converters`. The frameworks run in a Python of their own, which MOBILENETV2_FRAMEWORKS names."""
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -244,6 +245,20 @@ def test_a_converted_checkpoint_goes_out_into_the_real_networks(tmp_path, kind, 
     _, _, logits = made(tmp_path, kind, 160, *flags)
     convert(tmp_path / "weights.safetensors", tmp_path / "converted", kind)
     assert_same_answer(exported(tmp_path / "converted", way_out, tmp_path), logits)
+
+
+@pytest.mark.parametrize("multiplier, size", [(0.35, 96), (1.0, 160)])
+def test_a_folder_that_timm_loads_by_itself(tmp_path, multiplier, size):
+    _, _, logits = made(tmp_path, "timm", size, "--multiplier", multiplier)
+    convert(tmp_path / "weights.safetensors", tmp_path / "converted", "timm", "--image-shape", f"3,{size},{size}")
+    (tmp_path / "converted-synset.txt").write_text("".join(f"n{i:08d} thing {i}\n" for i in range(1000)))
+    run(sys.executable, "tools/export_weights.py", tmp_path / "converted", tmp_path / "folder", "--to", "timm")
+    told = json.loads(run(FRAMEWORKS, "-m", "tests.converters.frameworks", "--load", tmp_path / "folder", "--out",
+                          tmp_path))
+    assert_same_answer(np.load(tmp_path / "logits.npy"), logits)
+    assert_same_answer(answer_to(np.load(tmp_path / "input.npy"), tmp_path / "converted"), logits)
+    assert told == {"resize": round(size * 256 / 224), "crop": [size, size], "mean": [0.485, 0.456, 0.406],
+                    "std": [0.229, 0.224, 0.225], "interpolation": "hamming", "third": ["n00000003", "thing 3"]}
 
 
 def test_a_checkpoint_of_the_published_network_goes_out_into_torchvision(tmp_path, checkpoint):

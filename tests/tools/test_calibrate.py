@@ -35,13 +35,16 @@ def test_ranges_and_means_are_those_of_the_images(prefix, photographs):
     images = np.concatenate([preprocess(read_image(path), SHAPE) for path in photographs.glob("*/*.jpg")])
     symbol, arg_params, aux_params = mx.model.load_checkpoint(str(prefix), 0)
     internals = symbol.get_internals()
-    pooled = internals[next(name for name in internals.list_outputs() if name.startswith("flatten"))]
-    executor = pooled.simple_bind(mx.cpu(), data=images.shape, grad_req="null")
+    both = mx.sym.Group([internals[next(name for name in internals.list_outputs() if name.startswith(kind))]
+                         for kind in ("flatten", "clip")])
+    executor = both.simple_bind(mx.cpu(), data=images.shape, grad_req="null")
     executor.copy_params_from(arg_params, aux_params, allow_extra_params=True)
-    of_fc = executor.forward(data=mx.nd.array(images))[0].asnumpy()
-    for name, inputs in (("conv_weight", images), ("fc_weight", of_fc)):
+    of_fc, clipped = (array.asnumpy() for array in executor.forward(data=mx.nd.array(images)))
+    logits = of_fc @ arg_params["fc_weight"].asnumpy().T + arg_params["fc_bias"].asnumpy()
+    for name, inputs, outputs in (("conv_weight", images, clipped), ("fc_weight", of_fc, logits)):
         layer = content["layers"][name]
         np.testing.assert_allclose([layer["low"], layer["high"]], [inputs.min(), inputs.max()], rtol=1e-4)
+        np.testing.assert_allclose(layer["output"], [outputs.min(), outputs.max()], rtol=1e-4)
         means = inputs.reshape(*inputs.shape[:2], -1).mean(axis=(0, 2))
         np.testing.assert_allclose(layer["mean"], means, rtol=1e-3, atol=1e-3)
 

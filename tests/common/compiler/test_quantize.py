@@ -12,22 +12,18 @@ from common.checkpoint.int8 import (
     coding,
     load_calibration,
     quantized_weight,
-    save_calibration,
 )
 from common.compiler import vnni
 from common.compiler.blocked import block_of
 from common.compiler.build import build, executor_of
-from common.compiler.calibration import measure
 from common.compiler.precision import arithmetic_of, in_float16, in_precision, target_for
 from common.compiler.quantize import channels_of, quantized
 from common.compiler.relay_network import Network, load_network
 from common.compiler.targets import resolve_target
 from common.evaluation.score import predict
-from common.find_mxnet import mx
 from common.inference.choices import HALF, check_device
 from common.inference.drivers import PLATFORMS
 from common.inference.runtime import opencl_device, tvm
-from tests.checkpoints import save_random
 from tests.networks import convolution_3x3
 
 relay = tvm.relay
@@ -120,36 +116,6 @@ def test_the_bias_takes_back_what_rounded_weights_add():
         out = run(quantized(network, {"weight": Statistics(0, 6, mean)}, arithmetic_of(target)), target, data)
         errors.append(np.abs((out - expected).mean(axis=(0, 2, 3))).max())
     assert errors[0] > 0.5 and errors[1] < 0.01
-
-
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory):
-    """(PREFIX of a network of one block and what is around it, with a calibration of epoch 0; images to try it on)."""
-    prefix = tmp_path_factory.mktemp("calibrated") / "small"
-    net = unit(mx.sym.Variable("data"), "first", 16, kernel=3, stride=2)
-    block = unit(net, "expansion", 40, activation="relu")
-    block = unit(block, "depthwise", 40, kernel=3, groups=40)
-    net = unit(block, "linear", 16, activation=None) + net
-    net = unit(net, "padded", 24, kernel=3, stride=2, pad_layer=True)
-    net = mx.sym.flatten(mx.sym.Pooling(net, global_pool=True, pool_type="avg", kernel=(1, 1)))
-    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=10, name="fc"), name="softmax")
-    save_random(prefix, 0, net, SHAPE)
-    images = np.random.RandomState(3).normal(0, 1, (24, *SHAPE)).astype(np.float32)
-    save_calibration(prefix, 0, *measure(load_network(prefix, 0, SHAPE), images[:16]))
-    return prefix, images[16:]
-
-
-def unit(data, name, channels, kernel=1, stride=1, groups=1, activation="relu6", pad_layer=False):
-    pad = kernel // 2
-    if pad_layer:
-        data = mx.sym.pad(data, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 0, 1, 0, 1))
-        pad = 0
-    data = mx.sym.Convolution(data, num_filter=channels, kernel=(kernel, kernel), stride=(stride, stride),
-                              pad=(pad, pad), num_group=groups, no_bias=True, name=name)
-    data = mx.sym.BatchNorm(data, fix_gamma=False, name=f"{name}_bn")
-    if activation == "relu":
-        return mx.sym.Activation(data, act_type="relu")
-    return mx.sym.clip(data, 0, 6) if activation else data
 
 
 def difference(network, target, prefix, images):

@@ -89,12 +89,6 @@ def test_every_opset(tmp_path, opset):
             np.testing.assert_allclose(reference(model, x), expected, atol=ATOL)
 
 
-def test_another_opset_is_refused():
-    for opset in (12, 24):
-        with pytest.raises(InputError, match=f"{opset}.* 13 .*23"):
-            to_onnx({"nodes": [], "heads": []}, {}, (3, 32, 32), opset=opset)
-
-
 def test_what_a_user_of_the_model_sees(tmp_path):
     x = images(1, 3, 64, 48)
     graph, params, _ = checkpoint_of(get_symbol(10, 0.1), x, tmp_path)

@@ -22,6 +22,7 @@ import tvm
 from PIL import Image
 
 from common.base.errors import InputError
+from common.base.files import _exchanged
 from common.base.machine import usable_cores
 from common.checkpoint.fold import load_folded
 from common.checkpoint.preprocessing import Preprocessing
@@ -690,12 +691,12 @@ def test_a_bundle_is_there_at_every_moment(compiled, synset, tmp_path, monkeypat
     """Where the file system can exchange two names; elsewhere the old one comes back if the new one does not come."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    if exchanged and not exporting._exchanged(tmp_path / "a", tmp_path / "b"):
+    if exchanged and not _exchanged(tmp_path / "a", tmp_path / "b"):
         pytest.skip("this file system cannot exchange two names")
     export(compiled.folder, tmp_path / "bundle", compiled.params, synset, PREPROCESSING, "llvm")
     (tmp_path / "bundle" / "labels.txt").write_text("old\n")
     if not exchanged:
-        monkeypatch.setattr(exporting, "_exchanged", lambda *_: False)
+        monkeypatch.setattr("common.base.files._exchanged", lambda *_: False)
 
     def rename(source, destination, usual=os.rename):
         assert not exchanged
