@@ -4,7 +4,6 @@
 
 imports no more than its framework needs, which may be installed for another Python than that of this repository.
 """
-import ast
 import os
 import sys
 from collections.abc import Callable
@@ -51,18 +50,12 @@ def open_openvino(request: dict) -> Opened:
 
 def open_pytorch(request: dict, freeze: bool) -> Opened:
     import torch
-    from safetensors import safe_open
-    from safetensors.torch import load_file
 
-    from benchmarks.torchvision_models import import_torchvision
+    from benchmarks.torchvision_models import model_of
 
     torch.set_num_threads(request["cores"])
-    with safe_open(request["state_dict"], "pt") as file:  # "torchvision.models.mobilenet_v2(width_mult=1.0, ...)"
-        expression = ast.parse(file.metadata()["model"], mode="eval").body
-    arguments = {argument.arg: ast.literal_eval(argument.value) for argument in expression.keywords}
-    network = getattr(import_torchvision().models, expression.func.attr)(**arguments)
-    network.load_state_dict(load_file(request["state_dict"]))
-    model, setting = torch.nn.Sequential(network, torch.nn.Softmax(1)).eval(), "eager, inference_mode"
+    model = torch.nn.Sequential(model_of(request["state_dict"]), torch.nn.Softmax(1)).eval()
+    setting = "eager, inference_mode"
     if freeze:
         with torch.no_grad():
             traced = torch.jit.trace(model, torch.zeros(request["data_shape"]))

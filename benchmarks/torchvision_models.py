@@ -1,5 +1,8 @@
 """torchvision, for its MobileNetV2, beside whatever PyTorch there is."""
+import ast
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def import_torchvision() -> ModuleType:
@@ -15,3 +18,15 @@ def import_torchvision() -> ModuleType:
         import torchvision
         torchvision.signatures = library  # they last as long as this object
     return torchvision
+
+
+def model_of(path: str | Path) -> Any:
+    """torchvision's network with the weights of a file that tools/export_weights.py has written."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+    with safe_open(path, "pt") as file:  # "torchvision.models.mobilenet_v2(width_mult=1.0, ...)"
+        expression = ast.parse(file.metadata()["model"], mode="eval").body
+    arguments = {argument.arg: ast.literal_eval(argument.value) for argument in expression.keywords}
+    network = getattr(import_torchvision().models, expression.func.attr)(**arguments)
+    network.load_state_dict(load_file(path))
+    return network

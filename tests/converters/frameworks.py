@@ -143,7 +143,8 @@ def load_folder(path):
     classes = timm.data.CustomDatasetInfo(about["label_names"], about["label_descriptions"])
     print(json.dumps({
         "resize": resize.size, "crop": crop.size, "interpolation": resize.interpolation.value,
-        "mean": normalize.mean.double().numpy().round(6).tolist(), "std": normalize.std.double().numpy().round(6).tolist(),
+        "mean": normalize.mean.double().numpy().round(6).tolist(),
+        "std": normalize.std.double().numpy().round(6).tolist(),
         "third": [classes.index_to_label_name(3), classes.index_to_description(3)]}))
     return model
 
