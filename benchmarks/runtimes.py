@@ -27,8 +27,8 @@ from common.checkpoint.prefix import files_read
 from common.images.options import add_preprocessing_args, completed, preprocessing_of
 
 EXPORTS = {  # file in the scratch folder, and flags of tools/export_weights.py
-    "onnx": ("network.onnx", "--to", "onnx"),
-    "onnx-int8": ("network-int8.onnx", "--to", "onnx", "--precision", "int8"),
+    "onnx": ("network.onnx", "--to", "onnx", "--image-shape", "{shape}"),
+    "onnx-int8": ("network-int8.onnx", "--to", "onnx", "--image-shape", "{shape}", "--precision", "int8"),
     "torchvision": ("torchvision.safetensors", "--to", "torchvision"),
     "timm": ("timm", "--to", "timm"),
 }
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
         for form, (file, *flags) in EXPORTS.items():
             try:
                 output_of("tools/export_weights.py", Path(args.model_prefix).resolve(), f"{folder}/{file}", "--epoch",
-                          args.epoch, *flags)
+                          args.epoch, *(flag.format(shape=",".join(map(str, args.image_shape))) for flag in flags))
             except InputError as error:
                 print(f"{form}: left out: {error}", file=sys.stderr)
                 continue

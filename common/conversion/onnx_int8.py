@@ -6,6 +6,7 @@ the convolution's own. Codes and scales are those of `common.checkpoint.int8`, a
 roundings are added, since runtimes do not add or average what was not rounded: of outputs that are added to a shortcut,
 and of what is averaged. The last layer's sums stay floats.
 """
+from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
@@ -43,15 +44,18 @@ class _Quantizer:
     def __init__(self, model: onnx.ModelProto, statistics: Mapping[str, Statistics]) -> None:
         self._model, self._statistics = model, statistics
         self._arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        self._makers = {node.output[0]: node for node in model.graph.node}
-        self._users = {tensor: [node for node in model.graph.node if tensor in node.input] for tensor in self._makers}
+        self._makers, self._users = {node.output[0]: node for node in model.graph.node}, defaultdict(list)
+        for node in model.graph.node:
+            for tensor in set(node.input):
+                self._users[tensor].append(node)
         self._codings = self._choose()
         self._nodes, self._initializers, self._rounded = [], {}, {}
         self._names = {*self._arrays, *self._makers, model.graph.input[0].name}
 
     def model(self) -> onnx.ModelProto:
         graph = self._model.graph
-        self._round(graph.input[0].name)
+        if graph.input[0].name in self._codings:
+            self._round(graph.input[0].name)
         for node in graph.node:
             self._write(node)
         used = {tensor for node in self._nodes for tensor in node.input}
@@ -113,7 +117,8 @@ class _Quantizer:
         data, weight_name, *bias_name = node.input
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if data in self._makers and self._is_padding(self._makers[data]):
-            widths = self._arrays[self._makers[data].input[1]].reshape(2, -1)[:, 2:].ravel()
+            data, widths, _ = self._makers[data].input
+            widths = self._arrays[widths].reshape(2, -1)[:, 2:].ravel()
             attributes["pads"] = helper.make_attribute("pads", widths + _attribute(node, "pads", [0] * len(widths)))
         scale, _ = self._codings[data]
         weight = self._arrays[weight_name].astype(np.float64)

@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from common.checkpoint.int8 import Statistics, load_calibration
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params
+from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import load_symbol
 from common.compiler.build import build
 from common.compiler.precision import in_precision, target_for
@@ -191,6 +192,35 @@ def test_names_that_are_taken():
         node.output[:] = ["conv_weight_rounded" if name == "clip" else name for name in node.output]
     np.testing.assert_array_equal(answers(quantized(graph, statistics()), [X]),
                                   answers(quantized(small(params, clip=(0, 6)), statistics()), [X]))
+
+
+def test_of_pixels(calibrated, models):
+    """The normalisation stays in floats before the first codes."""
+    prefix, images = calibrated
+    wants = Preprocessing(mean=(1.0, 2.0, 3.0), std=(0.5, 2.0, 4.0))
+    model = float_model(prefix, (3, 32, 32), preprocessing=wants, pixels=True)
+    model = quantized(model, load_calibration(prefix, 0, channels_of(model)))
+    mean, std = (np.float32(numbers).reshape(3, 1, 1) for numbers in (wants.mean, wants.std))
+    np.testing.assert_allclose(answers(model, images * std + mean), answers(models[1], images), atol=0.005)
+
+
+def test_padding_of_what_another_layer_takes_too():
+    """Two layers with calibrated ranges of their own, one of them behind a Pad."""
+    params, rng = random_small("convolution"), np.random.RandomState(8)
+    padded = sym.pad(DATA, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 0, 1, 1, 0))
+    both = [sym.Convolution(data, num_filter=4, kernel=(3, 3), name=name)
+            for name, data in (("conv", DATA), ("padded", padded))]
+    pooled = [sym.Flatten(sym.Pooling(data, global_pool=True, pool_type="avg")) for data in both]
+    graph = json.loads((pooled[0] + pooled[1]).tojson())
+    nodes = [{"attrs": {}, **node} for node in graph["nodes"]]
+    params |= {name.replace("conv", "padded"): rng.normal(0, 0.3, array.shape).astype(np.float32)
+               for name, array in params.items() if name.startswith("conv")}
+    model = to_onnx({"nodes": nodes, "heads": graph["heads"]}, params, (3, 8, 8), fold=True)
+    wide = Statistics(-4.0, 5.0, np.zeros(3), (-9.0, 9.0))
+    integers = quantized(model, {"conv_weight": wide, "padded_weight": wide._replace(low=-2.0, high=3.0)})
+    assert "Pad" not in {node.op_type for node in integers.graph.node}
+    found, expected = answers(integers, [X]), answers(model, [X])
+    assert 0 < np.abs(found - expected).max() < 0.05 < expected.std()
 
 
 def test_the_command(calibrated, tmp_path, capsys):
