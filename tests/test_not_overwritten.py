@@ -32,6 +32,8 @@ CASES = [
     ("x-0000.params", "x-0000.params", ("tools.convert_weights", "x-0000.params", "x", "--from", "gluon")),
     *(("given.npz", f"z-{end}", ("tools.convert_weights", "given.npz", "z", "--from", "npz", "--overwrite"))
       for end in ("symbol.json", "0000.params", "preprocess.json")),
+    *((file, "z-symbol.json", ("tools.convert_weights", "x-0000.params", "z", "--from", "mxnet", "--overwrite"))
+      for file in ("x-symbol.json", "x-0000.params", "x-preprocess.json")),
     *((file, "out.onnx", ("tools.export_weights", "x", "out.onnx", "--to", "onnx", "--overwrite")) for file in (
         "x-symbol.json", "x-0000.params", "x-preprocess.json")),
     *((file, "y-0000-int8.json", ("tools.calibrate", "y", "--images", images)) for file, images in (
