@@ -14,7 +14,7 @@ PRETRAINED ?= published-1_0
 # a process for each of two cores, of one thread; the tests of a file share what they make
 PYTEST := OMP_NUM_THREADS=1 $(VPY) -m pytest -n 2 --dist loadfile --durations 10
 
-.PHONY: help setup demo pretrained test test-long test-converters coverage lint clean remake
+.PHONY: help setup demo pretrained test test-long test-converters coverage lint lock clean remake
 .DELETE_ON_ERROR:
 
 NEEDS_CXX := command -v $(firstword $(CXX)) >/dev/null || \
@@ -26,8 +26,8 @@ MAKE_VENV = { [ ! -L $(2) ] || { echo "make: $(2) is a link: remove it first" >&
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "PYTHON=... chooses the Python (3.10, 3.11 or 3.12) that make setup uses, MXNET=mxnet-cu117==1.9.1 a build of"
-	@echo "MXNet for GPUs in place of mxnet."
+	@echo "PYTHON=... chooses the Python (3.10 to 3.14) that make setup uses, MXNET=mxnet-cu117==1.9.1 a build of MXNet"
+	@echo "for GPUs in place of mxnet."
 
 setup: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## make .venv, install the pinned packages, build native/ (demo and test do it by themselves)
 
@@ -52,6 +52,20 @@ coverage: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests, and which lines and bran
 lint: $(READY)  ## check the style and the type hints
 	@$(VPY) -m ruff check . && $(VPY) -m mypy
 
+# for every Python and platform, by uv (pip install uv). The versions of constraints.txt stay while they fit:
+# make lock UPGRADE="--upgrade" takes the newest.
+COMPILE := uv pip compile -q --universal --no-annotate --custom-compile-command "make lock" --python-version 3.10
+HASHED := $(COMPILE) --generate-hashes
+
+lock:  ## make constraints.txt and locks/ anew from requirements*.txt
+	@command -v uv >/dev/null || { echo "make: no uv: pip install uv" >&2; exit 1; }
+	sed '/^-/d' requirements{-inference,,-dev,-benchmarks}.txt | $(COMPILE) $(UPGRADE) - -o constraints.txt
+	$(HASHED) --no-emit-package mxnet requirements-dev.txt -o locks/packages.txt
+	grep -ho '^mxnet==[0-9.]*' requirements.txt | $(HASHED) --no-deps - -o locks/mxnet==1.9.1.txt
+	$(HASHED) --no-deps requirements-cu117.txt -o locks/mxnet-cu117==1.9.1.txt
+	sed '/^--/d' requirements-converters.txt | $(HASHED:3.10=3.11) - -o locks/converters.txt
+	sed -i '/^\(torch\|nvidia\|cuda\|triton\)/,/[^\\]$$/d' locks/converters.txt  # see locks/pytorch.txt
+
 clean:  ## remove what setup and demo made
 	rm -rf $(VENV) $(CONVERTERS) native/build demo/images demo/.prepare demo/{train,val}.{rec,idx,lst} demo/synset.txt \
 	  demo/skipped.csv demo/dataset.json demo/{,.}digits[-.]*
@@ -68,29 +82,38 @@ endif
 
 # another build of MXNet asked for than the one in .venv, which .ready names
 INSTALLED := $(shell cat $(READY) 2>/dev/null)
-BUILD := $(or $(MXNET),$(INSTALLED))
+BUILD := $(or $(MXNET),$(INSTALLED),mxnet==1.9.1)
 ifneq ($(BUILD),$(INSTALLED))
   $(READY): remake
 endif
+LOCK := $(wildcard locks/$(BUILD).txt)  # none for other builds than those of make lock
 
-$(READY): requirements.txt requirements-inference.txt requirements-dev.txt constraints.txt
+# a lock lists all packages, so that pip has nothing to resolve: MXNet would have it look for NumPy 1
+PIP_INSTALL := -m pip install --disable-pip-version-check --no-deps
+NOT_INSTALLED := { echo "make: packages could not be installed (see above): without a network, or behind a proxy that" \
+  "https_proxy does not name, pip finds none" >&2; exit 1; }
+PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+$(READY): locks/packages.txt $(LOCK) symbols/_numpy.py tools/mxnet.pth
 	@$(NEEDS_CXX)
 	@python=$$(tools/find_python.sh) && \
 	echo "Making $(VENV) with $$("$$python" --version)" && \
 	$(call MAKE_VENV,"$$python",$(VENV)) && \
 	echo "Installing the packages of requirements-dev.txt (about 450 MB to download, 1.6 GB on disk)" && \
-	$(VPY) -m pip install --disable-pip-version-check -r requirements-dev.txt && \
-	if [ -n "$(BUILD)" ]; then \
-	  $(VPY) -m pip uninstall -q -y mxnet && \
-	  $(VPY) -m pip install --disable-pip-version-check --no-deps "$(BUILD)"; \
-	fi && \
+	{ $(VPY) $(PIP_INSTALL) --require-hashes -r locks/packages.txt $(LOCK:%=-r %)$(if $(LOCK),, && \
+	  $(VPY) $(PIP_INSTALL) "$(BUILD)") || $(NOT_INSTALLED); } && \
+	packages=$$($(VPY) $(PACKAGES)) && \
+	cp symbols/_numpy.py "$$packages/_mxnet_numpy.py" && cp tools/mxnet.pth "$$packages" && \
 	echo "$(BUILD)" > $@
 
-$(CONVERTERS)/.ready: requirements-converters.txt | $(READY)
+$(CONVERTERS)/.ready: locks/converters.txt locks/pytorch.txt | $(READY)
+	@$(VPY) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "make: Keras and TensorFlow need Python 3.11 to 3.13: make setup PYTHON=..." >&2; exit 1; }
 	@echo "Installing the packages of requirements-converters.txt (about 620 MB to download, 2.7 GB on disk)" && \
 	$(call MAKE_VENV,$(VPY),$(CONVERTERS)) && \
-	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 -r requirements-converters.txt && \
-	$(CONVERTERS)/bin/pip install --disable-pip-version-check --retries 1 --no-deps $(KERAS_2) && touch $@
+	{ $(CONVERTERS)/bin/python $(PIP_INSTALL) --require-hashes --retries 1 -r locks/converters.txt \
+	  -r locks/pytorch.txt && \
+	  $(CONVERTERS)/bin/python $(PIP_INSTALL) --no-deps $(KERAS_2) || $(NOT_INSTALLED); } && touch $@
 
 $(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/quiet.h native/include/tvm/support/span.h
 	@$(NEEDS_CXX)

@@ -4,13 +4,17 @@
 """
 import os
 
-import numpy as np
+from . import _numpy  # noqa: F401
+from ._cuda import load_libraries
 
-if "bool" not in vars(np):  # NumPy 1.24 dropped the name, which MXNet 1.9.1 reads at import (Python 3.12)
-    np.bool = bool  # type: ignore[attr-defined]
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # one log line for each network bound for inference
 os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")  # three for each sparse array copied to a dense one
 
-import mxnet as mx
+try:
+    import mxnet as mx
+except OSError:  # a library is missing: of a build for GPUs, where there is no CUDA of its version
+    if not load_libraries():
+        raise
+    import mxnet as mx
 
 __all__ = ["mx"]
