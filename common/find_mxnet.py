@@ -7,6 +7,7 @@ everyone, and MXNet then crashes on it. (`common.inference.runtime` owns what co
 """
 import sys
 
+from common.base import nvidia
 from common.base.errors import InputError
 from common.base.machine import THREADS, check_environment
 
@@ -24,13 +25,20 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "mxnet":
         raise
-    raise ModuleNotFoundError("MXNet is not installed: pip install -r requirements.txt (Python 3.10 to 3.12)",
-                              name="mxnet") from None
+    raise ModuleNotFoundError("MXNet is not installed: pip install -r requirements.txt, and from Python 3.13 on pip "
+                              "install --no-deps mxnet==1.9.1", name="mxnet") from None
 except OSError as error:  # a library that it is linked to
-    raise ModuleNotFoundError(f"MXNet cannot be loaded: {error} (a build for GPUs needs NVIDIA's driver, CUDA of its "
-                              "version, cuDNN and NCCL)", name="mxnet") from None
+    needs = ("NVIDIA's driver" if "libcuda.so" in str(error) else
+             "CUDA of its version: pip install --no-deps -r requirements-cu117.txt")
+    raise ModuleNotFoundError(f"MXNet cannot be loaded: {error} (a build for GPUs needs {needs})",
+                              name="mxnet") from None
 
 __all__ = ["contexts", "mx"]
+
+CUDA = (11, 0)  # what a driver must run at least, for MXNet built with any CUDA 11
+# MXNet has machine code for the compute capabilities 5.0, 6.0, 7.0, 8.0 and 8.6, and no PTX: it runs on these and on
+# what has the same major number and a larger minor one
+MAJORS = range(5, 9)
 
 
 def contexts(gpus: str | None) -> list:
@@ -41,8 +49,22 @@ def contexts(gpus: str | None) -> list:
         numbers = [int(n) for n in gpus.split(",")]
     except ValueError:
         raise InputError(f"--gpus {gpus}: give numbers with commas between, as in 0,1") from None
+    _check_nvidia(gpus, numbers)
     available = mx.context.num_gpus()
     if any(not 0 <= n < available for n in numbers):
         raise InputError(f"--gpus {gpus}: MXNet sees {available} GPUs here"
                          + ("" if available else " (for NVIDIA: make setup MXNET=mxnet-cu117==1.9.1)"))
     return [mx.gpu(n) for n in numbers]
+
+
+def _check_nvidia(gpus, numbers):
+    """Before MXNet meets what it cannot run on."""
+    cuda = nvidia.driver_cuda()
+    if cuda and cuda < CUDA:
+        raise InputError(f"--gpus {gpus}: NVIDIA's driver runs CUDA {cuda[0]}.{cuda[1]} at most, and MXNet needs "
+                         f"{CUDA[0]}.{CUDA[1]}: install a driver from 450.80 on")
+    for number, (name, (major, minor)) in enumerate(nvidia.gpus()):
+        if number in numbers and major not in MAJORS:
+            raise InputError(f"--gpus {gpus}: MXNet has no code for GPU {number}, {name} of compute capability "
+                             f"{major}.{minor}: it trains on {MAJORS[0]}.0 to {MAJORS[-1]}.9 (Maxwell to Ada). "
+                             "Inference runs on this one by OpenCL: from_mxnet.py")

@@ -1,0 +1,69 @@
+"""GPUs that MXNet cannot run on, and NVIDIA's libraries: with a driver and libraries that only say what they are."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from symbols._cuda import LIBRARIES
+from tests.conftest import ROOT
+
+DRIVER = """
+extern "C" int cuDriverGetVersion(int* version) { *version = CUDA; return 0; }
+extern "C" int cuInit(unsigned) { return STATUS; }
+extern "C" int cuDeviceGetCount(int* count) { *count = 2; return STATUS; }
+extern "C" int cuDeviceGet(int* device, int number) { *device = number; return STATUS; }
+extern "C" int cuDeviceGetName(char* name, int, int) { __builtin_strcpy(name, "NVIDIA Stub"); return STATUS; }
+extern "C" int cuDeviceGetAttribute(int* value, int attribute, int device) {  // the first one is a Volta
+  *value = attribute == 75 ? (device ? CAPABILITY / 10 : 7) : (device ? CAPABILITY % 10 : 0);
+  return STATUS;
+}
+"""
+NO_DEVICE = 100
+
+
+def compile_library(path, source, *options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["g++", "-shared", "-fPIC", "-x", "c++", "-", "-x", "none", *options, "-o", str(path)],
+                   input=source, text=True, check=True)
+
+
+def python(code, **env):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, **env})
+
+
+@pytest.mark.parametrize(("cuda", "capability", "status", "gpus", "said"), [
+    (12080, 120, 0, "0,1", ("GPU 1, NVIDIA Stub", "12.0", "8.9", "OpenCL")),
+    (12040, 90, 0, "1", ("9.0",)),
+    (11040, 37, 0, "1", ("3.7",)),
+    # what it can run on: then MXNet itself is asked, of which this build sees none
+    (12040, 90, 0, "0", ("MXNet sees 0 GPUs",)),
+    (11000, 89, 0, "0,1", ("MXNet sees 0 GPUs",)),
+    (12040, 90, NO_DEVICE, "0", ("MXNet sees 0 GPUs",)),
+    (10020, 70, 0, "0", ("driver", "10.2", "11.0")),
+])
+def test_a_gpu_or_driver_that_mxnet_cannot_run_on_is_one_line(tmp_path, cuda, capability, status, gpus, said):
+    compile_library(tmp_path / "libcuda.so.1", DRIVER, f"-DCUDA={cuda}", f"-DCAPABILITY={capability}",
+                    f"-DSTATUS={status}")
+    done = python("from common.base.errors import reported\nwith reported('x.py'):\n    from common.find_mxnet import "
+                  f"contexts\n    contexts('{gpus}')", LD_LIBRARY_PATH=str(tmp_path))
+    line, = done.stderr.splitlines()
+    assert done.returncode == 1 and all(words in line for words in said), line
+
+
+def test_libraries_of_wheels_are_loaded_if_the_system_has_none(tmp_path):
+    """A package of MXNet's name needs the last of them, in a place that the system's loader does not know."""
+    for wheel, library in LIBRARIES:
+        compile_library(tmp_path / "nvidia" / wheel / "lib" / library, f"int {wheel};", f"-Wl,-soname,{library}")
+    compile_library(tmp_path / "mxnet" / "libmxnet.so", "extern int cudnn; int* mxnet() { return &cudnn; }",
+                    str(tmp_path / "nvidia" / "cudnn" / "lib" / "libcudnn.so.8"))
+    (tmp_path / "mxnet" / "__init__.py").write_text(
+        "import ctypes, pathlib\nctypes.CDLL(str(pathlib.Path(__file__).with_name('libmxnet.so')))\n")
+    code = "from symbols._mxnet import mx\nprint(mx.__file__)"
+    done = python(code, PYTHONPATH=str(tmp_path))
+    assert done.stdout.startswith(str(tmp_path)), done.stderr
+
+    (tmp_path / "nvidia" / "nccl" / "lib" / "libnccl.so.2").unlink()
+    done = python("import common.find_mxnet", PYTHONPATH=str(tmp_path))
+    assert "libcudnn.so.8" in done.stderr.splitlines()[-1] and "requirements-cu117.txt" in done.stderr
