@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,8 @@ class Contender:
         self._process.stdout.close()
 
 
-def add_contender_args(parser: argparse.ArgumentParser, runners: dict) -> None:
-    parser.add_argument("--contenders", nargs="+", choices=runners, default=list(runners), metavar="NAME",
+def add_contender_args(parser: argparse.ArgumentParser, runners: dict, default: Iterable[str] | None = None) -> None:
+    parser.add_argument("--contenders", nargs="+", choices=runners, default=list(default or runners), metavar="NAME",
                         help=f"of {', '.join(runners)}")
     parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
                         help="the Python that has what requirements-converters.txt lists")

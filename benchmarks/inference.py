@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contender import Contender, add_contender_args, pythons, turns
 from benchmarks.inference_report import draw, markdown
-from benchmarks.inference_runners import RUNNERS
+from benchmarks.inference_runners import ALL, RUNNERS
 from benchmarks.processes import ROOT, output_of
 from benchmarks.results import machine, output, write_csv
 from common.base.arguments import ArgumentParser, not_negative, positive
@@ -114,7 +114,7 @@ def rows_of(args: argparse.Namespace, starts: dict[str, list[float]], single: di
         slow, middle, fast = (args.batch_size / seconds for seconds in reversed(quartiles(sum(many["times"], []))))
         differences = [np.abs(found[name]["probabilities"] - found[REFERENCE]["probabilities"]).max()
                        for found in (single, batch) if REFERENCE in found]
-        yield {"contender": name, "label": RUNNERS[name].label,
+        yield {"contender": name, "label": ALL[name].label,
                "latency_ms": f"{1e3 * latency:.2f}",
                "latency_q1": f"{1e3 * low:.2f}", "latency_q3": f"{1e3 * high:.2f}",
                "ratio_to_onnxruntime": f"{ratio(one, single[BASE]):.3f}" if BASE in single else "",
@@ -151,7 +151,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--chart {args.chart}: give the name of a .png file")
     for path in (args.out, args.chart):
         check_not_read(path, *files_read(args.model_prefix, args.epoch))
-    args.pythons = pythons(args, RUNNERS)
+    args.pythons = pythons(args, ALL)
     args.scratch = args.scratch and os.path.abspath(args.scratch)
 
 
@@ -160,7 +160,7 @@ def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         single, batch = requests(args, scratch)
         for name in args.pythons:  # compiled and in the system's memory from here on
-            progress(f"{RUNNERS[name].label}: first start, which is not counted")
+            progress(f"{ALL[name].label}: first start, which is not counted")
             for request in (single, batch):
                 started(name, args, request, scratch).close()
         progress(f"{args.starts} starts each")
@@ -177,7 +177,7 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
-    add_contender_args(parser, RUNNERS)
+    add_contender_args(parser, ALL, default=RUNNERS)
     parser.add_argument("--rounds", type=positive, default=20, help="turns of each")
     parser.add_argument("--starts", type=positive, default=5, help="starts of each that are counted")
     parser.add_argument("--batch-size", type=positive, default=16, help="images at a time for the throughput")

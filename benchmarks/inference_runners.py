@@ -28,13 +28,15 @@ def open_mxnet(request: dict) -> Opened:
             "executor of the Symbol API, fused by subgraph backend MKLDNN")
 
 
-def open_onnxruntime(request: dict) -> Opened:
+def open_onnxruntime(request: dict, provider: str) -> Opened:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request["cores"]
-    session = onnxruntime.InferenceSession(request["onnx"], options, providers=["CPUExecutionProvider"])
-    return lambda data: session.run(None, {"data": data})[0], "all of its graph optimizations, as by default"
+    session = onnxruntime.InferenceSession(request["onnx"], options, providers=[provider])
+    if provider not in session.get_providers():  # it takes another by itself
+        sys.exit(f"ONNX Runtime cannot use {provider} here")
+    return lambda data: session.run(None, {"data": data})[0], f"{provider}, all graph optimizations, as by default"
 
 
 def open_openvino(request: dict) -> Opened:
@@ -48,23 +50,23 @@ def open_openvino(request: dict) -> Opened:
     return lambda data: compiled(data)[0], "latency hint, float32"
 
 
-def open_pytorch(request: dict, freeze: bool) -> Opened:
+def open_pytorch(request: dict, freeze: bool, device: str = "cpu") -> Opened:
     import torch
 
     from benchmarks.torchvision_models import model_of
 
     torch.set_num_threads(request["cores"])
-    model = torch.nn.Sequential(model_of(request["state_dict"]), torch.nn.Softmax(1)).eval()
-    setting = "eager, inference_mode"
+    model = torch.nn.Sequential(model_of(request["state_dict"]), torch.nn.Softmax(1)).eval().to(device)
+    setting = f"{device}, eager, inference_mode"
     if freeze:
         with torch.no_grad():
-            traced = torch.jit.trace(model, torch.zeros(request["data_shape"]))
+            traced = torch.jit.trace(model, torch.zeros(request["data_shape"], device=device))
             model = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-        setting = "traced, frozen and optimize_for_inference at every start"
+        setting = f"{device}, traced, frozen and optimize_for_inference at every start"
 
     def predict(data):
         with torch.inference_mode():
-            return model(torch.from_numpy(data)).numpy()
+            return model(torch.from_numpy(data).to(device)).cpu().numpy()
     return predict, setting
 
 
@@ -83,7 +85,8 @@ TVM = ("xtc-tvm-python-bindings",)
 POCL = (*TVM, "pyopencl")
 RUNNERS = {
     "mxnet": Runner("MXNet (oneDNN)", ("mxnet",), open_mxnet),
-    "onnxruntime": Runner("ONNX Runtime", ("onnxruntime",), open_onnxruntime),
+    "onnxruntime": Runner("ONNX Runtime", ("onnxruntime",), partial(
+        open_onnxruntime, provider="CPUExecutionProvider")),
     "openvino": Runner("OpenVINO", ("openvino",), open_openvino, elsewhere=True),
     "pytorch": Runner("PyTorch, eager", ("torch",), partial(open_pytorch, freeze=False), elsewhere=True),
     "pytorch-frozen": Runner("PyTorch, frozen", ("torch",), partial(open_pytorch, freeze=True), elsewhere=True),
@@ -96,6 +99,16 @@ RUNNERS = {
     "tvm-opencl-untuned": Runner("TVM OpenCL, untuned", POCL, partial(open_tvm, target="opencl", records=None)),
     "tvm-opencl-tuned": Runner("TVM OpenCL, tuned", POCL, partial(open_tvm, target="opencl", records="auto")),
 }
+# on an NVIDIA GPU, beside TVM's OpenCL: only if they are asked for
+ON_CUDA = {
+    "onnxruntime-cuda": Runner("ONNX Runtime, CUDA", ("onnxruntime-gpu",), partial(
+        open_onnxruntime, provider="CUDAExecutionProvider"), elsewhere=True),
+    "pytorch-cuda": Runner("PyTorch, eager, CUDA", ("torch",), partial(
+        open_pytorch, freeze=False, device="cuda"), elsewhere=True),
+    "pytorch-frozen-cuda": Runner("PyTorch, frozen, CUDA", ("torch",), partial(
+        open_pytorch, freeze=True, device="cuda"), elsewhere=True),
+}
+ALL = RUNNERS | ON_CUDA
 
 
 def opened(runner: Runner, request: dict) -> tuple[Callable[[], np.ndarray], str, Callable[[dict], None]]:
@@ -106,5 +119,5 @@ def opened(runner: Runner, request: dict) -> tuple[Callable[[], np.ndarray], str
 
 
 if __name__ == "__main__":
-    runner = RUNNERS[sys.argv[1]]
+    runner = ALL[sys.argv[1]]
     serve(partial(opened, runner), runner.packages)
