@@ -8,7 +8,7 @@ NATIVE := native/build/libtvm_opencl.so
 FUSED := native/build/libbatchnorm_clip.so
 JPEG_BOX := native/build/libjpeg_box.so
 CONVERTERS := .venv-converters
-KERAS_2 := tf-keras==2.21.0  # without its dependencies: it asks for tensorflow, where tensorflow-cpu is
+KERAS_2 := tf-keras==2.21.0
 
 PRETRAINED ?= published-1_0
 # a process for each of two cores, of one thread; the tests of a file share what they make
@@ -57,13 +57,15 @@ lint: $(READY)  ## check the style and the type hints
 COMPILE := uv pip compile -q --universal --no-annotate --custom-compile-command "make lock" --python-version 3.10
 HASHED := $(COMPILE) --generate-hashes
 
+# tf-keras asks for tensorflow, in place of which is tensorflow-cpu
 lock:  ## make constraints.txt and locks/ anew from requirements*.txt
 	@command -v uv >/dev/null || { echo "make: no uv: pip install uv" >&2; exit 1; }
 	sed '/^-/d' requirements{-inference,,-dev,-benchmarks}.txt | $(COMPILE) $(UPGRADE) - -o constraints.txt
 	$(HASHED) --no-emit-package mxnet requirements-dev.txt -o locks/packages.txt
 	grep -ho '^mxnet==[0-9.]*' requirements.txt | $(HASHED) --no-deps - -o locks/mxnet==1.9.1.txt
 	$(HASHED) --no-deps requirements-cu117.txt -o locks/mxnet-cu117==1.9.1.txt
-	sed '/^--/d' requirements-converters.txt | $(HASHED:3.10=3.11) - -o locks/converters.txt
+	{ sed '/^--/d' requirements-converters.txt; echo $(KERAS_2); } | \
+	  $(HASHED:3.10=3.11) --no-emit-package tensorflow - -o locks/converters.txt
 	sed -i '/^\(torch\|nvidia\|cuda\|triton\)/,/[^\\]$$/d' locks/converters.txt  # see locks/pytorch.txt
 
 clean:  ## remove what setup and demo made
@@ -112,8 +114,7 @@ $(CONVERTERS)/.ready: locks/converters.txt locks/pytorch.txt | $(READY)
 	@echo "Installing the packages of requirements-converters.txt (about 620 MB to download, 2.7 GB on disk)" && \
 	$(call MAKE_VENV,$(VPY),$(CONVERTERS)) && \
 	{ $(CONVERTERS)/bin/python $(PIP_INSTALL) --require-hashes --retries 1 -r locks/converters.txt \
-	  -r locks/pytorch.txt && \
-	  $(CONVERTERS)/bin/python $(PIP_INSTALL) --no-deps $(KERAS_2) || $(NOT_INSTALLED); } && touch $@
+	  -r locks/pytorch.txt || $(NOT_INSTALLED); } && touch $@
 
 $(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/quiet.h native/include/tvm/support/span.h
 	@$(NEEDS_CXX)
