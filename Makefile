@@ -8,7 +8,6 @@ NATIVE := native/build/libtvm_opencl.so
 FUSED := native/build/libbatchnorm_clip.so
 JPEG_BOX := native/build/libjpeg_box.so
 CONVERTERS := .venv-converters
-KERAS_2 := tf-keras==2.21.0
 
 PRETRAINED ?= published-1_0
 # a process for each of two cores, of one thread; the tests of a file share what they make
@@ -64,7 +63,7 @@ lock:  ## make constraints.txt and locks/ anew from requirements*.txt
 	$(HASHED) --no-emit-package mxnet requirements-dev.txt -o locks/packages.txt
 	grep -ho '^mxnet==[0-9.]*' requirements.txt | $(HASHED) --no-deps - -o locks/mxnet==1.9.1.txt
 	$(HASHED) --no-deps requirements-cu117.txt -o locks/mxnet-cu117==1.9.1.txt
-	{ sed '/^--/d' requirements-converters.txt; echo $(KERAS_2); } | \
+	{ sed '/^--/d' requirements-converters.txt; echo tf-keras==2.21.0; } | \
 	  $(HASHED:3.10=3.11) --no-emit-package tensorflow - -o locks/converters.txt
 	sed -i '/^\(torch\|nvidia\|cuda\|triton\)/,/[^\\]$$/d' locks/converters.txt  # see locks/pytorch.txt
 
