@@ -28,7 +28,7 @@ from common.checkpoint.params import checkpoint_files, load_checkpoint_params
 from common.checkpoint.prefix import check_no_file_name, files_read
 from common.checkpoint.preprocessing import Preprocessing, load_preprocessing, preprocessing_from
 from common.checkpoint.symbol import load_symbol
-from common.conversion.outgoing import CONFIG, WEIGHTS, save_npz, save_timm, save_torchvision
+from common.conversion.outgoing import CONFIG, WEIGHTS, save_npz, save_timm, save_timm_folder, save_torchvision
 from common.images.class_names import names_file, read_synset
 from common.images.options import image_shape
 
@@ -140,7 +140,9 @@ def export_arrays(save: Callable) -> Callable[[argparse.Namespace], tuple[str, P
 
 def export_timm(args: argparse.Namespace) -> tuple[str, Preprocessing]:
     checkpoint, names = load(args.prefix, args.epoch), names_file(None, args.prefix)
-    return (save_timm(checkpoint, args.out, read_synset(names, checkpoint.num_classes) if names else None),
+    if Path(args.out).suffix == ".safetensors":
+        return save_timm(checkpoint, args.out), checkpoint.preprocessing
+    return (save_timm_folder(checkpoint, args.out, read_synset(names, checkpoint.num_classes) if names else None),
             checkpoint.preprocessing)
 
 

@@ -48,9 +48,25 @@ def save_torchvision(checkpoint: Checkpoint, path: str | Path) -> str:
     return _save_state_dict(checkpoint, params, TORCHVISION, torchvision_model(checkpoint, _is_expanded(params)), path)
 
 
-def save_timm(checkpoint: Checkpoint, path: str | Path, class_names: Sequence[str] | None = None) -> str:
-    """As `save_torchvision`, of timm's mobilenetv2. Unless `path` ends in .safetensors, it is a folder, which is
-    replaced: model.safetensors and the config.json with which timm's `local-dir:` and `hf-hub:` load it."""
+def save_timm(checkpoint: Checkpoint, path: str | Path) -> str:
+    """As `save_torchvision`, of timm's mobilenetv2."""
+    name, params = _for_timm(checkpoint)
+    return _save_state_dict(checkpoint, params, TIMM,
+                            f"timm.create_model({name!r}, num_classes={checkpoint.num_classes})", path)
+
+
+def save_timm_folder(checkpoint: Checkpoint, path: str | Path, class_names: Sequence[str] | None) -> str:
+    """As `save_timm`, a folder that timm's `local-dir:` and `hf-hub:` load; one that is there is replaced."""
+    name, _ = _for_timm(checkpoint)
+    with folder_written_atomically(path) as folder:
+        save_timm(checkpoint, folder / WEIGHTS)
+        config = json.dumps(timm_config(checkpoint, name, class_names), indent=2)
+        (folder / CONFIG).write_text(f"{config}\n", encoding="utf-8")
+    return f"timm.create_model({f'local-dir:{path}'!r}, pretrained=True)"
+
+
+def _for_timm(checkpoint):
+    """(timm's network, its parameters). Raises InputError if no network of timm's computes the same."""
     params = without_expansion(_portable(checkpoint, "timm"))
     if _is_expanded(params):
         raise InputError("--to timm: its mobilenetv2 has no expansion in the first block, and that of this checkpoint "
@@ -61,14 +77,7 @@ def save_timm(checkpoint: Checkpoint, path: str | Path, class_names: Sequence[st
     if not names or network["strides"] != "published":
         raise InputError(f"--to timm: it has no mobilenetv2 with widths {network['channels']}, repeats "
                          f"{network['repeats']} and {network['strides']} strides; --to torchvision can hold it")
-    model = f"timm.create_model({names[0]!r}, num_classes={checkpoint.num_classes})"
-    if Path(path).suffix == ".safetensors":
-        return _save_state_dict(checkpoint, params, TIMM, model, path)
-    with folder_written_atomically(path) as folder:
-        _save_state_dict(checkpoint, params, TIMM, model, folder / WEIGHTS)
-        config = json.dumps(timm_config(checkpoint, names[0], class_names), indent=2)
-        (folder / CONFIG).write_text(f"{config}\n", encoding="utf-8")
-    return f"timm.create_model({f'local-dir:{path}'!r}, pretrained=True)"
+    return names[0], params
 
 
 def timm_config(checkpoint: Checkpoint, name: str, class_names: Sequence[str] | None) -> dict:
