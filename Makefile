@@ -115,7 +115,7 @@ $(CONVERTERS)/.ready: locks/converters.txt locks/pytorch.txt | $(READY)
 	{ $(CONVERTERS)/bin/python $(PIP_INSTALL) --require-hashes --retries 1 -r locks/converters.txt \
 	  -r locks/pytorch.txt || $(NOT_INSTALLED); } && touch $@
 
-$(NATIVE): $(READY) native/Makefile native/kernels.cc native/include/quiet.h native/include/tvm/support/span.h
+$(NATIVE): $(READY) native/Makefile native/include/quiet.h native/include/tvm/support/span.h
 	@$(NEEDS_CXX)
 	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY)
 

@@ -1,7 +1,7 @@
 """Have an OpenCL driver build kernels, as a process of its own, since a driver may build one at a time in each.
 
-JSON on standard input: {"device": its name, "kernels": {name: source}, "parent"}. On standard output, for each, its name
-and what the driver returns, as TVM's module reads them: a uint64 length before the bytes of each.
+JSON on standard input: {"device": its name, "kernels": {name: source}, "parent"}. On standard output, for each, its
+name and what the driver returns, as TVM's module reads them: a uint64 length before the bytes of each.
 """
 import json
 import os
