@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> "Score":
         check_records(*file)
     args = completed(args, args.model_prefix)
     num_classes, build = BACKENDS[args.backend](args)
+    if args.assumed:
+        print(args.assumed, file=sys.stderr)
     images = evaluation_iter(args, num_classes)
     top_k = min(args.top_k, num_classes)
     with ExitStack() as stack:

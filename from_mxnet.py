@@ -172,7 +172,7 @@ def compile_network(args: argparse.Namespace, batch_size: int) -> "CompiledNetwo
         else:
             compiled = open_network(*request, cache=not args.no_cache)
             folder, about = compiled.folder, compiled.about
-        for note in notes(about, args.target, args.records):
+        for note in filter(None, (args.assumed, *notes(about, args.target, args.records))):
             print(note, file=sys.stderr)
         if args.export:
             params = load_folded(args.model_prefix, args.epoch, data_shape)[1]

@@ -166,7 +166,7 @@ def agree(packed, prefix, target, tmp_path, capsys):
         evaluate(packed, prefix, "--backend", backend, *flags, "--batch-size", 10,
                  "--predictions", tmp_path / f"{backend}.csv")
     captured = capsys.readouterr()
-    assert re.match(r"(un)?tuned: ", captured.err)
+    assert re.search(r"^(un)?tuned: ", captured.err, re.MULTILINE)
     lines = captured.out.splitlines()
     assert len(lines) == 3 and lines[0] == lines[2] and "(103 images)" in lines[0]
     for one, other in zip(rows(tmp_path / "mxnet.csv"), rows(tmp_path / "tvm.csv")):

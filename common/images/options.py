@@ -1,7 +1,6 @@
 """The flags that say how images are prepared, and what a checkpoint's own file says if they are not given."""
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,15 +92,16 @@ def saved_options(prefix: str | Path) -> dict:
 
 
 def completed(args: argparse.Namespace, prefix: str | Path) -> argparse.Namespace:
-    """`args` in which these flags, if they are not given, are as the checkpoint PREFIX says; what is assumed of one of
-    another repository, which does not say it, is printed on standard error."""
+    """`args` in which these flags, if they are not given, are as the checkpoint PREFIX says; `assumed` is a line for
+    the user about a checkpoint of another repository that does not say it, else empty."""
     given = {name: value for name, value in vars(args).items() if value is not None}
     unknown = {name: value for name, value in USUAL.items() if name not in given}
     command = converts(checkpoint_files(prefix, args.epoch)[1])  # if it is of other names than this repository's
+    assumed = ""
     if command and unknown and not os.path.exists(preprocessing_file(prefix)):
-        print(f"warning: no {preprocessing_file(prefix)} says how images are prepared; assuming {as_flags(unknown)}"
-              f"{command}, and writes that file", file=sys.stderr)
-    return argparse.Namespace(**{**vars(args), **saved_options(prefix), **given})
+        assumed = (f"warning: no {preprocessing_file(prefix)} says how images are prepared; assuming "
+                   f"{as_flags(unknown)}{command}, and writes that file")
+    return argparse.Namespace(**{**vars(args), **saved_options(prefix), **given, "assumed": assumed})
 
 
 def preprocessing_of(args: argparse.Namespace) -> Preprocessing:
