@@ -14,13 +14,15 @@ DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in
              [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), ROOT / "data/README.md",
               ROOT / "models/README.md"]]
 PROGRAM = re.compile(r"(?<![\w./-])(?:(?:tools/|benchmarks/)?\w+\.py|-m common\.modelzoo(?: [a-z]+)?)(?= |$)")
-MEASURED = [  # file in benchmarks/, rows of it, columns that docs/benchmarks.md has
+MEASURED = [  # file in benchmarks/, rows of it, columns that a table of docs/benchmarks.md or docs/weights.md has
     ("inference.csv", {}, ["label", "latency_ms", "ratio_to_onnxruntime", "images_per_s", "first_result_s", "peak_mib",
                            "max_difference"]),
     ("training.csv", {"side": "224"}, ["contender", "images_per_s", "times_pytorch_nchw", "peak_mib"]),
     ("training.csv", {"side": "128"}, ["contender", "images_per_s", "times_pytorch_nchw"]),
     ("input.csv", {"used_cores": "1"}, ["images_per_s", "of_bound"]),
     ("input.csv", {"used_cores": "2"}, ["images_per_s", "of_bound", "times_image_record_iter", "peak_mib"]),
+    ("runtimes.csv", {}, ["format", "runtime", "max_difference", "same_first_answer", "photographs"]),
+    ("int8.csv", {}, ["precision", "top_1", "low", "high", "points_below_float32", "same_first_answer", "photographs"]),
 ]
 
 
@@ -74,8 +76,8 @@ def test_commands_take_their_flags(document):
 
 @pytest.mark.parametrize("name, rows, columns", MEASURED)
 def test_tables_hold_what_was_measured(name, rows, columns):
-    tables = [{cell.strip() for cell in line.split("|")} for line in prose("docs/benchmarks.md").splitlines()
-              if line.startswith("|")]
+    tables = [{cell.strip() for cell in line.split("|")} for document in ("benchmarks", "weights")
+              for line in prose(f"docs/{document}.md").splitlines() if line.startswith("|")]
     with open(ROOT / "benchmarks" / name, newline="") as file:
         measured = [row for row in csv.DictReader(file) if rows.items() <= row.items()]
     for row in measured:
