@@ -461,7 +461,7 @@ class Readers:
         model = read_model(path.read_bytes(), lambda layer, name: np.ones(3))
         assert len(model.layers) == 105 and all(isinstance(name, str) for name in model.layers)
         description = json.loads(json.dumps(model.description, allow_nan=False))
-        assert all("\n" not in line for line in description["lines"])
+        assert all("\n" not in line for line in description["notes"])
 
     def safetensors(self, path):
         self._converted(path, "torchvision")

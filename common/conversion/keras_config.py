@@ -269,7 +269,7 @@ def _network(layers, description):
             names.append(_take(layers, "DepthwiseConv2D" if unit.groups > 1 else "Conv2D",
                                strides=[unit.stride] * 2, **given, **CONVOLUTION).name)
             names.append(_take(layers, "BatchNormalization", axis=-1, epsilon=EPSILON).name)
-            if unit.relu6:
+            if unit.activation:
                 _take_relu6(layers)
         if shortcut:
             layer = _take(layers, "Add")

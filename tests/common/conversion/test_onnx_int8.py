@@ -13,7 +13,7 @@ from common.checkpoint.int8 import Statistics, load_calibration
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params
 from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import load_symbol
-from common.compiler.build import build
+from common.compiler.build import executor_of
 from common.compiler.precision import in_precision, target_for
 from common.compiler.relay_network import load_network
 from common.compiler.targets import resolve_target
@@ -21,7 +21,6 @@ from common.conversion.onnx_int8 import channels_of, quantized
 from common.conversion.onnx_model import to_onnx
 from common.evaluation.score import predict
 from common.find_mxnet import mx
-from common.inference.runtime import graph_executor, tvm
 from tests.commands import refusal, run
 from tests.networks import convolution_3x3
 from tools import export_weights
@@ -65,7 +64,7 @@ def test_answers_as_tvm_and_nearly_as_mxnet(calibrated, models):
     expected = np.concatenate([predict(prefix, 0, image) for image in images])
     target = target_for(resolve_target("llvm"), "int8")
     network = in_precision(load_network(prefix, 0, (1, 3, 32, 32)), "int8", target, prefix, 0)
-    executor = graph_executor.GraphModule(build(network, target).library["default"](tvm.cpu()))
+    executor = executor_of(network, target)
     by_tvm = []
     for image in images:
         executor.run(data=image)
