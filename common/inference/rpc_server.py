@@ -7,6 +7,7 @@ compiler brings an LLVM that conflicts with that of OpenCL's drivers. No driver 
 measurement.
 """
 import argparse
+import multiprocessing
 import os
 import threading
 from functools import partial
@@ -32,6 +33,7 @@ def serve(parent: int, opencl: bool, host: str, tracker: tuple, key: str) -> Non
 
 def start(opencl: bool, host: str, tracker: tuple[str, int], key: str) -> threading.Thread:
     """Serve in a thread: on a free port of the address `host`, known to the tracker (host, port) as `key`."""
+    multiprocessing.set_start_method("fork", force=True)  # no longer the default in Python 3.14
     if opencl and not tvm.runtime.enabled("opencl"):
         load_plugin()
     thread = threading.Thread(target=_serve_on, args=(host, tracker, key))
