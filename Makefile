@@ -42,7 +42,7 @@ test: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests
 test-long: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the long ones: complete matrices, fuzzing, kill loops
 	@$(PYTEST) -m long
 
-test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (620 MB to download)
+test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (700 MB to download)
 	@MOBILENETV2_FRAMEWORKS=$(CONVERTERS)/bin/python $(VPY) -m pytest -m converters tests/converters
 
 coverage: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests, and which lines and branches they never run
@@ -110,7 +110,7 @@ $(READY): locks/packages.txt $(LOCK) symbols/_numpy.py tools/mxnet.pth
 $(CONVERTERS)/.ready: locks/converters.txt locks/pytorch.txt | $(READY)
 	@$(VPY) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "make: Keras and TensorFlow need Python 3.11 to 3.13: make setup PYTHON=..." >&2; exit 1; }
-	@echo "Installing the packages of requirements-converters.txt (about 620 MB to download, 2.7 GB on disk)" && \
+	@echo "Installing the packages of requirements-converters.txt (about 700 MB to download, 3 GB on disk)" && \
 	$(call MAKE_VENV,$(VPY),$(CONVERTERS)) && \
 	{ $(CONVERTERS)/bin/python $(PIP_INSTALL) --require-hashes --retries 1 -r locks/converters.txt \
 	  -r locks/pytorch.txt || $(NOT_INSTALLED); } && touch $@

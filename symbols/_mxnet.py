@@ -4,6 +4,8 @@
 """
 import os
 
+import numpy as np
+
 from . import _numpy  # noqa: F401
 from ._cuda import load_libraries
 
@@ -17,8 +19,9 @@ except OSError:  # a library is missing: of a build for GPUs, where there is no 
         raise
     import mxnet as mx
 
-for _function in (mx.recordio.pack, mx.recordio.pack_img):  # they call ndarray.tostring, which NumPy 2.3 dropped
-    _names = (name.replace("tostring", "tobytes") for name in _function.__code__.co_names)
-    _function.__code__ = _function.__code__.replace(co_names=tuple(_names))
+if not hasattr(np.ndarray, "tostring"):  # NumPy 2.3 dropped it, and nothing can be added to its types
+    for _function in (mx.recordio.pack, mx.recordio.pack_img):
+        _names = (name.replace("tostring", "tobytes") for name in _function.__code__.co_names)
+        _function.__code__ = _function.__code__.replace(co_names=tuple(_names))
 
 __all__ = ["mx"]

@@ -85,6 +85,17 @@ def test_tables_hold_what_was_measured(name, rows, columns):
             assert any({row[column] for column in columns} <= cells for cells in tables), row
 
 
+def test_what_comes_in_is_the_worst_of_each_kind():
+    with open(ROOT / "benchmarks" / "conversion.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = [{cell.strip(" `") for cell in line.split("|")} for line in prose("docs/weights.md").splitlines()]
+    for kind in {row["from"] for row in rows}:
+        differences = [row["max_difference"] for row in rows if row["from"] == kind]
+        worst = max(differences, key=float)
+        assert any({kind, str(len(differences)), worst} <= cells for cells in table), (kind, worst, len(differences))
+    assert all(row["same_first_answer"] == row["photographs"] == "60" for row in rows)
+
+
 def test_flags_of_other_scripts_are_answered_as_the_page_says():
     """Those in the tables of docs/from-the-original.md that train_imagenet.py has not itself."""
     page = (ROOT / "docs" / "from-the-original.md").read_text()

@@ -59,7 +59,8 @@ def test_libraries_of_wheels_are_loaded_if_the_system_has_none(tmp_path):
     compile_library(tmp_path / "mxnet" / "libmxnet.so", "extern int cudnn; int* mxnet() { return &cudnn; }",
                     str(tmp_path / "nvidia" / "cudnn" / "lib" / "libcudnn.so.8"))
     (tmp_path / "mxnet" / "__init__.py").write_text(
-        "import ctypes, pathlib\nctypes.CDLL(str(pathlib.Path(__file__).with_name('libmxnet.so')))\n")
+        "import ctypes, pathlib, types\nctypes.CDLL(str(pathlib.Path(__file__).with_name('libmxnet.so')))\n"
+        "def pack(): pass\nrecordio = types.SimpleNamespace(pack=pack, pack_img=pack)\n")
     code = "from symbols._mxnet import mx\nprint(mx.__file__)"
     done = python(code, PYTHONPATH=str(tmp_path))
     assert done.stdout.startswith(str(tmp_path)), done.stderr

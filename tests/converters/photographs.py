@@ -1,13 +1,13 @@
-"""Photographs through the files of PyTorch, TensorFlow Lite and ONNX, and through the checkpoints that those are
-converted to:
+"""Photographs through the files of every framework, and through the checkpoints that those are converted to:
 
     .venv/bin/python -m tests.converters.photographs crop DIR FOLDER
-    .venv-converters/bin/python -m tests.converters.photographs answer FOLDER
-    .venv/bin/python -m tests.converters.photographs compare FOLDER
+    .venv-converters/bin/python -m tests.converters.photographs answer FOLDER --fine-tuned dog_breeds.h5
+    .venv/bin/python -m tests.converters.photographs compare FOLDER --symbols *-symbol.json
 
-`crop` takes the first 60 photographs of DIR as evaluation does, at each of SIZES; `answer` writes the frameworks'
-files, of random weights, width 1.0 and 1,000 classes, and what they answer; `compare` converts each and prints a row of
-a table: largest difference of a probability, and how many first answers are the same.
+`crop` takes the first 60 photographs of DIR as evaluation does, at each of SIZES. `answer` writes the frameworks'
+files, of random weights, width 1.0 and 1,000 classes, and of a fine-tuned Keras classifier, and what they answer.
+`compare` does so for MXNet's own, of other repositories' symbols too; then it converts each, and writes a row of
+benchmarks/conversion.csv: the largest difference of a probability, and how many first answers are the same.
 """
 import argparse
 import json
@@ -18,6 +18,8 @@ import numpy as np
 from tests.converters import frameworks
 
 COUNT, SIZES = 60, (96, 160, 224)
+MEAN_AND_STD = ["--rgb-mean", "123.675,116.28,103.53", "--rgb-std", "58.395,57.12,57.375"]
+HALVES = ["--rgb-mean", "127.5,127.5,127.5", "--rgb-std", "127.5,127.5,127.5"]
 
 
 def crop(args):
@@ -33,7 +35,8 @@ def crop(args):
 
 def answer(args):
     rows = {}
-    for file, kind, size, logits in (*of_torch(args.out), *of_tflite(args.out), *of_onnx(args.out)):
+    for file, kind, size, logits in (*of_torch(args.out), *of_keras(args.out, args.fine_tuned), *of_tflite(args.out),
+                                     *of_onnx(args.out)):
         rows[file] = {"kind": kind, "size": size}
         np.save(args.out / f"{file}.npy", logits)
     (args.out / "rows.json").write_text(json.dumps(rows))
@@ -63,6 +66,27 @@ def of_torch(out):
         for form, content in forms.items():
             torch.save(content, out / f"{kind}-{form}")
             yield f"{kind}-{form}", kind, 224, logits
+
+
+def of_keras(out, fine_tuned):
+    """Keras applications in each format; a fine-tuned classifier as it is, saved anew, and as a .tflite file."""
+    model = frameworks.fill_keras(frameworks.keras_model(1.0, 224, 1000))
+    logits = frameworks.run_keras(model, frameworks.keras_preprocess(np.load(out / "pixels-224.npy")))
+    for form in (".h5", ".keras", ".weights.h5"):
+        (model.save_weights if form == ".weights.h5" else model.save)(out / f"keras{form}")
+        yield f"keras{form}", "keras", 224, logits
+    if fine_tuned:
+        import keras
+        import tensorflow as tf
+        model = keras.models.load_model(fine_tuned, compile=False)
+        size = model.input_shape[1]
+        inputs = frameworks.keras_preprocess(np.load(out / f"pixels-{size}.npy")).transpose(0, 2, 3, 1)
+        logits = np.log(model.predict(inputs, verbose=0))
+        (out / "fine-tuned.h5").write_bytes(fine_tuned.read_bytes())
+        model.save(out / "fine-tuned.keras")
+        (out / "fine-tuned.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+        for form in ("h5", "keras", "tflite"):
+            yield f"fine-tuned.{form}", "tflite" if form == "tflite" else "keras", size, logits
 
 
 def of_tflite(out):
@@ -101,29 +125,69 @@ def of_onnx(out):
             yield f"{folder.name}/{form}.onnx", "onnx", size, logits
 
 
+def of_mxnet(out, symbols):
+    """Gluon's zoo, saved and exported, and other repositories' symbols, each with random weights."""
+    from common.find_mxnet import mx
+    from tests.foreign import save_foreign
+    data = mx.nd.array(np.load(out / "pixels-224.npy").astype(np.float32))
+    net = mx.gluon.model_zoo.vision.mobilenet_v2_1_0()
+    net.initialize()
+    net.hybridize()
+    mean, std = (255 * np.reshape(values, (1, 3, 1, 1)) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    normalised = (data - mx.nd.array(mean)) / mx.nd.array(std)
+    net(normalised[:1])
+    net.export(str(out / "zoo"))
+    save_foreign(out / "zoo", mx.sym.load(str(out / "zoo-symbol.json")), 224)
+    net = mx.gluon.SymbolBlock.imports(str(out / "zoo-symbol.json"), ["data"], str(out / "zoo-0007.params"))
+    for kind in ("gluon", "mxnet"):
+        yield "zoo-0007.params", kind, 224, net(normalised).asnumpy()
+    for path in symbols:
+        symbol = mx.sym.load(str(path))
+        name = path.name.removesuffix("-symbol.json")
+        save_foreign(out / name, symbol, 224)
+        head = next(node for node in reversed(list(symbol.get_internals())) if not node.name.startswith("prob"))
+        params = mx.nd.load(str(out / f"{name}-0007.params"))
+        executor = head.simple_bind(mx.cpu(), data=data.shape, grad_req="null")
+        for key, array in params.items():
+            kind, _, bare = key.partition(":")
+            (executor.arg_dict if kind == "arg" else executor.aux_dict)[bare][:] = array
+        yield f"{name}-0007.params", "mxnet", 224, executor.forward(data=(data - 127.5) / 127.5)[0].asnumpy()
+
+
 def compare(args):
     import tempfile
 
+    from benchmarks.results import machine, write_csv
     from tests.converters import checks
-    for file, row in json.loads((args.out / "rows.json").read_text()).items():
-        pixels, logits = np.load(args.out / f"pixels-{row['size']}.npy"), np.load(args.out / f"{file}.npy")
+    found = [(file, row["kind"], row["size"], np.load(args.out / f"{file}.npy"))
+             for file, row in json.loads((args.out / "rows.json").read_text()).items()]
+    rows = []
+    for file, kind, size, logits in [*found, *of_mxnet(args.out, args.symbols)]:
+        pixels = np.load(args.out / f"pixels-{size}.npy")
+        flags = ["--image-shape", f"3,{size},{size}"] if file.endswith(".weights.h5") else []
+        if kind == "mxnet":
+            flags = MEAN_AND_STD if file.startswith("zoo") else HALVES
         with tempfile.TemporaryDirectory() as folder:
-            checks.convert(args.out / file, f"{folder}/x", row["kind"],
+            checks.convert(args.out / file, f"{folder}/x", kind, *flags,
                            python=args.python if file.endswith((".pth", ".ckpt")) else None)
             ours = np.concatenate([checks.answer(f"{folder}/x", part) for part in np.array_split(pixels, 6)])
-        difference = np.abs(checks.softmax(ours) - checks.softmax(logits)).max()
-        same = int((ours.argmax(axis=1) == logits.argmax(axis=1)).sum())
-        print(f"| `{row['kind']}` | {file} | {difference:.1e} | {same} of {len(pixels)} |", flush=True)
+        rows.append({"from": kind, "form": file, "largest_probability": f"{checks.softmax(logits).max():.3f}",
+                     "max_difference": f"{np.abs(checks.softmax(ours) - checks.softmax(logits)).max():.1e}",
+                     "same_first_answer": int((ours.argmax(axis=1) == logits.argmax(axis=1)).sum()),
+                     "photographs": len(pixels), **machine()})
+        print(*list(rows[-1].values())[:6], sep="\t", flush=True)
+    write_csv("benchmarks/conversion.csv", rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    cropping = commands.add_parser("crop")
+    cropping, answering, comparing = map(commands.add_parser, ("crop", "answer", "compare"))
     cropping.add_argument("images", type=Path)
-    comparing = commands.add_parser("compare")
+    answering.add_argument("--fine-tuned", type=Path, metavar="FILE.h5")
     comparing.add_argument("--python", default=".venv-converters/bin/python", help="what reads .pth files")
-    for command in (cropping, commands.add_parser("answer"), comparing):
+    comparing.add_argument("--symbols", type=Path, nargs="*", default=[])
+    for command in (cropping, answering, comparing):
         command.add_argument("out", type=Path)
     args = parser.parse_args()
     {"crop": crop, "answer": answer, "compare": compare}[args.command](args)
