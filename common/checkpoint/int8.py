@@ -25,6 +25,7 @@ from common.base.files import read_json, written_atomically
 from common.checkpoint.params import checkpoint_files
 
 TOP, WEIGHT_TOP = 255, 127
+MOST_BIAS = 2 ** 30  # an int32 holds twice that
 DIGITS = 6  # significant ones, in the file
 
 
@@ -106,6 +107,16 @@ def quantized_weight(weight: np.ndarray, least: np.ndarray | float = 0) -> tuple
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     scales = np.maximum(np.where(largest > 0, largest / WEIGHT_TOP, 1), least).astype(np.float32)
     return np.rint(weight / along(scales, weight.ndim)).astype(np.int32), scales
+
+
+def quantized_layer(weight: np.ndarray, bias: np.ndarray, scale: np.float32, mean: np.ndarray,
+                    depthwise: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(integers, scales) as of `quantized_weight`, and the bias (O,) in int32, in units of `scale` x scales, with what
+    `rounding_loss` finds; for an input whose codes have that `scale`."""
+    weight = weight.astype(np.float64)
+    integers, scales = quantized_weight(weight, np.abs(bias) / scale / MOST_BIAS)
+    bias = bias + rounding_loss(weight, integers, scales, mean, depthwise)
+    return integers, scales, np.rint(bias / (scale * scales.astype(np.float64))).astype(np.int32)
 
 
 def rounding_loss(weight: np.ndarray, integers: np.ndarray, scales: np.ndarray, mean: np.ndarray,

@@ -102,7 +102,8 @@ def convert(path: str | Path, kind: str, multiplier: float | None = None, stride
     usual = {"strides": "published", "padding": how.padding, "activation": "relu6"}
     network = {name: flags[name] or description.get(name, usual[name]) for name in usual}
     params = with_expansion(with_eps(params, how.eps), network["activation"])
-    background = kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background
+    background = (kind == "tflite" and len(params["fc_bias"]) == BACKGROUND and not keep_background
+                  and description.get("background", True))
     if background:
         params = without_background(params)
     assumed: dict = {} if kind != "npz" else {name: value for name, value in usual.items()

@@ -13,13 +13,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from common.checkpoint.int8 import TOP, Statistics, coding, quantized_weight, rounding_loss
+from common.checkpoint.int8 import TOP, Statistics, coding, quantized_layer
 
 LAYERS = ("Conv", "Gemm")
 INTEGER = (*LAYERS, "Add", "GlobalAveragePool")
 CLIPS = ("Clip", "Relu")
 MOVING = ("Flatten", "Reshape", "Pad")  # their output has the numbers of their input, and 0
-MOST_BIAS = 2 ** 30  # an int32 holds twice that
 
 
 def channels_of(model: onnx.ModelProto) -> dict[str, int]:
@@ -121,15 +120,13 @@ class _Quantizer:
             widths = self._arrays[widths].reshape(2, -1)[:, 2:].ravel()
             attributes["pads"] = helper.make_attribute("pads", widths + _attribute(node, "pads", [0] * len(widths)))
         scale, _ = self._codings[data]
-        weight = self._arrays[weight_name].astype(np.float64)
+        weight = self._arrays[weight_name]
         bias = self._arrays[bias_name[0]] if bias_name else np.zeros(len(weight))
-        integers, scales = quantized_weight(weight, np.abs(bias) / scale / MOST_BIAS)
-        bias = bias + rounding_loss(weight, integers, scales, self._statistics[weight_name].mean,
-                                    _attribute(node, "group", 1) > 1)
-        codes = np.rint(bias / (scale * scales.astype(np.float64)))
+        integers, scales, codes = quantized_layer(weight, bias, scale, self._statistics[weight_name].mean,
+                                                  _attribute(node, "group", 1) > 1)
         self._add(node.op_type, [
             self._rounded[data], self._parameter(weight_name, integers.astype(np.int8), scales),
-            self._parameter(bias_name[0] if bias_name else f"{node.name}_bias", codes.astype(np.int32), scale * scales),
+            self._parameter(bias_name[0] if bias_name else f"{node.name}_bias", codes, scale * scales),
         ], node.output[0], node.name, *attributes.values())
 
     def _parameter(self, name, codes, scales):

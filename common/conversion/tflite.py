@@ -13,9 +13,10 @@ from tflite import ActivationFunctionType, BuiltinOperator, TensorType
 from common.base.errors import InputError
 from common.base.files import MOST_WEIGHTS, read_bytes
 from common.conversion.assemble import Params, pixels_of
-from common.conversion.readers import reading
+from common.conversion.readers import ENTRY, parse_description, reading
 from common.conversion.structure import NO_PADDING, Step, fitting, recognised
 from common.conversion.tflite_graph import ARITHMETIC, OPTIONS, Graph
+from symbols.architecture import PADDINGS
 
 PIXEL_OFFSET = {TensorType.UINT8: 0, TensorType.INT8: 128}  # an 8-bit input takes an image's 0..255 less this
 ACTIVATIONS = {ActivationFunctionType.NONE: None, ActivationFunctionType.RELU: "relu",
@@ -25,14 +26,16 @@ ACTIVATIONS = {ActivationFunctionType.NONE: None, ActivationFunctionType.RELU: "
 NEUTRAL = (BuiltinOperator.QUANTIZE, BuiltinOperator.DEQUANTIZE)
 CASTING = (BuiltinOperator.CAST,)
 FLATTENING = (BuiltinOperator.RESHAPE, BuiltinOperator.SQUEEZE)
+SCALING = (*ARITHMETIC, BuiltinOperator.DEPTHWISE_CONV_2D)  # before the first convolution
 # operators that compute no values: weights in another representation, the shape for a RESHAPE
 ASIDE = (BuiltinOperator.DEQUANTIZE, BuiltinOperator.STRIDED_SLICE, BuiltinOperator.PACK)
 
 
 def read_tflite(path: str | Path) -> tuple[Params, dict]:
     """As `common.conversion.structure.recognised` gives them, of a .tflite file: float32, float16, or 8-bit weights
-    with activations of 8 bits or float32. The description has "preprocessing" if the quantisation of an 8-bit input
-    or arithmetic before the first convolution gives it.
+    with activations of 8 bits or float32. The description has "preprocessing" if the metadata of our own export, the
+    quantisation of an 8-bit input or arithmetic before the first convolution gives it; "background" is False of our
+    own: none of its classes is that of TensorFlow.
 
     Raises InputError for a file that is damaged, or whose graph is not that of MobileNetV2.
     """
@@ -45,8 +48,11 @@ def read_tflite(path: str | Path) -> tuple[Params, dict]:
             (steps, scale, shift), input_shape = _steps(graph), graph.shape(graph.input)
             if len(input_shape) != 4 or input_shape[3] != 3:
                 raise InputError(f"its input has shape {input_shape}; expected (1, height, width, 3)")
-            params, description = recognised(steps, (3, *input_shape[1:3]))
-            return params, description | _pixels(graph, scale, shift)
+            said = parse_description(graph.metadata(ENTRY), path)  # of our own export
+            layouts = PADDINGS if said.get("padding") == "symmetric" else PADDINGS[::-1]
+            params, description = recognised(steps, (3, *input_shape[1:3]), layouts)
+            return params, description | ({"preprocessing": said["preprocessing"], "background": False} if said else
+                                          _pixels(graph, scale, shift))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -63,7 +69,7 @@ def _steps(graph: Graph) -> tuple[list[Step], np.ndarray, np.ndarray]:
         pooled = any(step.letter == "P" for step in steps)
         if (not sources and code in ASIDE) or (pooled and code == BuiltinOperator.SHAPE):
             continue
-        if not steps and not paddings and len(sources) == 1 and code in ARITHMETIC:
+        if not steps and not paddings and len(sources) == 1 and code in SCALING:
             scale, shift = _computed(graph, code, operator, [tensor in values for tensor in tensors], scale, shift)
             values = {made: 0}  # what is before it cannot be used again
             continue
@@ -91,13 +97,19 @@ def _steps(graph: Graph) -> tuple[list[Step], np.ndarray, np.ndarray]:
 def _computed(graph: Graph, code: int, operator: tflite.Operator, variable: list[bool], scale: np.ndarray,
               shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(scale, shift) after arithmetic with a constant; `variable`: which operand is the one that they are of."""
-    name, constant = tflite.opcode2name(code), graph.weights(operator.Inputs(variable.index(False)))
+    name, options = tflite.opcode2name(code), graph.options(operator)
+    constant = graph.weights(operator.Inputs(variable.index(False)))
     if constant is None or constant.size not in (1, 3) or constant.size == 3 and constant.shape[-1] != 3 \
-            or graph.options(operator).FusedActivationFunction() != ActivationFunctionType.NONE \
-            or code in (BuiltinOperator.SUB, BuiltinOperator.DIV) and not variable[0]:
+            or options.FusedActivationFunction() != ActivationFunctionType.NONE \
+            or code in (BuiltinOperator.SUB, BuiltinOperator.DIV) and not variable[0] \
+            or code == BuiltinOperator.DEPTHWISE_CONV_2D and (
+                constant.shape != (1, 1, 1, 3) or (options.StrideH(), options.StrideW()) != (1, 1)):
         raise InputError(f"operator {name}, before the first convolution, is no scaling of colours by constants")
     number = constant.astype(np.float64).ravel()
     with np.errstate(all="ignore"):  # what is not finite is refused where it is used
+        if code == BuiltinOperator.DEPTHWISE_CONV_2D:
+            _, bias = _layer(graph, [operator.Inputs(i) for i in range(operator.InputsLength())], 4, 3)
+            return scale * number, shift * number + bias
         if code in (BuiltinOperator.MUL, BuiltinOperator.DIV):
             factor = number if code == BuiltinOperator.MUL else 1 / number
             return scale * factor, shift * factor

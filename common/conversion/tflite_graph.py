@@ -62,6 +62,13 @@ class Graph:
         options.Init(table.Bytes, table.Pos)
         return options
 
+    def metadata(self, name: str) -> str | None:
+        """The entry of that name, which is text; None if there is none."""
+        for entry in map(self.model.Metadata, range(self.model.MetadataLength())):
+            if entry.Name() == name.encode():
+                return self.model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+        return None
+
     def shape(self, index: int) -> tuple[int, ...]:
         tensor = self.graph.Tensors(index)
         return tuple(tensor.Shape(i) for i in range(tensor.ShapeLength()))
