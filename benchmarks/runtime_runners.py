@@ -77,6 +77,23 @@ def open_ncnn(model: Path, shape: list, fp16: int) -> Predict:
     return predict
 
 
+def open_litert(model: Path, shape: list) -> Predict:
+    """With integers in or out as the file has them: inputs are cast, outputs are what their codes stand for."""
+    from ai_edge_litert.interpreter import Interpreter
+    network = Interpreter(str(model))
+    (image,), (probabilities,) = network.get_input_details(), network.get_output_details()
+    network.resize_tensor_input(image["index"], [shape[0], *shape[2:], shape[1]])
+    network.allocate_tensors()
+    scale, zero = probabilities["quantization"]
+
+    def predict(data):
+        network.set_tensor(image["index"], data.transpose(0, 2, 3, 1).astype(image["dtype"]))
+        network.invoke()
+        found = network.get_tensor(probabilities["index"])
+        return np.float32(scale) * (found.astype(np.float32) - zero) if scale else found
+    return predict
+
+
 def open_torchvision(model: Path, shape: list) -> Predict:
     return _by_torch(model_of(model))
 
@@ -110,6 +127,7 @@ RUNTIMES = {
     "mnn": Runtime("MNN", ("MNN",), ("onnx",), open_mnn),
     "ncnn": Runtime("ncnn, pnnx fp16=0", ("ncnn", "pnnx"), ("onnx",), partial(open_ncnn, fp16=0)),
     "ncnn-fp16": Runtime("ncnn, pnnx's default", ("ncnn", "pnnx"), ("onnx",), partial(open_ncnn, fp16=1)),
+    "litert": Runtime("LiteRT", ("ai-edge-litert",), ("tflite", "tflite-float16", "tflite-int8"), open_litert),
     "torchvision": Runtime("torchvision", ("torchvision", "torch"), ("torchvision",), open_torchvision),
     "timm": Runtime("timm", ("timm", "torch"), ("timm",), open_timm),
 }

@@ -5,7 +5,7 @@
     python benchmarks/runtimes.py --model-prefix demo/digits --epoch 32 --images digits --python RUNTIMES/bin/python
 
 --python names that of a virtual environment with what requirements-runtimes.txt lists; what is not installed there is
-left out, in a line. ONNX in int8 needs tools/calibrate.py first.
+left out, in a line. int8 needs tools/calibrate.py first.
 """
 import argparse
 import subprocess
@@ -26,9 +26,13 @@ from common.base.files import check_not_read
 from common.checkpoint.prefix import files_read
 from common.images.options import add_preprocessing_args, completed, preprocessing_of
 
+GRAPH = ("--image-shape", "{shape}")
 EXPORTS = {  # file in the scratch folder, and flags of tools/export_weights.py
-    "onnx": ("network.onnx", "--to", "onnx", "--image-shape", "{shape}"),
-    "onnx-int8": ("network-int8.onnx", "--to", "onnx", "--image-shape", "{shape}", "--precision", "int8"),
+    "onnx": ("network.onnx", "--to", "onnx", *GRAPH),
+    "onnx-int8": ("network-int8.onnx", "--to", "onnx", *GRAPH, "--precision", "int8"),
+    "tflite": ("network.tflite", "--to", "tflite", *GRAPH),
+    "tflite-float16": ("network-float16.tflite", "--to", "tflite", *GRAPH, "--precision", "float16"),
+    "tflite-int8": ("network-int8.tflite", "--to", "tflite", *GRAPH, "--precision", "int8"),
     "torchvision": ("torchvision.safetensors", "--to", "torchvision"),
     "timm": ("timm", "--to", "timm"),
 }

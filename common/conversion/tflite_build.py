@@ -3,7 +3,6 @@
 The format is TensorFlow's tensorflow/compiler/mlir/lite/schema/schema.fbs, whose tables the `tflite` package writes.
 METADATA has those of tensorflow_lite_support's metadata/metadata_schema.fbs, with their fields in its order.
 """
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +12,10 @@ import tflite
 from numpy.typing import ArrayLike
 from tflite import BuiltinOperator, TensorType
 
-from common.base.errors import InputError
 from common.conversion.tflite_graph import DTYPES, OPTIONS
 
 SCHEMA = 3
 PRODUCER = "MobileNetV2 for MXNet"
-MAX_ELEMENTS = 2 ** 29  # of a tensor, which may have 2 ** 31 bytes
 ALIGNMENT = 16  # of tensors' numbers in the file, in bytes
 TYPES = {np.dtype(dtype): number for number, dtype in DTYPES.items()}
 OPTION_TABLES = {code: table.__name__ for code, table in OPTIONS.items()} | {
@@ -74,9 +71,7 @@ class Build:
     def tensor(self, name: str, shape: Sequence[int], dtype: Any, scale: Any = None, zero: int = 0,
                data: np.ndarray | None = None, axis: int = 0) -> Tensor:
         """A tensor that is given or computed or, with `data`, constant. Integers stand for (number - zero) x scale;
-        constants may have a scale for each of their numbers along `axis`. Raises InputError for too large a shape."""
-        if math.prod(shape) > MAX_ELEMENTS:
-            raise InputError(f"{name} has shape {tuple(shape)}; the image is too large for it")
+        constants may have a scale for each of their numbers along `axis`."""
         quantization = None if scale is None else Table(
             "QuantizationParameters", Scale=np.atleast_1d(np.float32(scale)),
             ZeroPoint=np.full(np.size(scale), zero, np.int64), QuantizedDimension=axis)

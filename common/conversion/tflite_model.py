@@ -1,8 +1,8 @@
 """A checkpoint as a TensorFlow Lite file, without TensorFlow: in float32, with float16 weights, or in 8-bit integers.
 
 In 8 bits codes and scales are those of `common.checkpoint.int8`; TensorFlow Lite counts activations from -128, so their
-zero is 128 less. The classifier is a convolution of the one pixel that pooling leaves: in 8 bits it may have a scale for
-each channel in all versions of TensorFlow Lite, FULLY_CONNECTED only in late ones.
+zero is 128 less. The classifier is a convolution of the one pixel that pooling leaves: every version of TensorFlow Lite
+takes a scale for each of its channels in 8 bits, of FULLY_CONNECTED only late ones.
 """
 from collections.abc import Mapping, Sequence
 
@@ -58,7 +58,7 @@ def to_tflite(checkpoint: Checkpoint, image_shape: tuple[int, int, int], precisi
     pixels : whether float32 input is RGB from 0 to 255 too.
     class_names : become an associated file of the output, without WordNet's numbers.
 
-    Raises InputError for parameters that make no finite weights, and for images that are too large.
+    Raises InputError for parameters that make no finite weights.
     """
     return _Network(checkpoint, image_shape, precision, statistics or {}, input_type, pixels).file(class_names)
 
@@ -137,11 +137,11 @@ class _Network:
         scale and zero can do it: the first convolution could take the means of three colours into its bias, but not at
         the borders, where it pads what is normalised."""
         shape, integers, first = (1, *self._size, 3), self._input_type != "float32", self._plan.first.name
-        codes, in_scale = self._takes[first], _pixel_codes(self._preprocessing) if integers else None
+        in_scale = _pixel_codes(self._preprocessing) if integers else None
         if in_scale:
             self._centre(first, in_scale[1])
-        if in_scale or self._pixels and codes:
-            codes = in_scale or PIXELS
+            self._takes[first] = in_scale
+        codes = PIXELS if self._takes[first] and self._pixels and not in_scale else self._takes[first]
         if integers:
             offset = CODE_OFFSET if self._input_type == "int8" else 0
             data = self._build.tensor(INPUT, shape, self._input_type, codes[0], codes[1] - offset)

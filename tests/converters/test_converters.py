@@ -3,21 +3,32 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from common.base.errors import InputError
+from common.checkpoint.arrays import Checkpoint, save
 from common.checkpoint.foreign import kind_of
-from common.checkpoint.preprocessing import load_preprocessing
+from common.checkpoint.int8 import save_calibration
+from common.checkpoint.preprocessing import Preprocessing, load_preprocessing
+from common.compiler.calibration import measure
+from common.compiler.relay_network import load_network
 from common.conversion import convert as conversion
+from common.conversion.assemble import IDENTITY, with_expansion
+from common.images.preprocess import preprocess, read_image
+from symbols.architecture import REPEATS, widths
+from symbols.mobilenetv2 import get_symbol
 from tests.conftest import ROOT
 from tests.converters import onnx_files
 from tests.converters.checks import TOLERANCE, answer, answer_to, assert_same_answer, convert, softmax
 from tests.converters.keras_forms import FORMATS, FORMS, LOGITS, REFUSED
+from tests.networks import random_params
 
 FRAMEWORKS = os.environ.get("MOBILENETV2_FRAMEWORKS", "")
 pytestmark = [pytest.mark.converters,
@@ -234,6 +245,79 @@ def test_tflite_that_normalises_images_itself(tmp_path, size):
         assert f"crop of {size}" in told and "--rgb" not in told and "--image-shape" not in told
         ours, theirs = answer(tmp_path / form, pixels), np.load(tmp_path / f"{form}-logits.npy")
         assert_same_answer(ours, theirs, 1e-5)
+
+
+def in_litert(prefix, inputs, *flags):
+    """What LiteRT answers to inputs, (N, 3, H, W), with the file that leaves by `flags`."""
+    model, files = prefix.with_suffix(".tflite"), [prefix.with_suffix(f".{end}.npy") for end in ("inputs", "answers")]
+    run(sys.executable, "tools/export_weights.py", prefix, model, "--to", "tflite", "--overwrite", "--image-shape",
+        ",".join(map(str, inputs.shape[1:])), *flags)
+    np.save(files[0], inputs)
+    run(FRAMEWORKS, "-m", "benchmarks.runtime_runners", "litert", model, *files)
+    return np.load(files[1])
+
+
+@pytest.mark.parametrize("size, padding, activation, expanded, mean, std", [
+    (64, "symmetric", "relu6", True, (123.0, 110.5, 99.25), (50.0, 60.0, 70.0)),
+    (97, "symmetric", "relu", False, (127.3,) * 3, (63.75,) * 3),
+    (96, "same", "relu6", False, (127.3,) * 3, (63.75,) * 3),
+    (131, "same", "relu", True, (123.0, 110.5, 99.25), (50.0, 60.0, 70.0))])
+def test_tflite_out(tmp_path, size, padding, activation, expanded, mean, std):
+    """float16 against the same halves in MXNet; int8 against ONNX Runtime with the same codes."""
+    network = {"channels": widths(0.35), "repeats": REPEATS, "strides": "published", "padding": padding,
+               "activation": activation, "image_shape": (3, size, size)}
+    groups = random_params(get_symbol(10, **network), (1, 3, size, size))
+    if not expanded:
+        params = with_expansion({name: array for group in groups for name, array in group.items()
+                                 if IDENTITY not in name}, activation)
+        groups = tuple({name: params[name] for name in group} for group in groups)
+    groups[0]["fc_weight"] *= 0.05 if activation == "relu" else 1  # nothing keeps what it is given small
+    save(Checkpoint(network, 10, *groups, Preprocessing(size, size, mean, std)), prefix := tmp_path / "x")
+    pixels = np.random.RandomState(1).randint(0, 256, (16, 3, size, size)).astype(np.float32)
+    x = (pixels - np.float32(mean).reshape(3, 1, 1)) / np.float32(std).reshape(3, 1, 1)
+    expected = softmax(answer_to(x, prefix))
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(in_litert(prefix, x), expected, atol=1e-5)
+    np.testing.assert_allclose(in_litert(prefix, pixels, "--pixels"), expected, atol=1e-5)
+
+    halves = in_litert(prefix, x, "--precision", "float16")
+    convert(tmp_path / "x.tflite", tmp_path / "halves", "tflite")
+    np.testing.assert_allclose(halves, softmax(answer_to(x, tmp_path / "halves")), atol=1e-5)
+
+    save_calibration(prefix, 0, *measure(load_network(prefix, 0, (1, *x.shape[1:])), np.split(x, len(x))))
+    int8 = {flags: in_litert(prefix, inputs, "--precision", "int8", *flags) for flags, inputs in (
+        ((), x), (("--pixels",), pixels), (("--input", "uint8"), pixels), (("--input", "int8"), pixels - 128))}
+    run(sys.executable, "tools/export_weights.py", prefix, tmp_path / "x.onnx", "--to", "onnx", "--precision", "int8",
+        "--image-shape", f"3,{size},{size}")
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    by_onnx = np.concatenate([session.run(None, {"data": image})[0] for image in np.split(x, len(x))])
+    error = np.abs(by_onnx - expected).mean()
+    for flags, found in int8.items():
+        assert 0 < np.abs(found - expected).mean() < 2 * error + (1 / 512 if "int8" in flags else 0)
+    for flags in ((), ("--pixels",)):  # but for the rounding of the last sums
+        assert np.abs(int8[flags] - by_onnx).mean() < error / 2
+    assert np.abs(int8["--input", "int8"] - int8["--input", "uint8"]).max() <= 2 / 256
+
+
+def test_tflite_out_on_photographs(tmp_path, testdata):
+    """ImageNet weights that see photographs turned by 180 degrees."""
+    prefix = tmp_path / "x"
+    for end in ("-symbol.json", "-0000.params"):
+        shutil.copy(f"{testdata / 'pretrained' / 'imagenet1k-mnetv2-1_0'}{end}", f"{prefix}{end}")
+    paths = sorted((testdata / "photos" / "imagenet-250").rglob("*.JPEG"))[:92]
+    pixels = np.concatenate([preprocess(np.ascontiguousarray(read_image(path)[::-1, ::-1]), (3, 224, 224),
+                                        Preprocessing(mean=(0, 0, 0))) for path in paths])
+    x = pixels - np.float32(Preprocessing().mean).reshape(3, 1, 1)
+    save_calibration(prefix, 0, *measure(load_network(prefix, 0, (1, 3, 224, 224)), np.split(x[60:], 32)))
+    pixels, x = pixels[:60], x[:60]
+    expected = np.concatenate([softmax(answer_to(image, prefix)) for image in np.split(x, 60)])
+    assert expected.max(axis=1).mean() > 0.5
+    for tolerance, same, inputs, flags in (
+            (1e-5, 60, x, ()), (1e-5, 60, pixels, ("--pixels",)), (0.05, 59, x, ("--precision", "float16")),
+            (0.15, 57, pixels, ("--precision", "int8", "--input", "uint8"))):
+        found = in_litert(prefix, inputs, *flags)
+        assert np.abs(found - expected).max() < tolerance, flags
+        assert (found.argmax(axis=1) == expected.argmax(axis=1)).sum() >= same, flags
 
 
 @pytest.mark.parametrize("kind, flags", [
