@@ -29,7 +29,8 @@ from common.evaluation.answers import check_finite, top_answers
 from common.images.class_names import check_synset, names_file, read_synset
 from common.images.options import add_preprocessing_args, completed, preprocessing_of
 from common.inference.agreement import TOLERANCE, Predict, Reference, agreement, checked_once, reference
-from common.inference.choices import AUTO, PRECISIONS, is_for_another_machine
+from common.inference.choices import AUTO, PRECISIONS
+from common.inference.systems import build_of, is_for_another_machine, triple_in
 from common.inference.tables import TOP, answers_table, table_file
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def check_arguments(args: argparse.Namespace, many: bool, only_export: bool) -> 
         raise InputError("--verify needs photographs: give FILE or DIR beside --export")
     if args.export_params and (args.export or args.images or many):
         raise InputError("--export-params only replaces parameters: leave out FILE, DIR, --output and --export")
+    build_of(triple_in(args.target))
     if args.export and is_for_another_machine(args.target) and not only_export:
         raise InputError(f"--target {args.target!r} cannot run here: give --export without photographs")
     if args.model_prefix is not None:

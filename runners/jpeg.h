@@ -2,33 +2,19 @@
 // RGB by OpenCV's formula.
 #pragma once
 
-#include <cerrno>
 #include <csetjmp>
-#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <stdexcept>
-#include <string>
 #include <utility>
-#include <vector>
-
-#include <sys/stat.h>
 
 #include <jpeglib.h>
 
 #include <jerror.h>
 
-struct Image {
-  int height = 0, width = 0;
-  std::vector<uint8_t> rgb;  // height x width x 3
-};
+#include "image.h"
 
 namespace jpeg {
 
-constexpr int64_t kMaxPixels = 89478485;         // of an image, as Pillow has it
-constexpr int kMaxScans = 500;                   // of a JPEG
-constexpr size_t kMaxBytes = size_t(256) << 20;  // of a photograph's file
+constexpr int kMaxScans = 500;  // of a JPEG
 
 struct ErrorManager {
   jpeg_error_mgr base;  // the first member: libjpeg knows no more than its address
@@ -53,47 +39,6 @@ inline void FailAtManyScans(j_common_ptr common) {
   auto* errors = reinterpret_cast<ErrorManager*>(common->err);
   std::snprintf(errors->message, sizeof errors->message, "more than %d scans", kMaxScans);
   std::longjmp(errors->escape, 1);
-}
-
-// The most that an image may have: kMaxPixels, or what the environment says.
-inline int64_t MaxPixels() {
-  const char* given = std::getenv("MOBILENETV2_MAX_PIXELS");
-  if (!given) return kMaxPixels;
-  const std::string text = given;
-  const int64_t most = std::strtoll(given, nullptr, 10);  // or the largest there is
-  if (text.find_first_not_of("0123456789") != text.npos || most < 1) {
-    throw std::runtime_error("the environment's MOBILENETV2_MAX_PIXELS is '" + text +
-                             "': give a whole number of 1 or more, or unset it");
-  }
-  return most;
-}
-
-// Throws std::runtime_error for a pipe or a device, which would be waited for or read without end, and for what is not
-// there.
-inline void CheckFile(const std::string& path) {
-  struct stat found;
-  if (stat(path.c_str(), &found)) throw std::runtime_error(std::strerror(errno));
-  if (!S_ISREG(found.st_mode) && !S_ISDIR(found.st_mode)) {
-    throw std::runtime_error("is a pipe or a device; give the name of a file");
-  }
-}
-
-inline std::vector<uint8_t> FileContent(const std::string& path, size_t most = SIZE_MAX) {
-  CheckFile(path);
-  std::vector<uint8_t> content, part(1 << 16);
-  std::FILE* file = std::fopen(path.c_str(), "rb");
-  if (!file) throw std::runtime_error(std::strerror(errno));
-  while (const size_t count = std::fread(part.data(), 1, part.size(), file)) {
-    content.insert(content.end(), part.begin(), part.begin() + count);
-    if (content.size() > most) break;
-  }
-  const int error = std::ferror(file) ? errno : 0;
-  std::fclose(file);
-  if (error) throw std::runtime_error(std::strerror(error));
-  if (content.size() > most) {
-    throw std::runtime_error("has more than " + std::to_string(most >> 20) + " MiB; another file, or a damaged one?");
-  }
-  return content;
 }
 
 // Value 1 to 8 of the tag Orientation in the first directory of `exif` (TIFF, of either byte order), else 1.
@@ -165,11 +110,7 @@ struct Decoder {
     jpeg_mem_src(&info, const_cast<uint8_t*>(content.data()), content.size());
     jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(&info, TRUE);
-    if (int64_t(info.image_width) * info.image_height > most) {
-      throw std::runtime_error("has " + std::to_string(info.image_width) + "x" + std::to_string(info.image_height) +
-                               " pixels, more than " + std::to_string(most) +
-                               " (the environment's MOBILENETV2_MAX_PIXELS may allow more)");
-    }
+    image::CheckPixels(info.image_width, info.image_height, most);
     if (const auto* exif = info.marker_list; exif && exif->data_length > 6) {
       orientation = Orientation(exif->data + 6, exif->data_length - 6);
     }
@@ -210,9 +151,9 @@ struct Decoder {
 
 // Throws std::runtime_error, whose text names the file, for one that is missing, damaged, too large or no JPEG.
 inline Image Read(const std::string& path) {
-  const int64_t most = MaxPixels();
+  const int64_t most = image::MaxPixels();
   try {
-    std::vector<uint8_t> content = FileContent(path, kMaxBytes);
+    std::vector<uint8_t> content = image::FileContent(path, image::kMaxBytes);
     if (content.empty()) throw std::runtime_error("empty file");
     content.insert(content.end(), {0xff, JPEG_EOI});  // an image may lack its end, and a truncated one ends there
     Decoder decoder;

@@ -1,4 +1,5 @@
-// The top-5 of photographs by the network beside this program: TVM's runtime, libjpeg, and nothing else.
+// The top-5 of photographs by the network beside this program: TVM's runtime, libjpeg, and nothing else. Without libjpeg
+// (READS_PPM) the photographs are PPM.
 //
 //     ./predict photo.jpg [more.jpg ...] [--repeat N]
 //
@@ -24,8 +25,14 @@
 #include <tvm/runtime/registry.h>
 
 #include "cores.h"
-#include "jpeg.h"
 #include "resize.h"
+#ifdef READS_PPM
+#include "ppm.h"
+namespace format = ppm;
+#else
+#include "jpeg.h"
+namespace format = jpeg;
+#endif
 
 using tvm::runtime::Module;
 using tvm::runtime::NDArray;
@@ -84,7 +91,7 @@ std::string Folder() {
 }
 
 std::string Text(const std::string& path) {
-  const std::vector<uint8_t> content = jpeg::FileContent(path);
+  const std::vector<uint8_t> content = image::FileContent(path);
   return std::string(content.begin(), content.end());
 }
 
@@ -148,7 +155,7 @@ Description Described() {
 // A wrong name at the end is reported before hours of work.
 void CheckImage(const std::string& path) {
   try {
-    jpeg::CheckFile(path);
+    image::CheckFile(path);
   } catch (const std::runtime_error& error) {
     Fail(path + ": " + error.what());
   }
@@ -156,7 +163,7 @@ void CheckImage(const std::string& path) {
 
 // (1, 3, height, width) of one photograph: shorter side to `resize`, centre crop, (pixel - mean) / std.
 void Preprocess(const std::string& path, const Description& description, float* data) {
-  const Image image = jpeg::Read(path);
+  const Image image = format::Read(path);
   const int length = description.resize, crop_height = description.shape[2], crop_width = description.shape[3];
   const bool upright = image.height > image.width;
   const int64_t longer = int64_t(length) * std::max(image.height, image.width) / std::min(image.height, image.width);

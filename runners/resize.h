@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "jpeg.h"
+#include "image.h"
 
 namespace area {
 

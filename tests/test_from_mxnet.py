@@ -312,6 +312,7 @@ def test_what_would_be_ignored_or_cannot_be_written_is_refused_at_once(small, ph
         (["--precision", "float8"], ["--precision", "float16"]),
         (["--export", tmp_path / "bundle", "--verify"], ["--verify", "--export"]),
         ([photographs, "--export", tmp_path / "b", "--target", "llvm -mtriple=aarch64-linux-gnu"], ["cannot run here"]),
+        (["--export", tmp_path / "b", "--target", "opencl -mtriple=arm64-apple-ios"], ["arm64-apple-ios", "Apple"]),
     ]:
         (tmp_path / "empty.csv").mkdir(exist_ok=True)
         line = refusal(capsys, from_mxnet, *small, *given)

@@ -3,9 +3,10 @@ import tvm
 
 from common.base.errors import InputError
 from common.compiler.blocked import layout_for
-from common.compiler.processor import is_elsewhere
+from common.compiler.processor import is_elsewhere, triple_of
 from common.inference.choices import kind_of
 from common.inference.runtime import device_of
+from common.inference.systems import build_of
 
 
 def host_cpu() -> str:
@@ -24,7 +25,8 @@ def resolve_target(name: str, floats: int = 0) -> tvm.target.Target:
 
     The code around the kernels of a target other than llvm runs on a processor: this one, or that of llvm's options in
     the target string (`opencl -device=mali -mtriple=aarch64-linux-gnu`).
-    Raises InputError for a target that TVM does not know, or a processor that llvm does not know.
+    Raises InputError for a target that TVM does not know, a system that nothing is compiled for, or a processor that
+    llvm does not know.
     """
     here = f"llvm -mcpu={host_cpu()}"
     try:
@@ -39,6 +41,7 @@ def resolve_target(name: str, floats: int = 0) -> tvm.target.Target:
     except (tvm.error.TVMError, ValueError, TypeError, KeyError):
         raise InputError(f"unknown target {name!r}: give opencl, llvm or a TVM target such as "
                          "'opencl -device=mali' or 'llvm -mcpu=skylake-avx512'") from None
+    build_of(triple_of(processor))
     _check_processor(name, processor)
     layout = layout_for(target, floats)
     if not layout or "-keys=" in name:

@@ -3,13 +3,11 @@
 Precisions: float32; float16: half-precision arithmetic and weights, softmax in float32; int8: see
 `common.compiler.quantize`.
 """
-import platform
 from pathlib import Path
 from typing import Any
 
 from common.base.errors import InputError
 
-TRIPLE = "-mtriple="
 PRECISIONS = ("float32", "float16", "int8")
 HALF = "cl_khr_fp16"  # OpenCL's extension of half-precision arithmetic
 FOLDER = Path(__file__).resolve().parents[2] / "tuning"
@@ -19,21 +17,6 @@ AUTO = "auto"
 def kind_of(target: str) -> str:
     """The first word of a target: opencl, llvm ...; "" if it is empty."""
     return target.split()[0] if target.split() else ""
-
-
-def is_for_another_machine(target: str) -> bool:
-    """Whether a target names a processor of another architecture than this machine's."""
-    return any(is_other_machine(word.removeprefix(TRIPLE)) for word in target.split() if word.startswith(TRIPLE))
-
-
-def is_other_machine(triple: str) -> bool:
-    """Whether LLVM's name of a system (aarch64-linux-gnu) is of another architecture than this machine's."""
-    return architecture(triple) != platform.machine()
-
-
-def architecture(triple: str) -> str:
-    """The first part of a target triple, such as aarch64."""
-    return triple.split("-")[0]
 
 
 def files_of(precision: str, prefix: str | Path, epoch: int) -> list:

@@ -13,6 +13,13 @@
     opencl/               for OpenCL: TVM's plug-in as sources, built by the same Makefile, and where it was built
     libtvm_opencl.so      for this kind of machine
     README.md
+
+For Android there are, in place of predict.py, jpeg.h, Makefile and opencl/:
+
+    objects/*.o           the network
+    CMakeLists.txt        builds network.so and predict by the NDK
+    ppm.h                 in place of libjpeg, which the NDK lacks
+    tvm/                  TVM's runtime as sources
 """
 import importlib.metadata
 import json
@@ -32,22 +39,28 @@ from common.checkpoint.fold import identity, load_folded
 from common.checkpoint.preprocessing import Preprocessing
 from common.checkpoint.symbol import INPUT
 from common.images.class_names import read_names, read_synset
-from common.inference.choices import is_for_another_machine
+from common.inference.android import cmake_options, copy_runtime
 from common.inference.plugin import PLUGIN
 from common.inference.runtime import describe
+from common.inference.systems import CMAKE, MAKE, build_of, is_for_another_machine, triple_in
 from common.inference.weights import PARAMS, WEIGHTS, load_weights, params_bytes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNERS = ROOT / "runners"
 NATIVE = ROOT / "native"
-PROGRAMS = ("predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefile")  # of runners/
+PROGRAMS = {  # of runners/, by what builds them; the first is the template of README.md
+    MAKE: ("README.md", "predict.py", "predict.cc", "cores.h", "image.h", "jpeg.h", "resize.h", "Makefile"),
+    CMAKE: ("android/README.md", "android/CMakeLists.txt", "predict.cc", "cores.h", "image.h", "ppm.h", "resize.h"),
+}
 OPENCL = ("Makefile", "include/quiet.h", "include/tvm/support/span.h")  # of native/
 NETWORK = ("network.so", "objects", "graph.json", WEIGHTS)
-WRITTEN = (PARAMS, "network.json", "preprocess.json", "labels.txt", "README.md", "opencl", "libtvm_opencl.so")
-BUILT = ("predict", "__pycache__")  # what running the programs adds
+WRITTEN = (PARAMS, "network.json", "preprocess.json", "labels.txt", "opencl", "libtvm_opencl.so", "tvm",
+           *(Path(name).name for names in PROGRAMS.values() for name in names))
+BUILT = ("predict", "__pycache__", "build")  # what running the programs adds
 # what is in its folders, with what the Makefiles build
 INNER = re.compile(r"objects/[^/]+\.o|__pycache__/[^/]+\.pyc|opencl/(Makefile|kernels\.cc|build(/.*)?|"
-                   r"include(/tvm(/support(/span\.h)?)?)?)")
+                   r"include(/tvm(/support(/span\.h)?)?)?)|build/.*|"
+                   r"tvm/(src|include|3rdparty)(/[\w-]+)*(/[\w-]+\.(h|cc)|/LICENSE)?")
 PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")
 DEVICES = {"llvm": "cpu", "opencl": "opencl"}  # kind of a target: the runners' name of its device
 ELF_MACHINE = slice(18, 20)  # of an ELF file's header
@@ -62,7 +75,7 @@ def check_destination(folder: str | Path) -> None:
     except NotADirectoryError:
         raise InputError(f"{folder}: is not a folder") from None
     inner = {str(path.relative_to(folder)) for path in Path(folder).rglob("*")} - there
-    others = there - {*NETWORK, *WRITTEN, *BUILT, *PROGRAMS} | {name for name in inner if not INNER.fullmatch(name)}
+    others = there - {*NETWORK, *WRITTEN, *BUILT} | {name for name in inner if not INNER.fullmatch(name)}
     if others:
         raise InputError(f"{folder}: has {min(others)!r}, which is not part of a bundle: give a new folder")
     if there and not ("graph.json" in there and _is_of_bundle(Path(folder, "preprocess.json"))):
@@ -98,27 +111,32 @@ def _fill(bundle, entry, params, synset, preprocessing, target):
     for name in NETWORK:
         _copy(entry / name, bundle / name)
     (bundle / PARAMS).write_bytes(params_bytes(entry, params))
-    for name in PROGRAMS:
-        shutil.copy(RUNNERS / name, bundle / name)
+    build = build_of(triple_in(target))
+    readme, *programs = PROGRAMS[build]
+    for name in programs:
+        shutil.copy(RUNNERS / name, bundle / Path(name).name)
     names = read_synset(synset, about["num_classes"])
     (bundle / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     _write_json(bundle / "preprocess.json", _input(preprocessing, about["data_shape"]))
     device = DEVICES[about["kind"]]
-    compiled_for = target if "-mcpu=" in target or "-mtriple=" in target else f"{target} on {processor_name()}"
+    compiled_for = target if "-mcpu=" in target or triple_in(target) else f"{target} on {processor_name()}"
     name, kind = _device(device, target)
     network = {"device": device, "device_name": name, "device_kind": kind, "target": compiled_for,
                "precision": about["precision"], "records": about["records"] or "none", "tvm": about["tvm"]}
     _write_json(bundle / "network.json", network)
-    if device == "opencl":
+    if build == CMAKE:
+        copy_runtime(bundle / "tvm", device == "opencl")
+    elif device == "opencl":
         for name in OPENCL:
             (bundle / "opencl" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(NATIVE / name, bundle / "opencl" / name)
         if _machine(PLUGIN) == _machine(bundle / "network.so"):
             _copy(PLUGIN, bundle / PLUGIN.name)
-    template = string.Template((RUNNERS / "README.md").read_text(encoding="utf-8"))
+    template = string.Template((RUNNERS / readme).read_text(encoding="utf-8"))
     shape = "x".join(map(str, about["data_shape"]))
     (bundle / "README.md").write_text(template.substitute(
-        {**network, "device": ", ".join(filter(None, (device, name)))}, shape=shape, **_versions()), encoding="utf-8")
+        {**network, "device": ", ".join(filter(None, (device, name)))}, shape=shape, **_versions(),
+        **cmake_options(triple_in(target))), encoding="utf-8")
 
 
 def _input(preprocessing, data_shape):
@@ -152,7 +170,7 @@ def export_params(bundle: str | Path, prefix: str | Path, epoch: int, synset: st
 def _device(device, target):
     """(name, "processor" or "GPU") of what a network is compiled for here; "" for what is not known."""
     if device == "cpu":
-        return "" if "-mcpu=" in target or "-mtriple=" in target else processor_name(), "processor"
+        return "" if "-mcpu=" in target or triple_in(target) else processor_name(), "processor"
     if is_for_another_machine(target):
         return "", ""
     found = describe(target)

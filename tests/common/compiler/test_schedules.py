@@ -113,6 +113,6 @@ def test_layout_of_a_processor():
                                  ("llvm -mcpu=x86-64", 0, "nchw4c"), ("opencl", 16, "nchw16c"), ("opencl", 8, "nchw8c"),
                                  ("llvm -mtriple=aarch64-linux-gnu", 0, "nchw4c"), ("opencl", 0, None),
                                  ("opencl -device=mali", 0, None), ("llvm -keys=cpu", 0, None),
-                                 ("opencl", 32, "nchw16c"), ("llvm -mtriple=riscv64-linux-gnu", 0, "nchw4c")]:
+                                 ("opencl", 32, "nchw16c"), ("llvm -mtriple=aarch64-linux-android", 0, "nchw4c")]:
         keys = resolve_target(name, floats).keys
         assert [key for key in keys if key in BLOCKS] == ([layout] if layout else []), name

@@ -23,15 +23,23 @@ def test_unknown_processors_are_refused(target, mcpu):
         resolve_target(target.format(mcpu))
 
 
-@pytest.mark.parametrize("target", ["hexagon", "c", "llvm -mtriple=riscv64-unknown-linux-gnu",
-                                    "opencl -mtriple=riscv64-unknown-linux-gnu"])
+@pytest.mark.parametrize("target", ["hexagon", "c", "llvm -mtriple=aarch64-linux-android",
+                                    "opencl -mtriple=aarch64-linux-android"])
 def test_targets_that_cannot_run_here_are_refused(target):
     with pytest.raises(InputError, match="cannot run here"):
         check_runs_here(target, resolve_target(target))
 
 
-def test_no_instructions_are_asked_for_of_an_architecture_that_tvm_crashes_on():
-    target = resolve_target("llvm -mtriple=riscv64-unknown-linux-gnu")
+@pytest.mark.parametrize("target", ["llvm -mtriple=riscv64-unknown-linux-gnu -mcpu=generic-rv64",
+                                    "opencl -mtriple=wasm32-unknown-unknown", "llvm -mtriple arm64-apple-ios"])
+def test_nothing_is_asked_of_a_compiler_that_would_crash(target):
+    """LLVM's processors and their instructions, of an architecture that it was built without."""
+    with pytest.raises(InputError, match="nothing is compiled for"):
+        resolve_target(target)
+
+
+def test_a_processor_without_half_precision_or_vnni():
+    target = resolve_target("llvm -mtriple=aarch64-linux-gnu")
     assert target_for(target, "int8") == target
     with pytest.raises(InputError, match="no half-precision"):
         target_for(target, "float16")

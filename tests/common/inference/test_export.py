@@ -3,6 +3,7 @@ import importlib.util
 import io
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -591,6 +592,10 @@ def test_another_machine(elsewhere, one_convolution, device, runner, altered, sy
     kind = "processor" if target.startswith("llvm") else ""  # what OpenCL device it will be is not known
     assert (about["target"], about["device_name"], about["device_kind"]) == (target, "", kind)
     fails_in_one_line(run(device.python, bundle / "predict.py", CAT), "network.so", "make")
+    if machine(device.bundle / "network.so") != AARCH64:
+        process = run("make", f"PYTHON={device.python}", cwd=bundle, env=clean_environment())
+        assert process.returncode and "objects/" in process.stderr and target in process.stderr.splitlines()[0]
+        assert not (bundle / "predict").exists() and not (bundle / "network.so").exists()
 
     altered("network.so", objects[0].read_bytes())
     fails_in_one_line(runner(CAT), "network.so", "another machine")
@@ -609,6 +614,96 @@ def test_a_cross_compiler_links(one_convolution, synset, tmp_path):
     export(tmp_path, tmp_path / "bundle", params, synset, PREPROCESSING, target)
     assert machine(tmp_path / "bundle" / "network.so") == AARCH64
     assert not (tmp_path / "bundle" / "objects").exists()
+
+
+def exported_for(target, folder, one_convolution, synset):
+    (folder / "compiled").mkdir()
+    compile_elsewhere(folder / "compiled", one_convolution, 0, (1, *SHAPE), target)
+    params = load_folded(one_convolution, 0, (1, *SHAPE))[1]
+    export(folder / "compiled", folder / "bundle", params, synset, PREPROCESSING, target)
+    return folder / "bundle"
+
+
+def test_a_bundle_for_android_is_a_project_for_its_ndk(one_convolution, synset, tmp_path):
+    bundle = exported_for("opencl -device=mali -mtriple=aarch64-linux-android28", tmp_path, one_convolution, synset)
+    assert {path.name for path in bundle.iterdir()} == {
+        "objects", "graph.json", "network.params", "weights.json", "network.json", "preprocess.json", "labels.txt",
+        "README.md", "CMakeLists.txt", "predict.cc", "cores.h", "image.h", "ppm.h", "resize.h", "tvm"}
+    assert all(machine(path) == AARCH64 for path in (bundle / "objects").iterdir())
+    assert (bundle / "tvm" / "src" / "runtime" / "opencl" / "opencl_module.cc").exists()
+    readme = (bundle / "README.md").read_text()
+    assert "ANDROID_ABI=arm64-v8a" in readme and "ANDROID_PLATFORM=android-28" in readme and "apt-get" not in readme
+    if shutil.which("cmake") and platform.machine() != "aarch64":
+        process = run("cmake", "-B", "build", cwd=bundle)
+        assert process.returncode and "aarch64-linux-android28" in process.stderr and "ANDROID_ABI" in process.stderr
+    (bundle / "build").mkdir(exist_ok=True)
+    (bundle / "build" / "predict").write_text("")
+    check_destination(bundle)
+    (bundle / "tvm" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="tvm/notes.txt"):
+        check_destination(bundle)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+def test_the_project_for_android_answers_as_predict_does(one_convolution, device, synset, photos, tmp_path, processor):
+    """Built for Linux: by this machine's compiler, or by a cross compiler and run under QEMU."""
+    cross = [] if processor == platform.machine() else [f"-DCMAKE_CXX_COMPILER={processor}-linux-gnu-g++",
+                                                        "-DCMAKE_SYSTEM_NAME=Linux",
+                                                        f"-DCMAKE_SYSTEM_PROCESSOR={processor}"]
+    emulator = [f"qemu-{processor}-static", "-L", f"/usr/{processor}-linux-gnu"] if cross else []
+    for program in ("cmake", *emulator[:1], *([f"{processor}-linux-gnu-g++"] if cross else [])):
+        if not shutil.which(program):
+            pytest.skip(f"no {program}")
+    bundle = exported_for(f"llvm -mtriple={processor}-linux-android", tmp_path, one_convolution, synset)
+    for command in (["cmake", "-B", "build", *cross], ["cmake", "--build", "build", "-j2"]):
+        process = run(*command, cwd=bundle)
+        assert process.returncode == 0, process.stderr
+    for name in ("predict", "network.so"):
+        shutil.copy(bundle / "build" / name, bundle / name)
+    expected = run(device.bundle / "predict", CAT, *photos, env=clean_environment()).stdout
+    pixels = [tmp_path / f"{path.stem}.ppm" for path in (CAT, *photos)]
+    for path, ppm in zip((CAT, *photos), pixels):
+        cv2.imwrite(str(ppm), cv2.imread(str(path)))
+        expected = expected.replace(f"{path}\n", f"{ppm}\n")
+    process = run(*emulator, bundle / "predict", *pixels, env={**clean_environment(), "TVM_NUM_THREADS": "1"})
+    assert process.returncode == 0 and process.stdout == expected != "", process.stderr
+    fails_in_one_line(run(*emulator, bundle / "predict", CAT, env=clean_environment()), "PPM")
+
+
+PIXELS = bytes(range(12))
+PPMS = (  # and the word by which one is refused
+    (b"P6\n2 2\n255\n" + PIXELS, None), (b"P6 # 3 3\n2\t2 #255\n255 " + PIXELS, None),
+    (b"P6\n2 2\n255\n" + PIXELS[1:], "damaged"), (b"P6\n2 2\n255\n" + PIXELS + b" ", "damaged"),
+    (b"P6\n2 2\n65535\n" + 2 * PIXELS, "8 bits"), (b"P3\n2 2\n255\n", "P6"), (b"", "P6"), (b"P6", "P6"),
+    (b"P6\n0 2\n255\n", "damaged"), (b"P6\n-2 2\n255\n" + PIXELS, "damaged"), (b"P6\n", "damaged"),
+    (b"P6\n20000 20000\n255\n", "has 20000x20000 pixels"), (b"P6\n4294967298 2\n255\n" + PIXELS, "damaged"),
+    (b"P6\n#", "damaged"), (b"P6\n2 2", "damaged"), (b"P6\n2 2\n255", "damaged"),
+)
+
+
+def test_a_ppm_file_is_its_pixels_or_is_refused(tmp_path):
+    (tmp_path / "print.cc").write_text("""
+        #include <cstdio>
+        #include "ppm.h"
+        int main(int, char** paths) try {
+          const Image image = ppm::Read(paths[1]);
+          std::printf("%d %d", image.height, image.width);
+          for (const int value : image.rgb) std::printf(" %d", value);
+        } catch (const std::runtime_error& error) {
+          std::puts(error.what());
+        }""")
+    command = ("g++", "-std=c++17", "-I", ROOT / "runners", "-o", tmp_path / "print", tmp_path / "print.cc")
+    if run(*command, "-fsanitize=address,undefined").returncode:
+        assert not run(*command).returncode
+    for content, refusal in PPMS:
+        (tmp_path / "image.ppm").write_bytes(content)
+        process = run(tmp_path / "print", tmp_path / "image.ppm")
+        assert process.returncode == 0 and process.stderr == "", content
+        if refusal:
+            assert "image.ppm: " in process.stdout and refusal in process.stdout, (content, process.stdout)
+        else:
+            assert process.stdout.split() == ["2", "2", *map(str, PIXELS)], content
 
 
 @pytest.mark.long
@@ -681,8 +776,8 @@ def test_a_bundle_has_what_it_uses_and_no_more(compiled, synset, tmp_path, monke
     files = {str(path.relative_to(tmp_path / "bundle")) for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
     assert files - {"libtvm_opencl.so"} == {
         "network.so", "graph.json", "network.params", "weights.json", "network.json", "preprocess.json", "labels.txt",
-        "README.md", "predict.py", "predict.cc", "cores.h", "jpeg.h", "resize.h", "Makefile",
-        "opencl/Makefile", "opencl/include/quiet.h",
+        "README.md", "predict.py", "predict.cc", "cores.h", "image.h", "jpeg.h", "resize.h",
+        "Makefile", "opencl/Makefile", "opencl/include/quiet.h",
         "opencl/include/tvm/support/span.h"}
 
 
