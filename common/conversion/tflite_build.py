@@ -54,9 +54,8 @@ class Table:
 class Tensor(NamedTuple):
     number: int
     shape: tuple[int, ...]
-    type: int                     # of TensorType
-    scale: np.float32 | None = None  # of 8-bit codes
-    zero: int = 0
+    type: int  # of TensorType
+    scale: Any = None  # of integers: a number, or an array of one for each channel
 
 
 class Build:
@@ -78,7 +77,7 @@ class Build:
         self._tensors.append(Table("Tensor", Name=name, Shape=np.array(shape, np.int32), Type=TYPES[np.dtype(dtype)],
                                    Buffer=0 if data is None else self._buffer(data.astype(dtype).tobytes()),
                                    Quantization=quantization))
-        return Tensor(len(self._tensors) - 1, tuple(shape), TYPES[np.dtype(dtype)], scale, zero)
+        return Tensor(len(self._tensors) - 1, tuple(shape), TYPES[np.dtype(dtype)], scale)
 
     def constant(self, name: str, data: ArrayLike, dtype: Any, scale: Any = None, axis: int = 0) -> Tensor:
         array = np.asarray(data)

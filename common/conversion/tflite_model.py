@@ -21,8 +21,6 @@ from common.conversion.readers import ENTRY, description_of
 from common.conversion.tflite_build import Build
 from symbols.architecture import architecture
 
-PRECISIONS = ("float32", "float16", "int8")
-INPUTS = ("float32", "uint8", "int8")
 CODE_OFFSET = 128  # of the codes of uint8 and those of int8
 PIXELS = np.float32(1), 0  # scale and zero of an image's 0..255
 PROBABILITIES = np.float32(1 / 256), 0  # as TensorFlow Lite's 8-bit softmax demands them
@@ -51,10 +49,10 @@ def to_tflite(checkpoint: Checkpoint, image_shape: tuple[int, int, int], precisi
     ----------
     image_shape : (3, H, W); for a network with SAME padding, one that `check_image_size` of common.checkpoint.arrays
         passes.
-    precision : one of PRECISIONS.
+    precision : float32, float16 (of the weights) or int8.
     statistics : for int8, {name of a layer's weight: Statistics} of `layers_of`, with ranges of outputs.
-    input_type : one of INPUTS, of float32 and float16 the first. uint8 is RGB from 0 to 255, and the probabilities are
-        float32; int8 is that less 128, and the probabilities are int8.
+    input_type : float32 or, for int8, one of: uint8, RGB from 0 to 255, for which the probabilities are float32; int8,
+        that less 128, for which they are int8.
     pixels : whether float32 input is RGB from 0 to 255 too.
     class_names : become an associated file of the output, without WordNet's numbers.
 
@@ -91,7 +89,7 @@ class _Network:
         self._checkpoint, self._layers = checkpoint._replace(network=network), _layers(checkpoint)
         self._preprocessing = checkpoint.preprocessing._replace(
             resize=checkpoint.preprocessing.resize_for(size), crop=size)
-        self._precision, self._input_type, self._pixels = precision, input_type, pixels or input_type != INPUTS[0]
+        self._precision, self._input_type, self._pixels = precision, input_type, pixels or input_type != "float32"
         self._plan, self._build, self._statistics = architecture(**network), Build(), statistics
         names = list(self._layers)
         self._next = dict(zip(names, names[1:]))

@@ -1,5 +1,5 @@
-"""Each converter against its framework's own network with random weights, and the ways out into torchvision and timm:
-`make test-converters`. The frameworks run in a Python of their own, which MOBILENETV2_FRAMEWORKS names."""
+"""Each converter against its framework's own network with random weights, and the ways out into torchvision, timm and
+LiteRT: `make test-converters`. The frameworks run in a Python of their own, which MOBILENETV2_FRAMEWORKS names."""
 import hashlib
 import json
 import os
