@@ -13,6 +13,8 @@ from common.base.errors import InputError, reported, with_kind
 from common.base.processes import dies_with
 from common.checkpoint.params import checkpoint_files
 
+TIMES = {"llvm": "ten seconds", "opencl": "twenty seconds"}  # on two cores
+
 
 def main(request: dict) -> None:
     dies_with(request["parent"])
@@ -37,7 +39,7 @@ def main(request: dict) -> None:
     records = choose(request["records"], target, device)
     with compiled_by_tvm(checkpoint_files(prefix, epoch)[0], name):
         network = in_precision(network, precision, target, prefix, epoch)
-        print(f"compiling for {name}, about ten seconds", flush=True)
+        print(f"compiling for {name}, about {TIMES.get(target.kind.name, 'half a minute')}", flush=True)
         built = build(network, target, records.records if records else ())
     try:
         save(built, request["output"], {

@@ -44,7 +44,8 @@ def keep_kernels(folder: str | Path) -> None:
     Raises InputError if there is no OpenCL device, OSError if the file cannot be written.
     """
     device = opencl_device()
-    modules = _opencl_modules(load_library(folder))
+    library = load_library(folder)
+    modules = _opencl_modules(library)
     if not modules or not find_spec("pyopencl"):
         return
     _, *parts = FUNCTION.split(modules[0].get_source())
@@ -56,6 +57,7 @@ def keep_kernels(folder: str | Path) -> None:
         built = list(pool.map(_built, shares))
     if all(built):
         (Path(folder) / KERNELS).write_bytes(struct.pack("<Q", len(sources)) + b"".join(built))
+        _set_kernels(library, Path(folder) / KERNELS)  # it is in use from here on
 
 
 def _built(share):
