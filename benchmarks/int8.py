@@ -8,7 +8,6 @@ A folder of --images and --calibration has a folder of photographs for each clas
 in --synset. Both quantisers see the same photographs, as many of --calibration as tools/calibrate.py takes.
 """
 import argparse
-import csv
 import math
 import random
 import shutil
@@ -67,10 +66,7 @@ def main(args: argparse.Namespace) -> None:
                 answers[name].append(np.array(predict(data)[0]))
     rows = [row(args, name, np.array(found), np.array(answers["float32"]), labels, len(seen))
             for name, found in answers.items()]
-    if args.append and Path(args.out).exists():
-        with open(args.out, newline="") as file:
-            rows = [*csv.DictReader(file), *rows]
-    write_csv(args.out, rows)
+    write_csv(args.out, rows, args.append)
 
 
 def label(path: str, classes: list[str]) -> int:

@@ -7,7 +7,6 @@
 The networks answer in turns, an image each, on one device after the other; tools/calibrate.py has to come first.
 """
 import argparse
-import csv
 import statistics
 import sys
 import time
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 def main(args: argparse.Namespace) -> None:
     from common.inference.classify import images_in
+    from common.inference.weights import params_bytes
 
     check_not_read(args.out, *files_read(args.model_prefix, args.epoch),
                    *(images_in([args.images]) if Path(args.images).is_dir() else files_of(args.images)))
@@ -55,13 +55,10 @@ def main(args: argparse.Namespace) -> None:
                 "median_ms": f"{statistics.median(seconds[precision]) * 1e3:.2f}",
                 "min_ms": f"{min(seconds[precision]) * 1e3:.2f}",
                 "times_float32": f"{statistics.median(seconds[precision]) / statistics.median(seconds['float32']):.2f}",
-                "params_kb": f"{(network.folder / 'network.params').stat().st_size / 1e3:.0f}",
+                "params_kb": f"{len(params_bytes(network.folder, network.params)) / 1e3:.0f}",
                 "records": network.records or "", **machine(), "tvm": version("xtc-tvm-python-bindings")})
             print(rows[-1], flush=True)
-    if args.append and Path(args.out).exists():
-        with open(args.out, newline="") as file:
-            rows = [*csv.DictReader(file), *rows]
-    write_csv(args.out, rows)
+    write_csv(args.out, rows, args.append)
 
 
 def read_images(args: argparse.Namespace) -> tuple:

@@ -31,8 +31,11 @@ def whole_batches(images: int, batch_size: int) -> int:
     return images - images % batch_size
 
 
-def write_csv(path: str | os.PathLike, rows: list) -> None:
-    """Dictionaries with the same keys, a line each."""
+def write_csv(path: str | os.PathLike, rows: list, append: bool = False) -> None:
+    """Dictionaries with the same keys, a line each; to `append`, after those that the file has."""
+    if append and Path(path).exists():
+        with open(path, newline="") as file:
+            rows = [*csv.DictReader(file), *rows]
     with written_atomically(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
