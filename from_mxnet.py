@@ -170,14 +170,13 @@ def compile_network(args: argparse.Namespace, batch_size: int) -> "CompiledNetwo
     with ExitStack() as stack:
         if args.export and is_for_another_machine(args.target):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mobilenetv2-")))
-            about = compile_elsewhere(folder, *request)
+            about, params = compile_elsewhere(folder, *request), load_folded(*request[:3])[1]
         else:
             compiled = open_network(*request, cache=not args.no_cache)
-            folder, about = compiled.folder, compiled.about
+            folder, about, params = compiled.folder, compiled.about, compiled.params
         for note in filter(None, (args.assumed, *notes(about, args.target, args.records))):
             print(note, file=sys.stderr)
         if args.export:
-            params = load_folded(args.model_prefix, args.epoch, data_shape)[1]
             export(folder, args.export, params, args.synset, preprocessing_of(args), args.target)
             print(f"exported to {args.export}", file=sys.stderr)
     return compiled

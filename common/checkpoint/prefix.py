@@ -36,6 +36,12 @@ def check_no_file_name(prefix: str, what: str) -> None:
         raise InputError(f"{what} {prefix}: is a file, not the prefix of a checkpoint{command}")
 
 
+def prefix_of(params_file: str | Path) -> str | None:
+    """PREFIX of PREFIX-0000.params; None of a file with another name."""
+    match = re.fullmatch(rf"(.*){PARAMS}", str(params_file), re.DOTALL)
+    return match[1] if match else None
+
+
 def files_under(prefix: str) -> list:
     """The files with that prefix: checkpoints of any epochs, their moving averages, and training's own."""
     pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({EPOCH}\.(params|optimizer|json)|{OTHERS}|"

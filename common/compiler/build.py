@@ -19,7 +19,7 @@ from tvm.relay.backend import te_compiler
 from common.base.errors import InputError, is_of_memory, with_kind
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
-from common.compiler.lifting import lifted, with_padding
+from common.compiler.lifting import lifted
 from common.compiler.relay_network import Network
 from common.inference.weights import PARAMS, Weights, packed, save_weights
 
@@ -54,14 +54,15 @@ def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -
     """`network` for what `resolve_target` returns, with tuning records (of common.compiler.records.Records)."""
     config = PASS_CONFIG if layout_of(target) else {}
     with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config):
-        module, inputs = lifted(lay_out(network.module, target), network.params)
+        module, inputs = lifted(lay_out(network.module, target), network.params,
+                                network.folded and network.folded.shapes)
         library = relay.build(module, target=target)
     params = dict(library.get_params())  # arrays in the graph itself
     if network.folded is None:
         params |= {name: tvm.nd.array(array) for name, array in packed(inputs, network.params).items()}
         weights = None
     else:
-        weights = Weights(network.folded.identity, with_padding(inputs, network.params, network.folded.shapes))
+        weights = Weights(network.folded.identity, inputs)
     return Built(library, weights, params, len(best.found), len(best.missing))
 
 

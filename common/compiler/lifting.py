@@ -12,23 +12,25 @@ from common.inference.weights import ARITHMETIC
 RESHAPES = ("reshape", "squeeze", "expand_dims", "nn.batch_flatten")
 
 
-def lifted(module: tvm.IRModule, params: dict[str, np.ndarray]) -> tuple[tvm.IRModule, dict[str, Any]]:
+def lifted(module: tvm.IRModule, params: dict[str, np.ndarray],
+           shapes: dict[str, tuple[int, ...]] | None = None) -> tuple[tvm.IRModule, dict[str, Any]]:
     """(module, {name of a new input: its expression, as in `common.inference.weights`}).
 
     In place of the largest parts that are computed from `params` alone, the result has inputs, which are named after a
-    parameter. A part with an operator that has no expression stays in the network.
+    parameter. A part with an operator that has no expression stays in the network. Expressions are over parameters of
+    these `shapes`, if given, after which `params` have zeros.
     """
     module = relay.transform.InferType()(module)
-    lifter = _Lifter(params)
+    lifter = _Lifter(params, shapes)
     body = lifter.visit(module["main"].body)
     function = relay.Function(relay.analysis.free_vars(body), body)
     return relay.transform.InferType()(tvm.IRModule.from_expr(function)), lifter.expressions
 
 
 class _Lifter(relay.ExprMutator):
-    def __init__(self, params: dict[str, np.ndarray]) -> None:
+    def __init__(self, params: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]] | None) -> None:
         super().__init__()
-        self._params, self._found = params, {}
+        self._params, self._shapes, self._found = params, shapes or {}, {}
         self.expressions: dict[str, Any] = {}
 
     def visit_call(self, call: relay.Call) -> relay.Expr:
@@ -40,14 +42,13 @@ class _Lifter(relay.ExprMutator):
         return super().visit_var(var) if expression is None else self._input(var, expression)
 
     def _input(self, node, expression):
-        names = _names(expression)
-        if not names:
+        params = relay.analysis.free_vars(node)
+        if not params:
             return node  # of constants alone: TVM computes it
-        name = first = names[0]
-        count = 1
+        name, count = params[0].name_hint, 1
         while name in self.expressions:
             count += 1
-            name = f"{first}.{count}"
+            name = f"{params[0].name_hint}.{count}"
         self.expressions[name] = expression
         return relay.var(name, node.checked_type)
 
@@ -59,7 +60,7 @@ class _Lifter(relay.ExprMutator):
 
     def _new_expression(self, node):
         if isinstance(node, relay.Var):
-            return node.name_hint if node.name_hint in self._params else None
+            return self._parameter(node.name_hint) if node.name_hint in self._params else None
         if isinstance(node, relay.Constant):
             return node.data.numpy().item() if not node.data.shape else None
         if not isinstance(node, relay.Call) or not isinstance(node.op, tvm.ir.Op):
@@ -82,6 +83,11 @@ class _Lifter(relay.ExprMutator):
         if name == "layout_transform":
             return _laid_out(operands[0], node, attrs.src_layout, attrs.dst_layout)
         return None
+
+    def _parameter(self, name):
+        wider = self._params[name].shape
+        added = [[0, more - size] for size, more in zip(self._shapes.get(name, wider), wider)]
+        return ["pad", name, added] if any(more for _, more in added) else name
 
 
 def _laid_out(operand, node, source, destination):
@@ -109,26 +115,3 @@ def _reshaped(operand, shape):
 
 def _shape(node):
     return list(map(int, node.checked_type.shape))
-
-
-def _names(expression):
-    """Of the parameters in an expression, in order."""
-    if isinstance(expression, str):
-        return [expression]
-    operands = expression[1:2 if expression[0] not in ARITHMETIC else None] if isinstance(expression, list) else ()
-    return [name for operand in operands for name in _names(operand)]
-
-
-def with_padding(expressions: dict[str, Any], params: dict[str, np.ndarray],
-                 before: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """`expressions` over parameters of the shapes `before` in place of `params`, which have zeros after them."""
-    def padded(expression):
-        if isinstance(expression, str):
-            shape, wider = before[expression], params[expression].shape
-            return expression if shape == wider else [
-                "pad", expression, [[0, more - size] for size, more in zip(shape, wider)]]
-        if not isinstance(expression, list):
-            return expression
-        operation, operand, *rest = expression
-        return [operation, padded(operand), *(map(padded, rest) if operation in ARITHMETIC else rest)]
-    return {name: padded(expression) for name, expression in expressions.items()}

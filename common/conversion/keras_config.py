@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.base.errors import InputError
-from common.conversion.assemble import IDENTITY
+from common.conversion.assemble import IDENTITY, pixels_of
 from symbols.architecture import MIN_SIZE, REPEATS, STRIDES, architecture
 
 MAX_CONFIGURATION = 1 << 22  # bytes; that of Keras's MobileNetV2 has 100,000
@@ -203,9 +203,7 @@ def _images(layers, arrays):
     if size:
         description["image_shape"] = (3, *size)
     if (scale != 1).any() or offset.any():
-        # nine digits are those of float32, and more: 127.5, not 127.50000000000001
-        description["preprocessing"] = {name: tuple(float(f"{value:.9g}") for value in values)
-                                        for name, values in (("mean", -offset / scale + 0.0), ("std", 1 / scale))}
+        description["preprocessing"] = pixels_of(scale, offset, mean=0)["preprocessing"]
     return description
 
 

@@ -1,5 +1,4 @@
 """Read a MobileNetV2 checkpoint of another MXNet repository: by what its symbol computes, not by its names."""
-import re
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ from common.base.errors import InputError
 from common.checkpoint.arrays import check_numbers
 from common.checkpoint.attributes import Attributes
 from common.checkpoint.params import load_checkpoint_params
-from common.checkpoint.prefix import PARAMS
+from common.checkpoint.prefix import prefix_of
 from common.checkpoint.preprocessing import MIN_STD, Preprocessing, load_preprocessing, preprocessing_file
 from common.checkpoint.symbol import FLAT, INPUT, load_symbol
-from common.conversion.assemble import Params
+from common.conversion.assemble import Params, pixels_of
 from common.conversion.structure import NO_PADDING, BatchNorm, Step, recognised
 from symbols.architecture import TOTAL_STRIDE
 
@@ -24,11 +23,11 @@ RAW = Preprocessing(mean=(0, 0, 0))  # pixels from 0 to 255, as a symbol takes t
 
 def files_beside(path: str | Path) -> tuple[str, str]:
     """(PREFIX-symbol.json, PREFIX-preprocess.json) of PREFIX-0000.params."""
-    match = re.fullmatch(rf"(.*){PARAMS}", str(path), re.DOTALL)
-    if not match:
+    prefix = prefix_of(path)
+    if prefix is None:
         raise InputError(f"{path}: give the .params file of a checkpoint, PREFIX-0000.params, with PREFIX-symbol.json "
                          "beside it")
-    return f"{match[1]}-symbol.json", preprocessing_file(match[1])
+    return f"{prefix}-symbol.json", preprocessing_file(prefix)
 
 
 def read_checkpoint(path: str | Path) -> tuple[Params, dict]:
@@ -106,8 +105,7 @@ class _Walk:
         mean, std = np.array(before.mean), np.array(before.std)
         if not (self._scale > 0).all() or (std / self._scale < MIN_STD).any():
             raise InputError(f"multiplies the data by {self._scale.tolist()}, which is no normalisation of images")
-        found = {"mean": tuple((mean - self._shift * std / self._scale).tolist()),
-                 "std": tuple((std / self._scale).tolist())}
+        found = pixels_of(self._scale, self._shift, mean, std)["preprocessing"]
         return {"preprocessing": {**(given._asdict() if given else {}), **found}}
 
     def _is_neutral(self, node):

@@ -9,7 +9,7 @@ from common.base.errors import InputError
 from common.checkpoint.arrays import Checkpoint, network_of, widths_of
 from common.checkpoint.foreign import kind_of
 from common.checkpoint.params import load_checkpoint_params
-from common.checkpoint.prefix import PARAMS
+from common.checkpoint.prefix import prefix_of
 from common.checkpoint.preprocessing import load_preprocessing, preprocessing_file
 from common.checkpoint.symbol import load_symbol
 from common.images.options import USUAL, options_of, saved_options
@@ -51,7 +51,7 @@ def _converted(weights: str) -> Checkpoint | None:
     this network."""
     if kind_of(weights) == "gluon":
         from common.conversion.convert import convert
-        checkpoint, prefix = convert(weights, "gluon"), _prefix_of(weights)
+        checkpoint, prefix = convert(weights, "gluon"), prefix_of(weights)
         if prefix and Path(preprocessing_file(prefix)).exists():
             return checkpoint._replace(preprocessing=load_preprocessing(prefix))
         return checkpoint
@@ -69,7 +69,7 @@ def inherited(path: str, known: dict) -> dict:
     missing, a warning tells what is assumed. Raises InputError for files that cannot be used, and if the weights are of
     another network than what is `known`.
     """
-    prefix = _prefix_of(path)
+    prefix = prefix_of(path)
     symbol = Path(f"{prefix}-symbol.json") if prefix else None
     images = saved_options(prefix) if prefix else {}
     if checkpoint := _converted(path):
@@ -100,13 +100,8 @@ def files_beside(path: str) -> list:
     if not os.path.exists(path) and path in _published():
         from common.modelzoo import locate
         path = str(locate(path))
-    prefix = _prefix_of(path)
+    prefix = prefix_of(path)
     return [path, f"{prefix}-symbol.json", preprocessing_file(prefix)] if prefix else [path]
-
-
-def _prefix_of(path):
-    match = re.fullmatch(rf"(.*){PARAMS}", path, re.DOTALL)
-    return match and match[1]
 
 
 def _warn_of_guesses(path: str | Path, prefix: str | Path | None, known: dict) -> None:

@@ -6,7 +6,7 @@ from tvm import relay
 
 from common.compiler.blocked import block_of, lay_out
 from common.compiler.build import build
-from common.compiler.lifting import lifted, with_padding
+from common.compiler.lifting import lifted
 from common.compiler.precision import in_float16
 from common.compiler.relay_network import load_network
 from common.compiler.targets import resolve_target
@@ -53,10 +53,9 @@ def test_the_numbers_are_those_that_tvm_computes(prefix, target, precision):
     if precision == "float16":
         network = in_float16(network)
     laid_out = lay_out(network.module, target)
-    module, inputs = lifted(laid_out, network.params)
-    given = with_padding(inputs, network.params, folded)
+    module, inputs = lifted(laid_out, network.params, folded)
     original = {name: array[tuple(map(slice, folded[name]))] for name, array in network.params.items()}
-    found = packed(given, original)
+    found = packed(inputs, original)
     assert {name: array.shape for name, array in found.items()} == {
         var.name_hint: tuple(map(int, var.checked_type.shape)) for var in module["main"].params
         if var.name_hint != "data"}
