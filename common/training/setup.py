@@ -79,7 +79,7 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     if state:
         state = resume(args, schedule, network, state, pipeline, data_shape)
     else:
-        state = begin(args, schedule, network, data_shape)
+        state = begin(args, schedule, network, stages[0].train, devices[0])
         if arg_params is not None:
             _check_shapes(network, arg_params, data_shape)
             state.arg_params, state.aux_params = arg_params, aux_params or {}

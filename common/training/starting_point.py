@@ -4,8 +4,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from common.base.arguments import as_flag
 from common.base.errors import InputError
 from common.base.files import check_not_read
@@ -21,6 +19,7 @@ from common.training.pretrained import arrays_of, files_beside, weights_of
 from common.training.saved_state import TrainingState, halves, plain_checkpoints, positions, stem
 from common.training.schedule import Schedule, quiet
 from common.training.training_symbol import params_before
+from common.training.unfolding import unfold
 
 
 def check_model_prefix(args: argparse.Namespace) -> None:
@@ -45,9 +44,10 @@ def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, res
         check_not_read(file, *inputs)
 
 
-def begin(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol,
-          data_shape: Sequence[int]) -> TrainingState:
-    """The state of a run that does not go on with an earlier one; `data_shape`: (1, 3, H, W) of its images."""
+def begin(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol, images: mx.io.DataIter,
+          device: mx.Context) -> TrainingState:
+    """The state of a run that does not go on with an earlier one; `images`: those it trains on, from which folded
+    weights get their statistics on `device`."""
     prefix, settings = args.model_prefix, schedule.recipe.settings(args, 0)
     if args.benchmark:
         return TrainingState()
@@ -66,17 +66,20 @@ def begin(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol,
             if there and max(there) > begins:
                 raise InputError(f"--model-prefix {name}: has checkpoints up to {stem(*max(there))}; give --resume "
                                  "to go on with that run, --overwrite 1 to write over them, or another prefix")
-    state = TrainingState(args.load_epoch or 0)
+    state, data_shape = TrainingState(args.load_epoch or 0), (1, *images.provide_data[0][1][1:])
+    weights = None
     if args.load_epoch is not None:
         if settings.pretrained_model:
             logging.info("Starting from epoch %d of %s, not from --pretrained-model", args.load_epoch, prefix)
         state.arg_params, state.aux_params = load_params_for(network, prefix, args.load_epoch, data_shape)
         compare_preprocessing(prefix, settings)
-        check_statistics(state, settings, checkpoint_files(prefix, args.load_epoch)[1], network)
+        weights = checkpoint_files(prefix, args.load_epoch)[1]
     elif settings.pretrained_model:
         weights = weights_of(settings.pretrained_model)
         state.arg_params, state.aux_params = start_params(network, arrays_of(weights), weights, data_shape)
-        check_statistics(state, settings, weights, network)
+    if weights:
+        frozen = params_before(network, settings.train_from) if settings.train_from else ()
+        unfold(network, state.arg_params, state.aux_params, frozen, images, device, weights)
     return state
 
 
@@ -90,24 +93,6 @@ def compare_preprocessing(prefix: str | Path, settings: argparse.Namespace) -> N
     if not same:
         logging.warning("%s does not say what this run trains with, and is going to: resize %d, crop %d, mean %s, std "
                         "%s", file, ours.resize, ours.crop, as_flag(ours.mean), as_flag(ours.std))
-
-
-def check_statistics(state: TrainingState, settings: argparse.Namespace, path: str | Path,
-                     network: mx.sym.Symbol) -> None:
-    """Raise InputError if BatchNorms that are to be trained, of weights from `path`, have been folded into the
-    convolutions: mean 0, variance 1 and a beta that did the rest. Normalised by a batch, the features of such a network
-    are gone."""
-    frozen = params_before(network, settings.train_from) if settings.train_from else ()
-    for name, beta in state.arg_params.items():
-        layer = name.removesuffix("_beta")
-        if layer == name or name in frozen:
-            continue
-        if f"{layer}_moving_mean" not in state.aux_params:  # not of a BatchNorm
-            continue
-        mean, var = (state.aux_params[f"{layer}_moving_{kind}"].asnumpy() for kind in ("mean", "var"))
-        if not mean.any() and np.ptp(var) == 0 and np.ptp(beta.asnumpy()) > 0.1:
-            raise InputError(f"{path}: the statistics of {layer} are folded into its convolution, so that it cannot be "
-                             "trained; --train-from fc trains the last layer alone, on the features as they are")
 
 
 def stale_positions(args: argparse.Namespace) -> list:
