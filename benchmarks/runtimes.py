@@ -81,13 +81,19 @@ def main(args: argparse.Namespace) -> None:
 
 
 def answers(python: str, name: str, folder: str, file: str) -> tuple[str, np.ndarray]:
-    """(versions, probabilities (N, classes)) of a runtime. Raises InputError with the last line where it fails."""
-    done = subprocess.run([python, "-m", "benchmarks.runtime_runners", name, f"{folder}/{file}", f"{folder}/images.npy",
-                           f"{folder}/answers.npy"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """(versions, probabilities (N, classes)) of a runtime on `folder`/images.npy. Raises InputError where it fails."""
+    said = by_python(python, "benchmarks.runtime_runners", name, f"{folder}/{file}", f"{folder}/images.npy",
+                     f"{folder}/answers.npy")
+    return said.splitlines()[-1], np.load(f"{folder}/answers.npy")
+
+
+def by_python(python: str, module: str, *arguments: str) -> str:
+    """What a module prints that another Python runs. Raises InputError with the last line of its errors."""
+    done = subprocess.run([python, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         *_, last = done.stderr.splitlines() or [f"it ended with {done.returncode}"]
         raise InputError(last)
-    return done.stdout.splitlines()[-1], np.load(f"{folder}/answers.npy")
+    return done.stdout
 
 
 if __name__ == "__main__":
