@@ -1,11 +1,13 @@
 #!/usr/bin/env python
-"""Right answers in 8-bit integers, by TVM and by ONNX, beside float32 and ONNX Runtime's own quantiser. Examples:
+"""Right answers in 8-bit integers, by TVM, ONNX and TFLite, beside float32 and others' quantisers. Examples:
 
     python benchmarks/int8.py --model-prefix models/flowers --epoch 9 --calibration train/ --images val/
     python benchmarks/int8.py --model-prefix models/mobilenetv2 --calibration train/ --images val/ --synset synset.txt
 
 A folder of --images and --calibration has a folder of photographs for each class, named by the first word of the class
-in --synset. Both quantisers see the same photographs, as many of --calibration as tools/calibrate.py takes.
+in --synset. All quantisers see the same photographs, as many of --calibration as tools/calibrate.py takes. --python
+names that of a virtual environment with what requirements-runtimes.txt lists; what is not installed there is left out,
+in a line.
 """
 import argparse
 import math
@@ -15,7 +17,6 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
+from benchmarks.runtimes import answers, by_python
 from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read
@@ -30,10 +32,19 @@ from common.checkpoint.prefix import files_read
 from common.images.class_names import names_file, read_names
 from common.images.options import add_preprocessing_args, completed, preprocessing_of
 
-if TYPE_CHECKING:
-    from common.inference.agreement import Predict
-
 CERTAINTY = 1.96  # standard deviations: 95 %
+EXPORTS = (  # file, and flags of tools/export_weights.py
+    ("float32.onnx", "--to", "onnx", "--fold"),
+    ("int8.onnx", "--to", "onnx", "--precision", "int8"),
+    ("int8.tflite", "--to", "tflite", "--precision", "int8"),
+)
+WAYS = {  # row: (of benchmarks.quantizers or None, of benchmarks.runtime_runners, file)
+    "float32": (None, "onnxruntime", "float32.onnx"),
+    "int8 by ONNX": (None, "onnxruntime", "int8.onnx"),
+    "int8 by TFLite": (None, "litert", "int8.tflite"),
+    "ONNX Runtime's quantiser": ("onnxruntime", "onnxruntime", "static.onnx"),
+    "OpenVINO's NNCF": ("nncf", "openvino", "nncf.xml"),
+}
 
 
 def main(args: argparse.Namespace) -> None:
@@ -41,31 +52,41 @@ def main(args: argparse.Namespace) -> None:
     from common.inference.network import open_network
 
     synset = names_file(args.synset, args.model_prefix)
-    if not synset:
+    if not synset and not args.unlabelled:
         raise InputError(f"--synset: {args.model_prefix} has no names of classes beside it")
-    classes = [name.split()[0] for name in read_names(synset)]
     photographs, seen = sorted(images_in([args.images])), sorted(images_in([args.calibration]))
     seen = random.Random(0).sample(seen, min(args.count, len(seen)))
-    check_not_read(args.out, synset, *files_read(args.model_prefix, args.epoch), *photographs, *seen)
-    labels = np.array([label(path, classes) for path in photographs])
+    check_not_read(args.out, *([synset] if synset else []), *files_read(args.model_prefix, args.epoch), *photographs,
+                   *seen)
+    labels = None
+    if not args.unlabelled:
+        classes = [name.split()[0] for name in read_names(synset)]
+        labels = np.array([label(path, classes) for path in photographs])
     args = completed(args, args.model_prefix)
     with tempfile.TemporaryDirectory(prefix="mobilenetv2-") as folder:
         prefix = copied(args, seen, folder)
-        for name, flags in (("float32", ()), ("int8", ("--precision", "int8"))):
-            output_of("tools/export_weights.py", prefix, f"{folder}/{name}.onnx", "--epoch", args.epoch, "--to", "onnx",
-                      "--fold", "--image-shape", ",".join(map(str, args.image_shape)), *flags)
-        quantize_by_onnxruntime(f"{folder}/float32.onnx", f"{folder}/static.onnx", [read(path, args) for path in seen])
+        for file, *flags in EXPORTS:
+            output_of("tools/export_weights.py", prefix, f"{folder}/{file}", "--epoch", args.epoch, *flags,
+                      "--image-shape", ",".join(map(str, args.image_shape)))
+        for name, paths in (("calibration", seen), ("images", photographs)):
+            np.save(f"{folder}/{name}.npy", np.concatenate([read(path, args) for path in paths]))
+        found = {}
+        for name, (quantizer, runtime, file) in WAYS.items():
+            try:
+                if quantizer:
+                    by_python(args.python, "benchmarks.quantizers", quantizer, f"{folder}/float32.onnx",
+                              f"{folder}/calibration.npy", f"{folder}/{file}")
+                found[name] = answers(args.python, runtime, folder, file)
+            except InputError as error:
+                print(f"{name}: left out: {error}", file=sys.stderr)
+        if "float32" not in found:
+            raise InputError(f"--python {args.python}: has no ONNX Runtime, whose float32 all is compared with")
         tvm = open_network(prefix, args.epoch, (1, *args.image_shape), "llvm", "int8")
-        networks = {"float32": by_onnxruntime(f"{folder}/float32.onnx"), "int8 by TVM": tvm.predict,
-                    "int8 by ONNX": by_onnxruntime(f"{folder}/int8.onnx"),
-                    "ONNX Runtime's quantiser": by_onnxruntime(f"{folder}/static.onnx")}
-        answers = {name: [] for name in networks}
-        for path in photographs:
-            data = read(path, args)
-            for name, predict in networks.items():
-                answers[name].append(np.array(predict(data)[0]))
-    rows = [row(args, name, np.array(found), np.array(answers["float32"]), labels, len(seen))
-            for name, found in answers.items()]
+        found["int8 by TVM"] = (f"tvm {version('xtc-tvm-python-bindings')}", np.concatenate(
+            [tvm.predict(image[np.newaxis]) for image in np.load(f"{folder}/images.npy")]))
+    base = found["float32"][1]
+    rows = [row(args, name, versions, probabilities, base, labels, len(seen))
+            for name, (versions, probabilities) in found.items()]
     write_csv(args.out, rows, args.append)
 
 
@@ -97,39 +118,20 @@ def copied(args: argparse.Namespace, seen: list[str], folder: str) -> str:
     return prefix
 
 
-def quantize_by_onnxruntime(model: str, out: str, images: list[np.ndarray]) -> None:
-    """As its documentation advises for processors with VNNI: QDQ, uint8 by int8, a scale for each channel."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(images)
-
-        def get_next(self) -> dict | None:
-            image = next(self._left, None)
-            return None if image is None else {"data": image}
-
-    quantize_static(model, out, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
-
-
-def by_onnxruntime(model: str) -> "Predict":
-    import onnxruntime
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return lambda data: session.run(None, {"data": data})[0]
-
-
-def row(args: argparse.Namespace, name: str, found: np.ndarray, base: np.ndarray, labels: np.ndarray,
-        seen: int) -> dict:
+def row(args: argparse.Namespace, name: str, versions: str, found: np.ndarray, base: np.ndarray,
+        labels: np.ndarray | None, seen: int) -> dict:
+    """`labels`: None if the first answers of `base`, float32's, count as right."""
+    if labels is None:
+        labels = base.argmax(axis=1)
     right, right_in_float32 = (int((rows.argmax(axis=1) == labels).sum()) for rows in (found, base))
     low, high = interval(right, len(labels))
     row = {"checkpoint": Path(args.model_prefix).name, "born_in_8_bits": args.born_in_8_bits, "precision": name,
+           "right_is": "float32's first answer" if args.unlabelled else "the label",
            "photographs": len(labels), "top_1": f"{right / len(labels):.4f}", "low": f"{low:.4f}",
            "high": f"{high:.4f}", "points_below_float32": f"{100 * (right_in_float32 - right) / len(labels):.2f}",
            "same_first_answer": f"{(found.argmax(axis=1) == base.argmax(axis=1)).mean():.4f}",
            "mean_difference": f"{np.abs(found - base).mean():.1e}", "calibrated_on": seen,
-           "input": "x".join(map(str, args.image_shape)), "onnxruntime": version("onnxruntime"),
-           "tvm": version("xtc-tvm-python-bindings"), **machine()}
+           "input": "x".join(map(str, args.image_shape)), "versions": versions, **machine()}
     print(row, flush=True)
     return row
 
@@ -151,6 +153,9 @@ if __name__ == "__main__":
     parser.add_argument("--synset", help="names of the classes (default: PREFIX-synset.txt)")
     parser.add_argument("--born-in-8-bits", action="store_true", help="note that the weights were in 8 bits before, "
                         "which flatters every quantiser")
+    parser.add_argument("--unlabelled", action="store_true", help="folders name no class: float32's first answers "
+                        "count as right")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has the runtimes")
     parser.add_argument("--out", type=output, default="benchmarks/int8.csv", help="CSV file to write")
     parser.add_argument("--append", action="store_true", help="keep the rows that it has")
     add_preprocessing_args(parser, "--model-prefix")
