@@ -1,0 +1,82 @@
+"""Runs of train_imagenet.py and of PyTorch on the same photographs, for benchmarks/finetuning.py and parity.py."""
+import csv
+import dataclasses
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.processes import ROOT, output_of
+from common.base.errors import InputError
+
+SAID = re.compile(r"top-1 (\S+) .*\((\d+) images\)")
+
+
+def pack(folder: Path, out: Path) -> Path:
+    """train.rec and val.rec of a folder of photographs in `out`, if they are not there yet."""
+    if not (out / "dataset.json").exists():
+        output_of("tools/prepare_imagenet.py", folder.resolve(), out, "--any-count", stderr=None)
+    return out
+
+
+def by_mxnet(packed: Path, prefix: Path, flags: Iterable[str], validate: bool) -> tuple[list[dict], float]:
+    """Train as a user does; ([{"epoch", "loss", "train_top_1", "top_1", "seconds"}, ...], top-1 of the last epoch by
+    eval_imagenet.py). `validate`: after every epoch too."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    output_of("train_imagenet.py", "--data-train", packed / "train.rec", "--model-prefix", prefix, "--top-k", "0",
+              "--keep", "1", "--overwrite", "1", *(("--data-val", packed / "val.rec") if validate else ()), *flags,
+              stderr=None)
+    events = [json.loads(line) for line in Path(f"{prefix}-metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    scores = {event["epoch"]: event["top-1"] for event in events if event["event"] == "validation"}
+    rows = [{"epoch": event["epoch"] + 1, "loss": event["loss"], "train_top_1": event["top-1"],
+             "top_1": scores.get(event["epoch"]), "seconds": event["seconds"]}
+            for event in events if event["event"] == "epoch"]
+    said = output_of("eval_imagenet.py", "--model-prefix", prefix, "--epoch", len(rows), "--data-val",
+                     packed / "val.rec")
+    return rows, float(SAID.search(said)[1])
+
+
+def by_pytorch(python: str, request: dict, scratch: Path) -> tuple[list[dict], str]:
+    """(the lines of `benchmarks.pytorch_training`, as those of `by_mxnet`; PyTorch's version). Raises InputError."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    file = scratch / "request.json"
+    file.write_text(json.dumps(request), encoding="utf-8")
+    rows = []
+    with subprocess.Popen([python, "-m", "benchmarks.pytorch_training", file], cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            rows.append(json.loads(line))
+    if process.returncode or not rows:
+        raise InputError(f"{python} -m benchmarks.pytorch_training ended with {process.returncode}")
+    return rows, rows[0]["torch"]
+
+
+@dataclasses.dataclass
+class Results:
+    """A CSV file that grows run by run, so that what was interrupted goes on: `keys` tell which runs are there."""
+    path: Path
+    keys: tuple[str, ...]
+
+    def rows(self) -> list[dict]:
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def missing(self, runs: Iterable[dict]) -> list[dict]:
+        there = {tuple(row[key] for key in self.keys) for row in self.rows()}
+        return [run for run in runs if tuple(str(run[key]) for key in self.keys) not in there]
+
+
+def mxnet_version() -> str:
+    return f"mxnet {version('mxnet')}"
+
+
+def spread(values: Iterable[float], form: Callable[[float], str] = "{:.3f}".format) -> str:
+    """Mean, and least to greatest."""
+    values = list(values)
+    return f"{form(sum(values) / len(values))} ({form(min(values))}-{form(max(values))})"
