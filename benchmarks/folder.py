@@ -3,7 +3,7 @@
 
     python benchmarks/folder.py --model-prefix models/imagenet1k-mnetv2-1_0 --out benchmarks/folder.csv
 
-The photographs are those of benchmarks/photographs.py. The ways take turns, each with all cores: "decode" reads and
+The photographs are those of benchmarks/crops.py. The ways take turns, each with all cores: "decode" reads and
 prepares them for the network, "network" computes a batch again and again, "both" goes from the files to the table.
 Where the network runs on the processor that decodes, they share its cores: cores_bound is 1 / (1 / decode + 1 /
 network), the most that is left where no core is idle in either. cpu_ms is what an image takes of all cores together,
@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.photographs import CLASSES, write_photographs
+from benchmarks.crops import CLASSES, write_photographs
 from benchmarks.processes import output_of
 from benchmarks.results import machine, output, whole_batches, write_csv
 from common.base.arguments import ArgumentParser, not_negative, positive

@@ -3,7 +3,7 @@
 
     python benchmarks/input.py
 
-The images are those of benchmarks/photographs.py, packed with a shorter side of 480 pixels; each is scaled by 0.533 to
+The images are those of benchmarks/crops.py, packed with a shorter side of 480 pixels; each is scaled by 0.533 to
 1, cropped to 224, mirrored, changed in colour, and its mean subtracted. DataLoader and DALI have changes of colour of
 their own, not those of the others; the DataLoader reads the same JPEGs from files. "Decoding alone" is the bound: whole
 images, nothing done to them. "Its Python alone" has libraries that do nothing: of that one thread runs at a time, so
@@ -28,8 +28,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contender import Contender, add_contender_args, pythons, turns
+from benchmarks.crops import CLASSES, write_photographs
 from benchmarks.input_runners import RUNNERS
-from benchmarks.photographs import CLASSES, write_photographs
 from benchmarks.results import machine, output, whole_batches, write_csv
 from common.base.arguments import ArgumentParser, positive
 from common.base.errors import reported

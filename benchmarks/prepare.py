@@ -4,7 +4,7 @@
     .venv/bin/pip install -r requirements-benchmarks.txt
     python benchmarks/prepare.py --out benchmarks/prepare.csv
 
-The photographs of benchmarks/photographs.py are packed with a shorter side of 480 and a JPEG quality of 95. Each way
+The photographs of benchmarks/crops.py are packed with a shorter side of 480 and a JPEG quality of 95. Each way
 is a process of its own on all cores; the ways take turns. "bound" decodes, resizes and encodes the same images with
 OpenCV, on all cores, and does nothing else: it has them in memory, and writes nothing.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.photographs import write_photographs
+from benchmarks.crops import write_photographs
 from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
 from common.base.arguments import ArgumentParser, positive

@@ -3,7 +3,7 @@
 
     python benchmarks/prepare_memory.py --out benchmarks/prepare_memory.csv
 
-The images are those of benchmarks/photographs.py, again and again under other names.
+The images are those of benchmarks/crops.py, again and again under other names.
 """
 import argparse
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.photographs import write_photographs
+from benchmarks.crops import write_photographs
 from benchmarks.prepare import costs, write_archive
 from benchmarks.results import machine, output, write_csv
 from common.base.arguments import ArgumentParser, positive
