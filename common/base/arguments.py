@@ -139,7 +139,7 @@ def fraction(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def probability(text: str) -> float:
     """A number from 0 to 1."""
     if not (value := amount(text)) <= 1:
         raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")

@@ -15,7 +15,7 @@ from common.base.arguments import (
     not_negative,
     positive,
     positive_amount,
-    share,
+    probability,
     switch,
     whole_numbers,
 )
@@ -78,8 +78,8 @@ TRAINING = (
     ("teacher", dict(metavar="PREFIX", default=None, help="distillation: a checkpoint (its last epoch, or that of "
                      "PREFIX-%%04d.params) of a network with the same classes, whose answers are targets too")),
     ("temperature", dict(type=positive_amount, default=20.0, help="of both networks' answers, with --teacher")),
-    ("hard-weight", dict(type=share, default=0.5, help="weight of the labels' loss, with --teacher; the rest is that "
-                         "of the answers'")),
+    ("hard-weight", dict(type=probability, default=0.5, help="weight of the labels' loss, with --teacher; the rest is "
+                         "that of the answers'")),
     ("clip-grad-norm", dict(type=amount, default=0.0, help="the gradients of a batch are scaled down if their norm, "
                             "that of all parameters together, is more than this; 0: never")),
     ("ema", dict(type=fraction, default=0.0, help="decay of an exponential moving average of the weights, such as "

@@ -33,7 +33,7 @@ class Teacher:
 
     def answers(self, data: mx.nd.NDArray) -> mx.nd.NDArray:
         """(N, classes): its probabilities at the temperature, for images (N, 3, H, W) as the network in training takes
-        them."""
+        them, of any size."""
         self._module.forward(mx.io.DataBatch([data]), is_train=False)
         return self._module.get_outputs()[0]
 
@@ -65,7 +65,7 @@ def load_teacher(settings: argparse.Namespace, data_shape: Sequence[int], num_cl
                          "has to be of the same")
     std = np.array(preprocessing.std)
     scale, offset = np.array(settings.rgb_std) / std, (np.array(settings.rgb_mean) - preprocessing.mean) / std
-    answers, constants = answering(symbol, data_shape[2:], size, scale, offset, settings.temperature)
+    answers, constants = answering(symbol, size, scale, offset, settings.temperature)
     module = mx.mod.Module(answers, label_names=None, context=devices)
     with run_by_mxnet(symbol_file):
         module.bind([("data", data_shape)], for_training=False)
@@ -81,13 +81,14 @@ def size_of_images(size: Sequence[int], crop: int) -> tuple[int, int]:
     return height, width
 
 
-def answering(symbol: mx.sym.Symbol, given: Sequence[int], size: Sequence[int], scale: np.ndarray, offset: np.ndarray,
+def answering(symbol: mx.sym.Symbol, size: Sequence[int], scale: np.ndarray, offset: np.ndarray,
               temperature: float) -> tuple[mx.sym.Symbol, dict]:
-    """(`symbol` as it gives softmax(logits / temperature) for images (N, 3, *given) of another network, the constants
-    it has beside its parameters).
+    """(`symbol` as it gives softmax(logits / temperature) for images (N, 3, H, W) of another network, the constants it
+    has beside its parameters).
 
-    Pixels x become scale x + offset, (3,) each, for that network's mean and standard deviation are others; if `given`
-    is not `size`, they are then resized by MXNet's BilinearResize2D, with centres of pixels at halves as in OpenCV.
+    Pixels x become scale x + offset, (3,) each, for that network's mean and standard deviation are others; images of
+    another size than `size` are then resized by MXNet's BilinearResize2D, with centres of pixels at halves as in
+    OpenCV, and without smoothing where they become smaller.
     """
     constants = {}
     images = mx.sym.Variable("data")
@@ -96,8 +97,7 @@ def answering(symbol: mx.sym.Symbol, given: Sequence[int], size: Sequence[int], 
                      "teacher_offset": mx.nd.array(offset.reshape(1, 3, 1, 1))}
         scale, offset = (mx.sym.Variable(name, shape=array.shape) for name, array in constants.items())
         images = mx.sym.broadcast_add(mx.sym.broadcast_mul(images, scale), offset)
-    if tuple(given) != tuple(size):
-        images = mx.sym.contrib.BilinearResize2D(images, height=size[0], width=size[1], align_corners=False)
+    images = mx.sym.contrib.BilinearResize2D(images, height=size[0], width=size[1], align_corners=False)
     logits = symbol if ends_in_logits(json.loads(symbol.tojson())) else symbol.get_children()[0]
     return mx.sym.softmax(logits(data=images) / temperature), constants
 

@@ -8,7 +8,7 @@ from common.data.heads import class_counts
 from common.find_mxnet import mx
 from common.images.recordio import image_record, record_files
 from common.training.class_weights import balanced, image_weights
-from tests.common.training.test_training_math import RNG, Batches, MixupIter, head_gradient, softmax
+from tests.common.training.test_training_math import RNG, head_gradient, softmax
 
 
 def test_the_records_are_counted(packed, tmp_path):
@@ -34,10 +34,10 @@ def test_the_weight_of_an_image(smoothing):
     weights, labels = RNG.uniform(0.2, 3, 6).astype(np.float32), RNG.randint(0, 6, 40)
     plain = image_weights(mx.nd.array(labels), mx.nd.array(weights), smoothing)
     np.testing.assert_array_equal(plain.asnumpy(), weights[labels][:, np.newaxis])
-    images = np.eye(6)[labels].reshape(40, 6, 1, 1)  # which show their shares
-    for batch in MixupIter(Batches(images, labels, 10), 0.4, 6, smoothing, (5, 2, 0)):
-        mixed = image_weights(batch.label[0], mx.nd.array(weights), smoothing).asnumpy()
-        np.testing.assert_allclose(mixed, batch.data[0].asnumpy().reshape(10, 6) @ weights[:, np.newaxis], rtol=1e-5)
+    shares = RNG.dirichlet(np.ones(6), 40)
+    targets = (1 - smoothing) * shares + smoothing / 5 * (1 - shares)
+    mixed = image_weights(mx.nd.array(targets), mx.nd.array(weights), smoothing).asnumpy()
+    np.testing.assert_allclose(mixed, shares @ weights[:, np.newaxis], rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"loss_scale": 64.0},

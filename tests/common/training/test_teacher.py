@@ -55,13 +55,16 @@ def test_it_answers_to_the_same_image_prepared_as_it_was_trained(teacher, mean, 
     np.testing.assert_allclose(answers, expected, atol=2e-5 if crop == 64 else 2e-4)
 
 
-def test_images_keep_their_proportions_and_batches_may_change(teacher):
+def test_images_keep_their_proportions_and_batches_and_sizes_may_change(teacher):
     prefix, _ = teacher
     save_preprocessing(prefix, Preprocessing(96, 96, MEAN, STD))
     loaded = load_teacher(settings(prefix), (4, 3, 32, 64), 10, [mx.cpu()])
     assert loaded.size == (48, 96)
     first = loaded.answers(mx.nd.array(PIXELS[:, :, :32])).asnumpy()
     np.testing.assert_allclose(loaded.answers(mx.nd.array(PIXELS[:2, :, :32])).asnumpy(), first[:2], atol=1e-6)
+    larger = np.stack([cv2.resize(image.transpose(1, 2, 0), (96, 48), interpolation=cv2.INTER_LINEAR)
+                       for image in PIXELS[:, :, :32]]).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(loaded.answers(mx.nd.array(larger)).asnumpy(), first, atol=2e-4)
 
 
 def test_a_network_that_ends_in_logits(tmp_path):
