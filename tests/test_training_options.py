@@ -4,11 +4,16 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import train_imagenet
+from common import fit
 from common.base.errors import InputError
 from common.checkpoint.params import load_params
+from common.data import get_rec_iter
+from common.find_mxnet import mx
+from common.training.recipe import parse
 from tests.test_resume import KILL, final, start
 
 pytestmark = pytest.mark.usefixtures("logged_to_stderr")
@@ -102,6 +107,20 @@ def test_each_of_them_changes_what_is_trained(command, whole, tmp_path, options)
     train_imagenet.main([*command, "--model-prefix", f"{tmp_path}/other", "--num-epochs", "1", *options])
     one, other = (load_params(f"{prefix}-0001.params")["arg:fc_weight"] for prefix in (whole, tmp_path / "other"))
     assert (one != other).any()
+
+
+def test_two_devices_compute_the_same_as_one(command, tmp_path, monkeypatch):
+    """Where no BatchNorm has statistics of each device's part."""
+    network = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="fc"),
+                                   name="softmax")
+    weights = []
+    for devices in (1, 2):
+        monkeypatch.setattr("common.training.setup.contexts", lambda gpus, n=devices: [mx.cpu(i) for i in range(n)])
+        args = parse(train_imagenet.get_args_parser(), [*command, "--num-epochs", "1", "--model-prefix",
+                                                        f"{tmp_path}/{devices}"])
+        fit.fit(args, network, get_rec_iter)
+        weights.append(load_params(tmp_path / f"{devices}-0001.params")["arg:fc_weight"])
+    np.testing.assert_allclose(weights[1], weights[0], atol=1e-4 * np.abs(weights[0]).max())
 
 
 def test_another_teacher_in_the_place_of_the_first_is_told(command, teacher, tmp_path, capfd):
