@@ -71,6 +71,11 @@ class TrainedModule:
         self._module.reshape(data, self._with_targets(data, label))
         self._module._optimizer.rescale_grad = 1 / (data[0][1][0] * self.workers.count * self._loss_scale)
 
+    def _with_targets(self, data, label):
+        """`provide_label` of batches, with those of what is added to them."""
+        return [*label, *(mx.io.DataDesc(name, (data[0][1][0], columns)) for name, (columns, _) in
+                          self._targets.items())]
+
     def forward_backward(self, batch: mx.io.DataBatch) -> None:
         """The gradients of a batch; nothing is waited for."""
         targets = [target(batch) for _, target in self._targets.values()]
@@ -96,11 +101,6 @@ class TrainedModule:
     def learning_rate(self) -> float:
         """Of the last update."""
         return self._module._optimizer.learning_rate
-
-    def _with_targets(self, data, label):
-        """`provide_label` of batches, with those of what is added to them."""
-        return [*label, *(mx.io.DataDesc(name, (data[0][1][0], columns)) for name, (columns, _) in
-                          self._targets.items())]
 
     def params(self) -> tuple:
         """(arg_params, aux_params), float32 on the processor; with several devices BatchNorm's statistics are means."""

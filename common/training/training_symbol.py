@@ -44,9 +44,9 @@ def training_symbol(network: mx.sym.Symbol, label_smoothing: float = 0.0, dtype:
     if dtype == "float16":
         logits = logits(data=mx.sym.Cast(mx.sym.Variable("data"), dtype="float16"))
         logits = mx.sym.Cast(logits, dtype="float32")
-    if weighted:  # SoftmaxOutput's own out_grad multiplies by its output
-        part = mx.sym.broadcast_mul(logits, mx.sym.Variable(WEIGHTS))
-        logits = part + mx.sym.BlockGrad(logits - part)
+    if weighted:  # by a term that is 0, whose gradient is not: SoftmaxOutput's own out_grad multiplies by its output
+        more = mx.sym.broadcast_mul(logits, mx.sym.Variable(WEIGHTS) - 1)
+        logits = logits + (more - mx.sym.BlockGrad(more))
     if dtype == "float16" or distillation or weighted:
         symbol = mx.sym.SoftmaxOutput(logits, label, name=head["name"], **attrs)
     if distillation:
