@@ -8,7 +8,9 @@ from common.data.heads import class_counts
 from common.find_mxnet import mx
 from common.images.recordio import image_record, record_files
 from common.training.class_weights import balanced, image_weights
-from tests.common.training.test_training_math import RNG, head_gradient, softmax
+from tests.common.training.test_training_math import head_gradient, softmax
+
+RNG = np.random.RandomState(5)
 
 
 def test_the_records_are_counted(packed, tmp_path):
@@ -48,9 +50,9 @@ def test_the_gradient_of_each_image_is_multiplied(options):
     answers = {"teacher_answers": RNG.dirichlet(np.ones(5), 8)} if "distillation" in options else {}
     plain = head_gradient(label, x, **options, targets=answers)
     weighted = head_gradient(label, x, **options, weighted=True, targets={**answers, "image_weights": weights})
-    np.testing.assert_allclose(weighted, weights * plain, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(weighted, weights * plain, rtol=1e-4, atol=1e-4)
     smoothing = options.get("label_smoothing", 0)
     if not answers:
         target = np.where(np.eye(5)[label] == 1, 1 - smoothing, smoothing / 4)
-        np.testing.assert_allclose(weighted, options.get("loss_scale", 1) * weights * (softmax(x) - target), rtol=1e-5,
+        np.testing.assert_allclose(weighted, options.get("loss_scale", 1) * weights * (softmax(x) - target), rtol=1e-4,
                                    atol=1e-4)

@@ -13,9 +13,10 @@ from common.checkpoint.preprocessing import Preprocessing, save_preprocessing
 from common.find_mxnet import mx
 from common.training.teacher import load_teacher, teacher_file
 from tests.checkpoints import save_checkpoint
-from tests.common.training.test_training_math import RNG, head_gradient, softmax
+from tests.common.training.test_training_math import head_gradient, softmax
 from tests.networks import forward
 
+RNG = np.random.RandomState(5)
 MEAN, STD = (123.68, 116.78, 103.94), (1.0, 1.0, 1.0)
 PIXELS = np.stack([cv2.resize(np.random.RandomState(i).randint(0, 256, (9, 9, 3)).astype(np.float32), (64, 64),
                               interpolation=cv2.INTER_LINEAR) for i in range(4)]).transpose(0, 3, 1, 2)
