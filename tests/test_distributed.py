@@ -52,6 +52,8 @@ def arguments(packed, folder, *more):
 
 @pytest.mark.parametrize(("workers", "servers", "batch", "more"), [
     (2, 1, 20, ["--ema", "0.9"]),
+    pytest.param(2, 1, 20, ["--optimizer", "adamw", "--clip-grad-norm", "0.3", "--class-weights", "balanced"],
+                 marks=pytest.mark.long),
     pytest.param(3, 2, 11, ["--gc-type", "2bit", "--gc-threshold", "0.3"], marks=pytest.mark.long)])
 def test_workers_train_to_equal_weights(packed, tmp_path, workers, servers, batch, more):
     """103 images do not divide by the workers, nor their parts by the batch."""

@@ -139,6 +139,13 @@ def fraction(text: str) -> float:
     return value
 
 
+def probability(text: str) -> float:
+    """A number from 0 to 1."""
+    if not (value := amount(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")
+    return value
+
+
 def ratio(text: str) -> float:
     """A number from 0.001 to 1."""
     if not 0.001 <= (value := amount(text)) <= 1:

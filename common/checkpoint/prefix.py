@@ -42,6 +42,13 @@ def prefix_of(params_file: str | Path) -> str | None:
     return match[1] if match else None
 
 
+def epochs_of(prefix: str | Path) -> list[int]:
+    """The epochs of which there is a PREFIX-%04d.params, in order."""
+    pattern = re.compile(re.escape(Path(prefix).name) + r"-(\d{4,})\.params")
+    matches = [pattern.fullmatch(path.name) for path in Path(prefix).parent.glob("*.params")]
+    return sorted(int(match[1]) for match in matches if match)
+
+
 def files_under(prefix: str) -> list:
     """The files with that prefix: checkpoints of any epochs, their moving averages, and training's own."""
     pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({EPOCH}\.(params|optimizer|json)|{OTHERS}|"

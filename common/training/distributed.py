@@ -13,6 +13,7 @@ import numpy as np
 from common.base.errors import InputError, last_line
 from common.evaluation.score import Score
 from common.find_mxnet import mx
+from common.training.clipping import clipped
 
 
 class Do(IntEnum):
@@ -108,22 +109,25 @@ class Workers:
                 self.kv.pull(f"{kind}/{name}", out=array)
         module.set_params(arg_params, aux_params)
 
-    def update(self, module: mx.mod.Module) -> None:
-        """Sum the gradients over all devices and workers, and let the optimizer of each update its weights.
+    def update(self, module: mx.mod.Module, max_norm: float = 0.0) -> None:
+        """Sum the gradients over all devices and workers, and let the optimizer of each update its weights; with the
+        gradients `clipped` to `max_norm`.
 
-        As Module.update, which cannot do it with compression: MXNet's pushpull refuses that.
+        As Module.update, which can neither clip their sum, nor do it with compression: MXNet's pushpull refuses that.
         """
-        if self.kv is None:
+        if self.kv is None and not max_norm:
             module.update()
             return
         group = module._exec_group
+        kv, prefix = (self.kv, "arg/") if self.kv else (module._kvstore, "")
         for i, (name, gradients) in enumerate(zip(group.param_names, group.grad_arrays)):
-            if gradients[0] is not None:
-                self.kv.push(f"arg/{name}", gradients, priority=-i)
-                self.kv.pull(f"arg/{name}", out=gradients, priority=-i)
+            if kv and gradients[0] is not None:
+                kv.push(f"{prefix}{name}", gradients, priority=-i)
+                kv.pull(f"{prefix}{name}", out=gradients, priority=-i)
         module._params_dirty = True
-        mx.model._update_params(group.param_arrays, group.grad_arrays, updater=module._updater,
-                                num_device=len(module._context))
+        with clipped(module, max_norm):
+            mx.model._update_params(group.param_arrays, group.grad_arrays, updater=module._updater,
+                                    num_device=len(module._context))
 
     def _send(self, key, values):
         if key not in self._keys:

@@ -8,11 +8,13 @@ import numpy as np
 from common.base.errors import InputError
 from common.evaluation.score import Score, count, module_predictor
 from common.find_mxnet import mx
+from common.training.class_weights import image_weights
 from common.training.distributed import Workers
 from common.training.fused_batchnorm import CannotFuse, fused, load
 from common.training.optimizer import init_optimizer, master_weights, restore_state, state_arrays
 from common.training.saved_state import TrainingState
-from common.training.training_symbol import params_before, training_symbol
+from common.training.teacher import Teacher
+from common.training.training_symbol import TEACHER, WEIGHTS, params_before, training_symbol
 
 LOSS_SCALE = {"float32": 1.0, "float16": 128.0}
 
@@ -22,18 +24,30 @@ class TrainedModule:
 
     `batches`: (provide_data, provide_label) of the first stage's iterator. `workers`:
     common.training.distributed.Workers. `updates` counts those of the run. All devices together take a batch.
+    `teacher`: whose answers are targets too; `class_weights`: (classes,), what images of each count in the loss.
     """
 
     def __init__(self, network: mx.sym.Symbol, settings: argparse.Namespace, state: TrainingState, batches: tuple,
-                 scheduler: mx.lr_scheduler.LRScheduler, devices: list, workers: Workers, updates: int) -> None:
+                 scheduler: mx.lr_scheduler.LRScheduler, devices: list, workers: Workers, updates: int,
+                 teacher: Teacher | None = None, class_weights: np.ndarray | None = None) -> None:
         self.network, self.settings, self.workers, self.updates = network, settings, workers, updates
         self._devices = devices
         self._loss_scale = settings.loss_scale or LOSS_SCALE[settings.dtype]
         frozen = params_before(network, settings.train_from) if settings.train_from else []
-        data, label = batches
-        symbol = training_symbol(network, settings.label_smoothing, settings.dtype, self._loss_scale, frozen)
+        # {what the network needs of a batch besides its label: (columns, function of the batch)}
+        self._targets: dict[str, tuple[int, Callable]] = {}
+        if teacher:
+            self._targets[TEACHER] = (settings.num_classes, lambda batch: teacher.answers(batch.data[0]))
+        if class_weights is not None:
+            weights = mx.nd.array(class_weights)
+            self._targets[WEIGHTS] = (1, lambda batch: image_weights(batch.label[0], weights,
+                                                                     settings.label_smoothing))
+        data, label = batches[0], self._with_targets(*batches)
+        symbol = training_symbol(network, settings.label_smoothing, settings.dtype, self._loss_scale, frozen,
+                                 (settings.temperature, settings.hard_weight) if teacher else None,
+                                 weighted=class_weights is not None)
         if settings.fused_batchnorm and all(device.device_type == "cpu" for device in devices):
-            symbol = _fused_where_possible(symbol, data)
+            symbol = _fused_where_possible(symbol, [*data, *label])
         self._module = mx.mod.Module(symbol, [desc[0] for desc in data], [desc[0] for desc in label], context=devices,
                                      fixed_param_names=frozen)
         self._module.bind(data, label)
@@ -54,17 +68,23 @@ class TrainedModule:
 
     def begin_stage(self, data: list, label: list) -> None:
         """Go on with batches of other shapes: `provide_data` and `provide_label` of their iterator."""
-        self._module.reshape(data, label)
+        self._module.reshape(data, self._with_targets(data, label))
         self._module._optimizer.rescale_grad = 1 / (data[0][1][0] * self.workers.count * self._loss_scale)
+
+    def _with_targets(self, data, label):
+        """`provide_label` of batches, with those of what is added to them."""
+        return [*label, *(mx.io.DataDesc(name, (data[0][1][0], columns)) for name, (columns, _) in
+                          self._targets.items())]
 
     def forward_backward(self, batch: mx.io.DataBatch) -> None:
         """The gradients of a batch; nothing is waited for."""
-        self._module.forward_backward(batch)
+        targets = [target(batch) for _, target in self._targets.values()]
+        self._module.forward_backward(mx.io.DataBatch(batch.data, [*batch.label, *targets]) if targets else batch)
 
     def update(self) -> None:
         """The weights, by the gradients of all devices and workers; then their average, for which they are waited
         for."""
-        self.workers.update(self._module)
+        self.workers.update(self._module, self.settings.clip_grad_norm)
         self.updates += 1
         if self.average:
             settle()
@@ -76,7 +96,7 @@ class TrainedModule:
 
     def update_metric(self, metric: mx.metric.EvalMetric, batch: mx.io.DataBatch) -> None:
         """Count the answers to the last step's batch, as Module.fit does."""
-        self._module.update_metric(metric, [_labels(batch)])
+        metric.update([_labels(batch)], self._module.get_outputs()[:1])
 
     def learning_rate(self) -> float:
         """Of the last update."""
@@ -136,13 +156,13 @@ def check_batch_size(batch_size: int, devices: list) -> None:
         raise InputError(f"--batch-size {batch_size} does not divide by the {len(devices)} devices")
 
 
-def _fused_where_possible(symbol, data=()):
+def _fused_where_possible(symbol, inputs=()):
     try:
         load()
     except CannotFuse as error:
         logging.warning("Training without BatchNorm and clip in one operator, which is slower: %s", error)
         return symbol
-    return fused(symbol, **{desc[0]: desc[1] for desc in data})
+    return fused(symbol, **{desc[0]: desc[1] for desc in inputs})
 
 
 def settle() -> None:

@@ -11,10 +11,12 @@ import numpy as np
 
 from common.base.errors import InputError, last_line
 from common.find_mxnet import mx
+from common.training.adamw import AdamW
 from common.training.schedule import quiet
 from symbols.architecture import CLASSIFIER
 
-REGISTRY = sorted(set(mx.optimizer.Optimizer.opt_registry) - {"test"})  # which adds the gradient, for MXNet's own tests
+# without that which adds the gradient, for MXNet's own tests
+REGISTRY = sorted({AdamW.__name__.lower(), *mx.optimizer.Optimizer.opt_registry} - {"test"})
 MOMENTUM_OPTIMIZERS = ("sgd", "ccsgd", "nag", "dcasgd", "lbsgd", "lars", "signum")
 # keep numbers of their own besides the arrays of their state, so that a resumed run is not exactly the same
 NOT_EXACT = ("nadam", "lars", "sgld")
@@ -120,8 +122,15 @@ def master_weights(module: mx.mod.Module) -> dict:
             weights[name] = weight
         else:
             state = module._updater.states.get(i * devices)
-            weights[name] = weight.astype("float32") if state is None else state[1]
+            weights[name] = weight.astype("float32") if state is None else _master(module._updater.optimizer, state)
     return {**weights, **first.aux_dict}
+
+
+def _master(optimizer, state):
+    """The float32 copy of a float16 weight in its state: (copy, state) for most of MXNet's optimizers, (state, copy)
+    for those, such as sgd and nag, that have a way of their own."""
+    usual = mx.optimizer.Optimizer.create_state_multi_precision
+    return state[0 if type(optimizer).create_state_multi_precision is usual else 1]
 
 
 def _flat(state):

@@ -15,6 +15,7 @@ from common.base.arguments import (
     not_negative,
     positive,
     positive_amount,
+    probability,
     switch,
     whole_numbers,
 )
@@ -26,6 +27,7 @@ NETWORKS = ("mobilenetv2", "mobilenetv2_gluon")
 KV_STORES = ("local", "device", "nccl", "dist_sync", "dist_device_sync")
 LR_MODES = ("step", "cosine", "poly")
 DTYPES = ("float32", "float16")
+CLASS_WEIGHTS = ("none", "balanced")
 OF_PRETRAINED = " (default: as in --pretrained-model, else %(default)s)"
 
 
@@ -63,13 +65,23 @@ NETWORK = (
                         + OF_PRETRAINED)),
 )
 TRAINING = (
-    ("optimizer", dict(type=str.lower, default="sgd", help="one of MXNet's optimizers (a wrong name lists them)")),
+    ("optimizer", dict(type=str.lower, default="sgd", help="one of MXNet's optimizers, or adamw (a wrong name "
+                       "lists them)")),
     ("mom", dict(type=amount, default=0.9, help="momentum, for the optimizers that have one")),
     ("wd", dict(type=amount, default=1e-4, help="weight decay")),
     ("no-wd", dict(type=switch, default=0, help="1: none on BatchNorm's gamma (on biases and beta there is none "
                    "anyway)")),
     ("label-smoothing", dict(type=fraction, default=0.0, help="share of the target given to the other classes, such "
                              "as 0.1")),
+    ("class-weights", dict(choices=CLASS_WEIGHTS, default="none", help="balanced: the loss of an image is multiplied "
+                           "by N / (K n) if n of the N images are of its class, one of K; counted in --data-train")),
+    ("teacher", dict(metavar="PREFIX", default=None, help="distillation: a checkpoint (its last epoch, or that of "
+                     "PREFIX-%%04d.params) of a network with the same classes, whose answers are targets too")),
+    ("temperature", dict(type=positive_amount, default=20.0, help="of both networks' answers, with --teacher")),
+    ("hard-weight", dict(type=probability, default=0.5, help="weight of the labels' loss, with --teacher; the rest is "
+                         "that of the answers'")),
+    ("clip-grad-norm", dict(type=amount, default=0.0, help="the gradients of a batch are scaled down if their norm, "
+                            "that of all parameters together, is more than this; 0: never")),
     ("ema", dict(type=fraction, default=0.0, help="decay of an exponential moving average of the weights, such as "
                  "0.9999, which is evaluated and saved beside them as PREFIX-ema; 0: none")),
     ("lr-for-batch", dict(type=not_negative, default=0, help="images in the global batch that the rates are meant "
@@ -189,5 +201,9 @@ ELSEWHERE = {
     "--weights": "give --pretrained-model FILE.params", "--initial-checkpoint": "give --pretrained-model FILE.params",
     "--train-crop-size": "give --image-shape", "--val-resize-size": "give --crop-ratio",
     "--test-only": "run eval_imagenet.py", "--model-path": "give --model-prefix, and --load-epoch",
+    "--clip-grad": "give --clip-grad-norm", "--clip-mode": "--clip-grad-norm bounds the norm of all gradients",
+    "--teacher-model": "give --teacher", "--distillation-tau": "give --temperature", "--distillation-alpha":
+    "give --hard-weight, which is 1 - alpha",
+    "--opt-betas": "those of adam and adamw are 0.9 and 0.999", "--opt-eps": "that of adam and adamw is 1e-8",
     "--layer-before-fullc": "fc is replaced if the number of classes differs; leave it out",
 }

@@ -1,15 +1,14 @@
 """The weights that --pretrained-model names, and what they say of network and images, if no flag and no recipe does."""
 import logging
 import os
-import re
 from pathlib import Path
 
 from common.base.arguments import as_flag, as_flags
 from common.base.errors import InputError
 from common.checkpoint.arrays import Checkpoint, network_of, widths_of
 from common.checkpoint.foreign import kind_of
-from common.checkpoint.params import load_checkpoint_params
-from common.checkpoint.prefix import prefix_of
+from common.checkpoint.params import checkpoint_files, load_checkpoint_params
+from common.checkpoint.prefix import epochs_of, prefix_of
 from common.checkpoint.preprocessing import load_preprocessing, preprocessing_file
 from common.checkpoint.symbol import load_symbol
 from common.images.options import USUAL, options_of, saved_options
@@ -25,10 +24,8 @@ def weights_of(value: str) -> str:
     last epoch, or a name of models/zoo.toml. Raises InputError if it is none of these."""
     if os.path.isfile(value) or value.endswith(".params") or "\0" in value:
         return value
-    epochs = [path for path in Path(value).parent.glob("*.params")
-              if re.fullmatch(rf"{re.escape(Path(value).name)}-\d{{4,}}\.params", path.name)]
-    if epochs:
-        return str(max(epochs, key=lambda path: int(path.stem.rpartition("-")[2])))
+    if epochs := epochs_of(value):
+        return checkpoint_files(value, epochs[-1])[1]
     if value not in _published():
         raise InputError(f"--pretrained-model {value}: No such file, nor {value}-0000.params or of another epoch, nor "
                          "a name that `python -m common.modelzoo list` prints")

@@ -64,9 +64,10 @@ class Recipe:
                                       "stages": self.stages}))
 
     def differences(self, other: dict) -> list:
-        """Lines that say where this recipe differs from one of `as_json`."""
+        """Lines that say where this recipe differs from one of `as_json`, which may be older than some flags."""
         mine = self.as_json()
-        lines = _changes("", other["common"], mine["common"])
+        usual = {name: value for name, value in default_flags().items() if name in mine["common"]}
+        lines = _changes("", {**usual, **other["common"]}, mine["common"])
         if len(mine["stages"]) != len(other["stages"]):
             lines.append(f"{len(other['stages'])} stages -> {len(mine['stages'])}")
         for i, (theirs, ours) in enumerate(zip(other["stages"], mine["stages"]), 1):

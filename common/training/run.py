@@ -196,7 +196,8 @@ def begun(setup: Setup, callbacks: Sequence[Callable] = ()) -> Iterator[Run]:
         settings, images = setup.settings(stage), setup.stages[stage].train
         label = MixupIter.label(images, settings.num_classes) if settings.mixup else images.provide_label
         module = TrainedModule(setup.network, settings, start, (images.provide_data, label), schedule.scheduler,
-                               setup.devices, setup.workers, schedule.updates_before(*start.position))
+                               setup.devices, setup.workers, schedule.updates_before(*start.position),
+                               setup.teacher, setup.class_weights)
         report = stack.enter_context(Report(
             args.disp_batches, setup.top_k, schedule.images_left,
             metrics_file(args.model_prefix) if setup.writes else None, args.resume or start.position > (0, 0),

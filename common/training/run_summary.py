@@ -58,6 +58,12 @@ def run_summary(setup: Setup) -> list:
               if name not in SHOWN | set(recipe.inherited) and value != usual[name]}
     if others:
         lines.append("With " + _named(others))
+    if setup.teacher:
+        lines.append(f"Teacher: {setup.teacher}")
+    if setup.class_weights is not None:
+        present = setup.class_weights[setup.class_weights > 0]
+        lines.append(f"Class weights: {present.min():.4g} to {present.max():.4g}, of {len(present)} classes that the "
+                     "records have images of")
     crops = [crop_of(setup.settings(i), images.train.images.short_side) if isinstance(images.train, TrainingIter)
              else None for i, images in enumerate(setup.stages)]
     return lines + stages_table(setup.schedule, crops)

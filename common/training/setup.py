@@ -3,8 +3,11 @@ import argparse
 import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from common.base.errors import InputError
 from common.find_mxnet import contexts, mx
+from common.training.class_weights import class_weights_of
 from common.training.distributed import Workers
 from common.training.loading import DataLoader, StageImages, load_stages
 from common.training.module import check_batch_size
@@ -13,12 +16,14 @@ from common.training.recipe import Recipe, default_flags, recipe_of
 from common.training.saved_state import TrainingState, newest_state
 from common.training.schedule import Schedule
 from common.training.starting_point import begin, check_model_prefix, check_not_overwritten, resume
+from common.training.teacher import Teacher, load_teacher
 
 
 @dataclass(frozen=True)
 class Setup:
     """`args`: all flags; `stages`: the images of each stage of the schedule's recipe; `state`: where the run begins;
-    `pipeline`: {name: value} of what its batches depend on; `top_k`: of the second accuracy, 0 for none."""
+    `pipeline`: {name: value} of what its batches depend on; `top_k`: of the second accuracy, 0 for none; `teacher`,
+    `class_weights`: as for TrainedModule."""
     args: argparse.Namespace
     network: mx.sym.Symbol
     devices: list
@@ -28,6 +33,8 @@ class Setup:
     state: TrainingState
     pipeline: dict
     top_k: int
+    teacher: Teacher | None
+    class_weights: np.ndarray | None
 
     def settings(self, stage: int) -> argparse.Namespace:
         return self.schedule.recipe.settings(self.args, stage)
@@ -74,6 +81,11 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     schedule = Schedule(recipe, [images.batches for images in stages], workers.count, args.num_examples)
     pipeline = {**getattr(stages[0].train, "conditions", {}), "workers": workers.count, "batches": schedule.batches,
                 "num_examples": args.num_examples}
+    settings = recipe.settings(args, 0)
+    weights = class_weights_of(settings, stages[0].train)
+    teacher = load_teacher(settings, stages[0].train.provide_data[0][1], classes, devices) if settings.teacher else None
+    if teacher:
+        pipeline["teacher"] = teacher.digest
     _say_what_may_surprise(args, settings, pipeline)
 
     if state:
@@ -85,7 +97,8 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
             state.arg_params, state.aux_params = arg_params, aux_params or {}
     if len({tuple(position) for position in workers.gather(state.position).tolist()}) > 1:
         raise InputError("--model-prefix: the workers see different checkpoints; put it on storage that all share")
-    return Setup(args, network, devices, workers, schedule, stages, state, pipeline, min(args.top_k, classes))
+    return Setup(args, network, devices, workers, schedule, stages, state, pipeline, min(args.top_k, classes), teacher,
+                 weights)
 
 
 def _complete(args, network):

@@ -18,6 +18,7 @@ from common.training.optimizer import NOT_EXACT
 from common.training.pretrained import arrays_of, files_beside, weights_of
 from common.training.saved_state import TrainingState, halves, plain_checkpoints, positions, stem
 from common.training.schedule import Schedule, quiet
+from common.training.teacher import teacher_file
 from common.training.training_symbol import params_before
 from common.training.unfolding import unfold
 
@@ -40,6 +41,8 @@ def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, res
               *files_of(settings.data_val, settings.data_val_idx)]
     if settings.pretrained_model and settings.load_epoch is None and not resumed:
         inputs += files_beside(weights_of(settings.pretrained_model))
+    if settings.teacher:
+        inputs += files_beside(teacher_file(settings.teacher))
     for file in files_under(settings.model_prefix) if settings.model_prefix and not settings.benchmark else ():
         check_not_read(file, *inputs)
 

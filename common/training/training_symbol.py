@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from common.base.errors import InputError
 from common.find_mxnet import mx
 
+# what a batch has besides its labels
+TEACHER, WEIGHTS = "teacher_answers", "image_weights"
+
 
 def training_symbol(network: mx.sym.Symbol, label_smoothing: float = 0.0, dtype: str = "float32",
-                    loss_scale: float = 1.0, frozen: Sequence[str] = ()) -> mx.sym.Symbol:
+                    loss_scale: float = 1.0, frozen: Sequence[str] = (),
+                    distillation: tuple[float, float] | None = None, weighted: bool = False) -> mx.sym.Symbol:
     """`network`, which ends in a SoftmaxOutput, with the head and types of training.
 
     `label_smoothing`: that share of the target goes to the other classes, in equal parts (`smooth_alpha`).
@@ -15,24 +19,40 @@ def training_symbol(network: mx.sym.Symbol, label_smoothing: float = 0.0, dtype:
     float32. `loss_scale`: the gradient is multiplied by it. `frozen`: parameters that stay as they are; their
     BatchNorms then use their moving mean and variance, and leave these as they are too. Raises InputError if that is
     asked of a network with another end.
+
+    `distillation`: (temperature T, hard weight a) of the loss a CE(label, softmax(z)) +
+    (1 - a) T^2 CE(teacher_answers, softmax(z / T)) of logits z, where teacher_answers (N, classes) are the teacher's
+    probabilities at T: that of GluonCV's DistillationSoftmaxCrossEntropyLoss. softmax(z) stays the first output.
+    `weighted`: the gradient of each image is multiplied by its image_weights (N, 1).
     """
     graph = json.loads(network.tojson())
     head = graph["nodes"][graph["heads"][0][0]]
     if head["op"] != "SoftmaxOutput":
-        if label_smoothing or dtype != "float32" or loss_scale != 1:
-            raise InputError(f"the network ends in {head['op']}: --label-smoothing, --loss-scale, --mixup and --dtype "
-                             "float16 need a SoftmaxOutput there")
+        if label_smoothing or dtype != "float32" or loss_scale != 1 or distillation or weighted:
+            raise InputError(f"the network ends in {head['op']}: --label-smoothing, --loss-scale, --mixup, --teacher, "
+                             "--class-weights and --dtype float16 need a SoftmaxOutput there")
         return network
     attrs = head.setdefault("attrs", {})
-    attrs |= {"smooth_alpha": str(label_smoothing), "grad_scale": str(loss_scale * float(attrs.get("grad_scale", 1)))}
+    temperature, hard_weight = distillation or (1.0, 1.0)
+    scale = loss_scale * float(attrs.get("grad_scale", 1))
+    attrs |= {"smooth_alpha": str(label_smoothing), "grad_scale": str(scale * hard_weight)}
     for node in graph["nodes"]:
         if node["op"] == "BatchNorm" and graph["nodes"][node["inputs"][1][0]]["name"] in frozen:
             node["attrs"]["use_global_stats"] = "True"
     symbol = mx.sym.load_json(json.dumps(graph))
+    logits, label = symbol.get_children()
     if dtype == "float16":
-        logits, _ = symbol.get_children()
         logits = logits(data=mx.sym.Cast(mx.sym.Variable("data"), dtype="float16"))
-        symbol = mx.sym.SoftmaxOutput(mx.sym.Cast(logits, dtype="float32"), name=head["name"], **attrs)
+        logits = mx.sym.Cast(logits, dtype="float32")
+    if weighted:  # by a term that is 0, whose gradient is not: SoftmaxOutput's own out_grad multiplies by its output
+        more = mx.sym.broadcast_mul(logits, mx.sym.Variable(WEIGHTS) - 1)
+        logits = logits + (more - mx.sym.BlockGrad(more))
+    if dtype == "float16" or distillation or weighted:
+        symbol = mx.sym.SoftmaxOutput(logits, label, name=head["name"], **attrs)
+    if distillation:
+        soft = mx.sym.SoftmaxOutput(logits / temperature, mx.sym.Variable(TEACHER), name="soft",
+                                    grad_scale=scale * (1 - hard_weight) * temperature ** 2)
+        symbol = mx.sym.Group([symbol, soft])
     return symbol
 
 

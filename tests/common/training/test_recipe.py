@@ -128,6 +128,9 @@ def test_a_saved_recipe_is_the_base_of_a_resumed_run():
     assert recipe(saved=saved).as_json() == saved
     changed = recipe("--wd", "0.5", "--batch-size", "8", saved=saved)
     assert changed.differences(saved) == ["wd 4e-05 -> 0.5"] + [f"stage {i}: batch-size 32 -> 8" for i in (1, 2, 3)]
+    older = {**saved, "common": {name: value for name, value in saved["common"].items() if name != "temperature"}}
+    assert not recipe(saved=older).differences(older)  # a flag that it did not have yet
+    assert recipe("--temperature", "4", saved=older).differences(older) == ["temperature 20.0 -> 4.0"]
 
 
 def test_a_checkpoint_is_a_recipe_too(tmp_path):

@@ -24,13 +24,16 @@ def softmax(x):
     return exponents / exponents.sum(axis=1, keepdims=True)
 
 
-def head_gradient(label, x, **options):
-    """d loss / d logits of the training head, where the network is its fc layer alone with an identity weight."""
+def head_gradient(label, x, targets=None, **options):
+    """d loss / d logits of the training head, where the network is its fc layer alone with an identity weight.
+    `targets`: {name: array} of what a batch has besides labels."""
     data = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=x.shape[1], name="fc")
     symbol = training_symbol(mx.sym.SoftmaxOutput(data, name="softmax"), **options)
-    executor = symbol.simple_bind(mx.cpu(), data=x.shape, softmax_label=label.shape)
+    inputs = {"data": x, "softmax_label": label, **(targets or {})}
+    executor = symbol.simple_bind(mx.cpu(), **{name: array.shape for name, array in inputs.items()})
     executor.copy_params_from({"fc_weight": mx.nd.array(np.eye(x.shape[1])), "fc_bias": mx.nd.zeros(x.shape[1])})
-    executor.forward(is_train=True, data=mx.nd.array(x), softmax_label=mx.nd.array(label))
+    executor.forward(is_train=True, **{name: mx.nd.array(array) for name, array in inputs.items()})
+    np.testing.assert_allclose(executor.outputs[0].asnumpy(), softmax(x), atol=1e-6)
     executor.backward()
     return executor.grad_dict["data"].asnumpy()
 
