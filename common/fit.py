@@ -75,7 +75,7 @@ def train(setup: Setup, callbacks: Sequence[Callable] = ()) -> dict:
             run.module.share_statistics()
             saved = run.save_after(epoch, order)
             validate(run, epoch, saved)
-        logging.info("Finished: %d epochs are completed", setup.schedule.recipe.epochs)
+        run.finish()
         return run.report.measured
 
 
