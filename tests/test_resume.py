@@ -88,7 +88,8 @@ def killed(function, moment):
 # inside an epoch, before and while it is written; before the best is copied; inside an epoch, after it is written; at
 # the end of a stage; in the validation that follows; in the first batches of the next stage
 KILLS = (("run.save_state", "before", 3), ("state._write_description", "before", 1), ("run.keep_best", "before", 1),
-         ("run.save_state", "after", 3), ("run.prune", "before", 4), ("run.describe_again", "before", 1), ("run.save_state", "after", 1))
+         ("run.save_state", "after", 3), ("run.prune", "before", 4), ("run.describe_again", "before", 1),
+         ("run.save_state", "after", 1))
 
 
 @pytest.mark.parametrize("kills", [KILLS[1:2], pytest.param(KILLS, marks=pytest.mark.long)], ids=len)

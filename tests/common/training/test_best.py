@@ -103,7 +103,8 @@ def test_what_is_said_at_the_end_can_be_pasted(prefix):
         path.rename(path.with_name(path.name.replace("x-", "my run-")))
     keep_best(spaced, best(2, average=True))
     said, then = outcome(spaced, best(2, average=True), 3)
-    assert said == f"Best: validation top-1 0.5000 of the moving average after epoch 2, kept as {spaced}-best-0000.params"
+    assert said == ("Best: validation top-1 0.5000 of the moving average after epoch 2, kept as "
+                    f"{spaced}-best-0000.params")
     assert then == f"Next: python from_mxnet.py PHOTOGRAPH --model-prefix '{spaced}-best' --epoch 0"
     assert outcome(spaced, None, 3) == [
         f"Next: python eval_imagenet.py --model-prefix '{spaced}' --epoch 3 --data-val REC"]
