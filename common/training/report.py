@@ -16,7 +16,6 @@ from common.base.errors import InputError
 from common.base.files import named_in_errors
 from common.evaluation.score import Score
 
-
 QUIET = 30.0  # seconds after which a log is told something
 
 
