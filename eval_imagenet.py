@@ -18,7 +18,7 @@ from common.base.errors import InputError, reported
 from common.base.files import check_not_read
 from common.checkpoint.prefix import check_no_file_name, files_read
 from common.images.class_names import check_synset, names_file, read_synset
-from common.images.recordio import files_of
+from common.images.recordio import files_of, record_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> "Score":
     from common.data.iterators import evaluation_iter  # imports MXNet, which must come before TVM
     from common.evaluation.score import score
     from common.images.options import completed
-    from common.images.recordio import check_records, record_files
+    from common.images.recordio import check_records
 
     for file in record_files(args.data_val, args.data_val_idx):  # what is wrong shows before anything is compiled
         check_records(*file)
@@ -157,13 +157,26 @@ def with_tvm(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
 BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
 
 
-def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "list[AbstractContextManager[OnBatch]]":
+def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "Iterator[AbstractContextManager[OnBatch]]":
     """The tables that are asked for. Their files are opened before the network runs: what is wrong shows at once."""
     from common.evaluation.tables import classes_table, predictions_table
 
     names = read_synset(args.synset, num_classes) if args.synset else None
-    return [table(path, num_classes, top_k, names) for table, path in
-            ((predictions_table, args.predictions), (classes_table, args.per_class)) if path is not None]
+    if args.predictions:
+        yield predictions_table(args.predictions, num_classes, top_k, names, names_of_files(args))
+    if args.per_class:
+        yield classes_table(args.per_class, num_classes, top_k, names)
+
+
+def names_of_files(args: argparse.Namespace) -> list[str] | None:
+    """Those of the images, if lists beside the records tell."""
+    from common.images.listed_names import listed_names
+
+    try:
+        return listed_names(record_files(args.data_val, args.data_val_idx))
+    except InputError as error:
+        print(f"{error}; {args.predictions} will not name files", file=sys.stderr)
+        return None
 
 
 @contextmanager

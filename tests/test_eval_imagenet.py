@@ -105,6 +105,9 @@ def test_the_parts_of_a_set_are_scored_as_one(packed, checkpoint, tmp_path, caps
     offsets, content = record_offsets(f"{packed}.rec").tolist(), packed.with_name("val.rec").read_bytes()
     (tmp_path / "val-0.rec").write_bytes(content[:offsets[40]])
     (tmp_path / "val-1.rec").write_bytes(content[offsets[40]:])
+    listed = packed.with_suffix(".lst").read_text().splitlines(keepends=True)
+    (tmp_path / "val-0.lst").write_text("".join(listed[:40]))
+    (tmp_path / "val-1.lst").write_text("".join(listed[40:]))
     tables = []
     for given in (f"{packed}.rec", tmp_path, f"{tmp_path}/val-0.rec,{tmp_path}/val-1.rec"):
         eval_imagenet.main(["--model-prefix", str(checkpoint), "--epoch", "0", "--image-shape", "3,32,32", "--data-val",
@@ -143,6 +146,36 @@ def test_the_tables_add_up_to_the_line(packed, checkpoint, tmp_path, capsys):
     for row in classes[:2]:
         wrong = Counter(image["top-1"] for image in images if image["label"] == row["class"] != image["top-1"])
         assert int(row["times"]) == max(wrong.values()) == wrong[row["wrong-answer"]]
+
+
+def test_the_files_are_named_if_a_list_tells(packed, tiny, tmp_path, capsys):
+    """By the records' own numbers, over the parts of a set, lines of images that are not packed among them; and no name
+    is guessed."""
+    numbers, labels = [7, 3, 9, 0], [1, 0, 1, 1]
+    image = images()["usual.jpg"][0]
+    for part in (0, 1):
+        (tmp_path / f"val-{part}.rec").write_bytes(b"".join(
+            image_record(label, number, image) for number, label in [*zip(numbers, labels)][2 * part:2 * part + 2]))
+    (tmp_path / "val-0.lst").write_text("3\t0.000000\tb/é 3.jpg\n5\t1.000000\tb/damaged.jpg\n7\t1\ta/7,7.jpg\n")
+    table = tmp_path / "x.csv"
+
+    def named():
+        eval_imagenet.main(["--model-prefix", str(tiny), "--epoch", "0", "--data-val", str(tmp_path), *SMALL,
+                            "--predictions", str(table)])
+        said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+        return [row.get("file") for row in rows(table)], said
+
+    assert named() == ([None] * 4, [])
+    (tmp_path / "val-1.lst").write_text("0\t1.000000\ta/0.jpg\n9\t1.000000\ta/9.jpg\n")
+    assert named() == (["a/7,7.jpg", "b/é 3.jpg", "a/9.jpg", "a/0.jpg"], [])
+    for other, why in (("0\t1\ta/0.jpg\n", "lacks record 9 of label 1"), ("9\t0\ta\n0\t0\tb\n", "lacks record 9"),
+                       ("9", "not the list of a RecordIO file"), ("\0\t1\t2\n", "not the list of")):
+        (tmp_path / "val-1.lst").write_text(other)
+        files, (said,) = named()
+        assert files == [None] * 4 and f"val-1.lst: {why}" in said and said.endswith("x.csv will not name files")
+    evaluate(packed, tiny, "--predictions", table)
+    assert [row["file"] for row in rows(table)] == [
+        line.split("\t")[2] for line in packed.with_suffix(".lst").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.long), 4])
