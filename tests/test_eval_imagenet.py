@@ -12,6 +12,8 @@ import pytest
 
 import eval_imagenet
 from common.base.errors import InputError
+from common.checkpoint.preprocessing import Preprocessing
+from common.evaluation import confusion
 from common.evaluation.score import predict
 from common.find_mxnet import mx
 from common.images.preprocess import preprocess, read_image
@@ -148,6 +150,29 @@ def test_the_tables_add_up_to_the_line(packed, checkpoint, tmp_path, capsys):
         assert int(row["times"]) == max(wrong.values()) == wrong[row["wrong-answer"]]
 
 
+def test_the_picture_of_what_is_confused(packed, checkpoint, tmp_path):
+    """Of the same images as the tables, prepared as for them."""
+    for end in ("symbol.json", "0000.params"):
+        shutil.copy(f"{checkpoint}-{end}", tmp_path / f"x-{end}")
+    (tmp_path / "x-synset.txt").write_text("".join(f"n{i:08d} class {i}\n" for i in range(10)))
+    drawn, draw = [], confusion.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confusion, "draw", lambda *given: drawn.append(given) or draw(*given))
+        evaluate(packed, tmp_path / "x", "--predictions", tmp_path / "x.csv", "--confusion", tmp_path / "x.png",
+                 "--rgb-std", "50,60,70")
+    (counts, mistakes, num_classes, names), = drawn
+    images = rows(tmp_path / "x.csv")
+    assert counts == Counter((int(row["label"]), int(row["top-1"])) for row in images) and num_classes == 10
+    assert names[3] == "n00000003 class 3"
+    reader = mx.recordio.MXIndexedRecordIO(f"{packed}.idx", f"{packed}.rec", "r")
+    for mistake in mistakes:
+        image = mx.recordio.unpack_img(reader.read_idx(-mistake.minus_record))[1]
+        seen = preprocess(image, (3, 48, 48), Preprocessing(mean=(0, 0, 0)))[0].transpose(1, 2, 0)
+        assert np.abs(mistake.image - seen).max() <= 1
+    assert cv2.imread(str(tmp_path / "x.png")).shape[1] == 1199
+    assert sorted(path.name for path in tmp_path.glob("*x.*")) == ["x.csv", "x.png"]
+
+
 def test_the_files_are_named_if_a_list_tells(packed, tiny, tmp_path, capsys):
     """By the records' own numbers, over the parts of a set, lines of images that are not packed among them; and no name
     is guessed."""
@@ -261,13 +286,17 @@ def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--data-val", tmp_path], f"{tmp_path}: "),
         (["--predictions", table, "--per-class", tmp_path / "." / "x.csv"], "--per-class"),
         (["--predictions", tmp_path], f"{tmp_path}: "),
+        (["--confusion", table], "x.csv: pictures are PNG; give a name that ends in .png"),
+        (["--predictions", tmp_path / "x.png"], "x.png: tables are CSV; give a name that ends in .csv"),
+        (["--confusion", tmp_path / "none" / "x.png"], "x.png: No such file"),
+        (["--confusion", "/proc/x.png"], "/proc/x.png"),
         (["--predictions", f"{packed}.rec"], ".rec: "),
         (["--predictions", own, "--synset", own], "own.csv: is read here"),
         (["--data-val", "."], ".: no .rec files in it"),
         (["--synset", ROOT / "data" / "cat.jpg"], "cat.jpg: "),
         (["--synset", names, "--per-class", table], "synset.txt: "),
     ]:
-        with pytest.raises(InputError, match=re.escape(message)) as error:
+        with pytest.raises((InputError, FileNotFoundError), match=re.escape(message)) as error:
             evaluate(packed, checkpoint, *arguments)
         assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "synset.txt"]
