@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from common.base.errors import InputError
 from common.find_mxnet import contexts, mx
+from common.training.best import outcome
 from common.training.distributed import Workers
 from common.training.loading import DataLoader, StageImages, load_stages
 from common.training.module import check_batch_size
@@ -52,6 +53,8 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     if state and state.epoch >= recipe.epochs and (not args.data_val or "validation" in state.info):
         logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
                      state.epoch, recipe.epochs)
+        for line in outcome(args.model_prefix, state.info.get("best"), state.epoch):
+            logging.info(line)
         return None
     settings = recipe.settings(args, 0)
     if args.dtype == "float16" and not args.gpus:

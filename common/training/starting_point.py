@@ -35,7 +35,7 @@ def check_model_prefix(args: argparse.Namespace) -> None:
     check_prefix(prefix, "--model-prefix")
     if positions(best_prefix(prefix)):
         raise InputError(f"--model-prefix {prefix}: {best_prefix(prefix)} is the prefix of another run, and this one "
-                         "keeps its best there; give another prefix")
+                         "keeps its best there; move its files away, or give another prefix")
 
 
 def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, resumed: bool) -> None:
