@@ -5,6 +5,7 @@ prepared as PREFIX-preprocess.json beside the checkpoint says, unless a flag say
     python eval_imagenet.py --model-prefix models/imagenet1k-mnetv2-1_0 --epoch 0 --data-val val.rec
     python eval_imagenet.py ... --backend tvm --target llvm       the network as TVM compiles it for this processor
     python eval_imagenet.py ... --predictions images.csv --per-class classes.csv --synset data/imagenet1k-synset.txt
+    python eval_imagenet.py ... --confusion confusion.png
 """
 import argparse
 import sys
@@ -18,7 +19,7 @@ from common.base.errors import InputError, reported
 from common.base.files import check_not_read
 from common.checkpoint.prefix import check_no_file_name, files_read
 from common.images.class_names import check_synset, names_file, read_synset
-from common.images.recordio import files_of
+from common.images.recordio import files_of, record_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from common.find_mxnet import mx
 
     Predict = Callable[[mx.nd.NDArray], mx.nd.NDArray | np.ndarray]  # both of common.evaluation.score.score
-    OnBatch = Callable[[np.ndarray, np.ndarray, np.ndarray], object]
+    OnBatch = Callable[[np.ndarray, np.ndarray, np.ndarray, mx.nd.NDArray], object]
 
 
 def get_args_parser() -> ArgumentParser:
@@ -56,20 +57,22 @@ def get_args_parser() -> ArgumentParser:
                          "second accuracy, and answers in the tables")
     results.add_argument("--predictions", metavar="CSV", help="write the answers to each image to this file")
     results.add_argument("--per-class", metavar="CSV", help="write the accuracies of each class to this file")
-    results.add_argument("--synset", help="text file with the name of each class, one per line, for these "
-                         "tables (default: PREFIX-synset.txt, if it is there)")
+    results.add_argument("--confusion", metavar="PNG", help="draw which classes are taken for which, and the most "
+                         "confident mistakes, to this file")
+    results.add_argument("--synset", help="text file with the name of each class, one per line, for these three "
+                         "(default: PREFIX-synset.txt, if it is there)")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> "Score":
     args = get_args_parser().parse_args(arguments)
-    if args.predictions or args.per_class:
+    if any(getattr(args, name) for name in WRITTEN):
         args.synset = names_file(args.synset, args.model_prefix)
     check(args)
     from common.data.iterators import evaluation_iter  # imports MXNet, which must come before TVM
     from common.evaluation.score import score
     from common.images.options import completed
-    from common.images.recordio import check_records, record_files
+    from common.images.recordio import check_records
 
     for file in record_files(args.data_val, args.data_val_idx):  # what is wrong shows before anything is compiled
         check_records(*file)
@@ -80,7 +83,7 @@ def main(arguments: list[str] | None = None) -> "Score":
     images = evaluation_iter(args, num_classes)
     top_k = min(args.top_k, num_classes)
     with ExitStack() as stack:
-        listeners = [stack.enter_context(listener) for listener in tables(args, num_classes, top_k)]
+        listeners = [stack.enter_context(listener) for listener in results(args, num_classes, top_k)]
         predict = build()
         listeners.append(stack.enter_context(progress(images)))
         total = score(predict, images, top_k, on_batch=lambda *batch: [listener(*batch) for listener in listeners])
@@ -97,17 +100,21 @@ def check(args: argparse.Namespace) -> None:
     for flag in ("target", "precision"):
         if args.backend != "tvm" and getattr(args, flag) is not None:
             raise InputError(f"--{flag} {getattr(args, flag)} needs --backend tvm")
-    for path in filter(None, (args.predictions, args.per_class)):
-        if Path(path).suffix.lower() != ".csv":
-            raise InputError(f"{path}: tables are CSV; give a name that ends in .csv")
+    flag_of: dict[Path, str] = {}
+    for name, (kind, ending) in WRITTEN.items():
+        if (path := getattr(args, name)) is None:
+            continue
+        if Path(path).suffix.lower() != ending:
+            raise InputError(f"{path}: {kind} are {ending[1:].upper()}; give a name that ends in {ending}")
+        flag = f"--{name.replace('_', '-')}"
+        if (other := flag_of.setdefault(Path(path).resolve(), flag)) != flag:
+            raise InputError(f"{other} and {flag} are both {path}: give two files")
         check_not_read(path, args.synset, *files_of(args.data_val, args.data_val_idx),
                        *files_read(args.model_prefix, args.epoch))
         if not Path(path).absolute().parent.is_dir():
             raise InputError(f"{path}: No such file or directory")
     if args.synset:
         check_synset(args.synset, args.model_prefix)
-    if args.predictions and args.per_class and Path(args.predictions).resolve() == Path(args.per_class).resolve():
-        raise InputError(f"--predictions and --per-class are both {args.per_class}: give two files")
 
 
 def with_mxnet(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
@@ -157,13 +164,35 @@ def with_tvm(args: argparse.Namespace) -> "tuple[int, Callable[[], Predict]]":
 BACKENDS = {"mxnet": with_mxnet, "tvm": with_tvm}
 
 
-def tables(args: argparse.Namespace, num_classes: int, top_k: int) -> "list[AbstractContextManager[OnBatch]]":
-    """The tables that are asked for. Their files are opened before the network runs: what is wrong shows at once."""
+# what is written: {its flag: (what it is called, the ending of its file)}
+WRITTEN = {"predictions": ("tables", ".csv"), "per_class": ("tables", ".csv"), "confusion": ("pictures", ".png")}
+
+
+def results(args: argparse.Namespace, num_classes: int, top_k: int) -> "Iterator[AbstractContextManager[OnBatch]]":
+    """What is to be written. The files are opened before the network runs: what is wrong shows at once."""
     from common.evaluation.tables import classes_table, predictions_table
 
     names = read_synset(args.synset, num_classes) if args.synset else None
-    return [table(path, num_classes, top_k, names) for table, path in
-            ((predictions_table, args.predictions), (classes_table, args.per_class)) if path is not None]
+    if args.predictions:
+        yield predictions_table(args.predictions, num_classes, top_k, names, names_of_files(args))
+    if args.per_class:
+        yield classes_table(args.per_class, num_classes, top_k, names)
+    if args.confusion:
+        from common.evaluation.confusion import confusion_picture  # with Matplotlib
+        from common.images.options import preprocessing_of
+        _, _, mean, std = preprocessing_of(args)
+        yield confusion_picture(args.confusion, num_classes, names, mean, std)
+
+
+def names_of_files(args: argparse.Namespace) -> list[str] | None:
+    """Those of the images, if lists beside the records tell."""
+    from common.images.listed_names import listed_names
+
+    try:
+        return listed_names(record_files(args.data_val, args.data_val_idx))
+    except InputError as error:
+        print(f"{error}; {args.predictions} will not name files", file=sys.stderr)
+        return None
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def train(setup: Setup, callbacks: Sequence[Callable] = ()) -> dict:
             run.module.share_statistics()
             saved = run.save_after(epoch, order)
             validate(run, epoch, saved)
-        logging.info("Finished: %d epochs are completed", setup.schedule.recipe.epochs)
+        run.finish()
         return run.report.measured
 
 
@@ -115,7 +115,8 @@ def validate(run: Run, epoch: int, saved: bool) -> None:
     scores = {}
     for name, params in run.module.versions().items():
         predict = run.unless_stopped(run.module.predictor(params, images.provide_data))
-        scores[name] = run.workers.total(score(predict, images, run.top_k))
+        telling = run.report.validating(epoch, getattr(images, "num_images", None))
+        scores[name] = run.workers.total(score(predict, images, run.top_k, telling))
     run.report.validation(epoch, scores, run.module.updates)
     if saved:
         run.note(epoch, scores)

@@ -12,6 +12,8 @@ import pytest
 
 import eval_imagenet
 from common.base.errors import InputError
+from common.checkpoint.preprocessing import Preprocessing
+from common.evaluation import confusion
 from common.evaluation.score import predict
 from common.find_mxnet import mx
 from common.images.preprocess import preprocess, read_image
@@ -105,6 +107,9 @@ def test_the_parts_of_a_set_are_scored_as_one(packed, checkpoint, tmp_path, caps
     offsets, content = record_offsets(f"{packed}.rec").tolist(), packed.with_name("val.rec").read_bytes()
     (tmp_path / "val-0.rec").write_bytes(content[:offsets[40]])
     (tmp_path / "val-1.rec").write_bytes(content[offsets[40]:])
+    listed = packed.with_suffix(".lst").read_text().splitlines(keepends=True)
+    (tmp_path / "val-0.lst").write_text("".join(listed[:40]))
+    (tmp_path / "val-1.lst").write_text("".join(listed[40:]))
     tables = []
     for given in (f"{packed}.rec", tmp_path, f"{tmp_path}/val-0.rec,{tmp_path}/val-1.rec"):
         eval_imagenet.main(["--model-prefix", str(checkpoint), "--epoch", "0", "--image-shape", "3,32,32", "--data-val",
@@ -143,6 +148,59 @@ def test_the_tables_add_up_to_the_line(packed, checkpoint, tmp_path, capsys):
     for row in classes[:2]:
         wrong = Counter(image["top-1"] for image in images if image["label"] == row["class"] != image["top-1"])
         assert int(row["times"]) == max(wrong.values()) == wrong[row["wrong-answer"]]
+
+
+def test_the_picture_of_what_is_confused(packed, checkpoint, tmp_path):
+    """Of the same images as the tables, prepared as for them."""
+    for end in ("symbol.json", "0000.params"):
+        shutil.copy(f"{checkpoint}-{end}", tmp_path / f"x-{end}")
+    (tmp_path / "x-synset.txt").write_text("".join(f"n{i:08d} class {i}\n" for i in range(10)))
+    drawn, draw = [], confusion.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confusion, "draw", lambda *given: drawn.append(given) or draw(*given))
+        evaluate(packed, tmp_path / "x", "--predictions", tmp_path / "x.csv", "--confusion", tmp_path / "x.png",
+                 "--rgb-std", "50,60,70")
+    (counts, mistakes, num_classes, names), = drawn
+    images = rows(tmp_path / "x.csv")
+    assert counts == Counter((int(row["label"]), int(row["top-1"])) for row in images) and num_classes == 10
+    assert names[3] == "n00000003 class 3"
+    reader = mx.recordio.MXIndexedRecordIO(f"{packed}.idx", f"{packed}.rec", "r")
+    for mistake in mistakes:
+        image = mx.recordio.unpack_img(reader.read_idx(-mistake.minus_record))[1]
+        seen = preprocess(image, (3, 48, 48), Preprocessing(mean=(0, 0, 0)))[0].transpose(1, 2, 0)
+        assert np.abs(mistake.image - seen).max() <= 1
+    assert cv2.imread(str(tmp_path / "x.png")).shape[1] == 1199
+    assert sorted(path.name for path in tmp_path.glob("*x.*")) == ["x.csv", "x.png"]
+
+
+def test_the_files_are_named_if_a_list_tells(packed, tiny, tmp_path, capsys):
+    """By the records' own numbers, over the parts of a set, lines of images that are not packed among them; and no name
+    is guessed."""
+    numbers, labels = [7, 3, 9, 0], [1, 0, 1, 1]
+    image = images()["usual.jpg"][0]
+    for part in (0, 1):
+        (tmp_path / f"val-{part}.rec").write_bytes(b"".join(
+            image_record(label, number, image) for number, label in [*zip(numbers, labels)][2 * part:2 * part + 2]))
+    (tmp_path / "val-0.lst").write_text("3\t0.000000\tb/é 3.jpg\n5\t1.000000\tb/damaged.jpg\n7\t1\ta/7,7.jpg\n")
+    table = tmp_path / "x.csv"
+
+    def named():
+        eval_imagenet.main(["--model-prefix", str(tiny), "--epoch", "0", "--data-val", str(tmp_path), *SMALL,
+                            "--predictions", str(table)])
+        said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+        return [row.get("file") for row in rows(table)], said
+
+    assert named() == ([None] * 4, [])
+    (tmp_path / "val-1.lst").write_text("0\t1.000000\ta/0.jpg\n9\t1.000000\ta/9.jpg\n")
+    assert named() == (["a/7,7.jpg", "b/é 3.jpg", "a/9.jpg", "a/0.jpg"], [])
+    for other, why in (("0\t1\ta/0.jpg\n", "lacks record 9 of label 1"), ("9\t0\ta\n0\t0\tb\n", "lacks record 9"),
+                       ("9", "not the list of a RecordIO file"), ("\0\t1\t2\n", "not the list of")):
+        (tmp_path / "val-1.lst").write_text(other)
+        files, (said,) = named()
+        assert files == [None] * 4 and f"val-1.lst: {why}" in said and said.endswith("x.csv will not name files")
+    evaluate(packed, tiny, "--predictions", table)
+    assert [row["file"] for row in rows(table)] == [
+        line.split("\t")[2] for line in packed.with_suffix(".lst").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.long), 4])
@@ -228,13 +286,17 @@ def test_evaluation_refuses_what_it_cannot_use(packed, checkpoint, tmp_path):
         (["--data-val", tmp_path], f"{tmp_path}: "),
         (["--predictions", table, "--per-class", tmp_path / "." / "x.csv"], "--per-class"),
         (["--predictions", tmp_path], f"{tmp_path}: "),
+        (["--confusion", table], "x.csv: pictures are PNG; give a name that ends in .png"),
+        (["--predictions", tmp_path / "x.png"], "x.png: tables are CSV; give a name that ends in .csv"),
+        (["--confusion", tmp_path / "none" / "x.png"], "x.png: No such file"),
+        (["--confusion", "/proc/x.png"], "/proc/x.png"),
         (["--predictions", f"{packed}.rec"], ".rec: "),
         (["--predictions", own, "--synset", own], "own.csv: is read here"),
         (["--data-val", "."], ".: no .rec files in it"),
         (["--synset", ROOT / "data" / "cat.jpg"], "cat.jpg: "),
         (["--synset", names, "--per-class", table], "synset.txt: "),
     ]:
-        with pytest.raises(InputError, match=re.escape(message)) as error:
+        with pytest.raises((InputError, FileNotFoundError), match=re.escape(message)) as error:
             evaluate(packed, checkpoint, *arguments)
         assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "synset.txt"]

@@ -19,8 +19,10 @@ PRECISIONS = {"out": "out.csv", "model_prefix": "x", "epoch": 0, "images": "val.
 # what is read, the file to write that is the same one, and the command, in a folder with the files of `files`
 CASES = [
     *((file, "out.csv", (*EVALUATION, "--predictions", "out.csv")) for file in (
-        "val.rec", "val.idx", "synset.txt", "x-symbol.json", "x-0000.params", "x-preprocess.json", "x-0000-int8.json")),
+        "val.rec", "val.idx", "val.lst", "synset.txt", "x-symbol.json", "x-0000.params", "x-preprocess.json",
+        "x-0000-int8.json")),
     ("val.rec", "out.csv", (*EVALUATION, "--per-class", "out.csv")),
+    ("val.rec", "out.png", (*EVALUATION, "--confusion", "out.png")),
     ("given.csv", "given.csv", (*EVALUATION, "--data-val-idx", "sub/../given.csv", "--predictions", "given.csv")),
     *((file, "out.json", (*FROM_MXNET, "photos", "--output", "out.json")) for file in (
         "photos/a.jpg", "synset.txt", "records.json", "x-symbol.json", "x-0000.params", "x-preprocess.json")),

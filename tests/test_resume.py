@@ -44,7 +44,7 @@ def command(packed, tmp_path_factory):
             "--disp-batches", "1"]
 
 
-FINAL = ("0004.params", "ema-0004.params", "0004.optimizer")
+FINAL = ("0004.params", "ema-0004.params", "0004.optimizer", "best-0000.params")
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,11 @@ def killed(function, moment):
 """
 
 
-# inside an epoch, before, while and after it is written; at the end of a stage; in the validation that follows; in the
-# first batches of the next stage
-KILLS = (("run.save_state", "before", 3), ("state._write_description", "before", 1), ("run.save_state", "after", 7),
-         ("run.prune", "before", 4), ("run.describe_again", "before", 1), ("run.save_state", "after", 1))
+# inside an epoch, before and while it is written; before the best is copied; inside an epoch, after it is written; at
+# the end of a stage; in the validation that follows; in the first batches of the next stage
+KILLS = (("run.save_state", "before", 3), ("state._write_description", "before", 1), ("run.keep_best", "before", 1),
+         ("run.save_state", "after", 3), ("run.prune", "before", 4), ("run.describe_again", "before", 1),
+         ("run.save_state", "after", 1))
 
 
 @pytest.mark.parametrize("kills", [KILLS[1:2], pytest.param(KILLS, marks=pytest.mark.long)], ids=len)
@@ -101,7 +102,7 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path, kills):
         assert process.returncode == -signal.SIGKILL, log
     train_imagenet.main([*command, "--resume", "--model-prefix", str(tmp_path / "x")])
     assert final(tmp_path / "x") == expected
-    left = [path.name for path in tmp_path.glob("*-b*")]
+    left = [path.name for path in tmp_path.glob("*-b0*")]
     assert len(left) == 3 and all(name.endswith(".incomplete") for name in left)
     assert not list(tmp_path.glob(".*"))
 

@@ -38,7 +38,8 @@ def test_training_logs_and_saves(network, packed, tmp_path, capfd):
     train(packed, tmp_path / "x", "--data-val", f"{packed}.rec", "--network", network, "--top-k", "5")
     assert sorted(os.listdir(tmp_path)) == [
         "x-0001.json", "x-0001.optimizer", "x-0001.params", "x-0002.json", "x-0002.optimizer", "x-0002.params",
-        "x-metrics.jsonl", "x-preprocess.json", "x-symbol.json", "x-synset.txt"]
+        "x-best-0000.params", "x-best-preprocess.json", "x-best-symbol.json", "x-best-synset.txt", "x-metrics.jsonl",
+        "x-preprocess.json", "x-symbol.json", "x-synset.txt"]
     assert (tmp_path / "x-synset.txt").read_text() == "n0001\nn0002\n"  # that of the records
     names = set(load_params(tmp_path / "x-0002.params"))
     assert {"arg:fc_weight", "arg:seq-6-block0-linear-conv2d_weight",
@@ -162,10 +163,49 @@ def test_the_last_checkpoints_and_the_best_are_kept(packed, tmp_path):
     info = json.loads((tmp_path / "x-0006.json").read_text())
     top_1 = [event["top-1"] for event in events(tmp_path / "x", "validation")]
     best = 1 + int(np.argmax(top_1))
-    assert info["best"] == {"epoch": best, "top-1": max(top_1)}
+    assert info["best"] == {"epoch": best, "top-1": max(top_1), "average": False}
     kept = sorted({best, 5, 6})
     assert sorted(name for name in os.listdir(tmp_path) if name.endswith(".params")) == [
-        f"x-000{epoch}.params" for epoch in kept]
+        *(f"x-000{epoch}.params" for epoch in kept), "x-best-0000.params"]
+    assert (tmp_path / "x-best-0000.params").read_bytes() == (tmp_path / f"x-000{best}.params").read_bytes()
+
+
+def test_the_best_is_a_checkpoint_of_its_own(packed, tmp_path, capfd):
+    """What the last lines say of it is so; weights can be started from it, and a run without one leaves none."""
+    import eval_imagenet
+    val = ["--data-val", f"{packed}.rec"]
+    train(packed, tmp_path / "x", *val, "--ema", "0.8", "--lr", "0.1", "--num-epochs", "3")
+    best, then = capfd.readouterr().err.splitlines()[-2:]
+    scores = {(event["epoch"] + 1, average): event[f"{average}top-1"] for event in events(tmp_path / "x", "validation")
+              for average in ("", "ema-")}
+    (epoch, average), top_1 = max(scores.items(), key=lambda item: item[1])
+    whose = " of the moving average" * bool(average)
+    assert f"Best: validation top-1 {top_1:.4f}{whose} after epoch {epoch}, kept as {tmp_path}/x-best-0000" in best
+    assert then.endswith(f"--model-prefix {tmp_path}/x-best --epoch 0")
+    eval_imagenet.main(["--model-prefix", f"{tmp_path}/x-best", "--epoch", "0", *val])
+    assert capfd.readouterr().out.startswith(f"top-1 {top_1:.4f} ")
+
+    with pytest.raises(InputError, match="x-best-0000.params: is read here"):
+        train(packed, tmp_path / "x", "--pretrained-model", f"{tmp_path}/x-best", "--overwrite", "1")
+    train(packed, tmp_path / "y", "--pretrained-model", f"{tmp_path}/x-best", "--lr", "0", "--num-epochs", "1")
+    one, other = (load_params(tmp_path / name) for name in ("x-best-0000.params", "y-0001.params"))
+    assert all((one[name] == other[name]).all() for name in one if name.startswith("arg:"))
+    assert "Next: python eval_imagenet.py --model-prefix" in capfd.readouterr().err.splitlines()[-1]
+    train(packed, tmp_path / "x", "--overwrite", "1", "--num-epochs", "1")
+    assert not list(tmp_path.glob("x-best*"))
+
+
+def test_the_best_of_another_run_is_not_written_over(packed, trained, tmp_path):
+    copied(trained, tmp_path, "0002.params", "symbol.json")
+    for end in ("0002.params", "symbol.json"):
+        (tmp_path / f"x-{end}").rename(tmp_path / f"x-best-{end.replace('2', '0')}")
+    for arguments in ([], ["--resume"]):
+        with pytest.raises(InputError, match="x-best-0000.params is there, of a run whose checkpoints are not; give "):
+            train(packed, tmp_path / "x", *arguments)
+    shutil.copy(f"{trained}-0002.json", tmp_path / "x-best-0002.json")
+    with pytest.raises(InputError, match="x-best is the prefix of another run"):
+        train(packed, tmp_path / "x", "--overwrite", "1")
+    assert sorted(os.listdir(tmp_path)) == ["x-best-0000.params", "x-best-0002.json", "x-best-symbol.json"]
 
 
 def test_mixup_and_label_smoothing_train(packed, tmp_path):

@@ -46,8 +46,7 @@ def main(args: argparse.Namespace) -> None:
 
     if args.contact_sheet:
         beside = [Path(args.rec).with_name(name) for name in ("synset.txt", "dataset.json")]
-        check_not_read(args.contact_sheet, args.synset, *files_of(args.rec), Path(args.rec).with_suffix(".lst"),
-                       *beside)
+        check_not_read(args.contact_sheet, args.synset, *files_of(args.rec), *beside)
     summary = summarise(args.rec)
     names = class_names(args)
     print(f"{args.rec}: {len(summary.offsets)} records, {summary.bytes / 1e9:.3f} GB"

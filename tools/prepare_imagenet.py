@@ -3,12 +3,13 @@
 
     python tools/prepare_imagenet.py ~/downloads ~/imagenet
     python tools/prepare_imagenet.py flowers flowers-rec --any-count
+    python tools/prepare_imagenet.py flowers flowers-rec --val-share 0.1
     python tools/prepare_imagenet.py part part-rec --any-count --synset data/imagenet1k-synset.txt
 
 The first folder holds ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz as they were
-downloaded (they are read, not extracted), or train/<class>/<image> and val/<class>/<image>. The second one gets
-{train,val}.{rec,idx,lst}, synset.txt, skipped.csv and dataset.json. After an interruption, a kill or a full disk the
-same command goes on where it was.
+downloaded (they are read, not extracted), or train/<class>/<image> and val/<class>/<image>; with --val-share it holds
+<class>/<image>. The second one gets {train,val}.{rec,idx,lst}, synset.txt, skipped.csv and dataset.json. After an
+interruption, a kill or a full disk the same command goes on where it was.
 """
 import argparse
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.base.arguments import ArgumentParser, not_negative, positive
+from common.base.arguments import ArgumentParser, fraction, not_negative, positive
 from common.base.errors import reported
 
 
@@ -32,7 +33,10 @@ def get_args_parser() -> ArgumentParser:
     images.add_argument("--synset", metavar="FILE", help="for folders: the label of each is the number, from 0, of the "
                         "line of FILE that begins with its name, so that a part of ImageNet keeps ImageNet's labels "
                         "(default: their sorted order)")
-    images.add_argument("--seed", type=not_negative, default=0, help="of the order of the training images")
+    images.add_argument("--val-share", type=fraction, help="split folders of classes that have no val/: this share of "
+                        "each class, 0.1 say, and one image at least, is to validate with")
+    images.add_argument("--seed", type=not_negative, default=0, help="of the order of the training images, and of what "
+                        "--val-share takes")
     checks = parser.add_argument_group("checks")
     checks.add_argument("--strict", action="store_true", help="an image that cannot be read is an error, and so is an "
                         "archive whose MD5 is not the official one (unless --any-count)")
@@ -49,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
 
     prepare(args.source, args.out, short_side=args.short_side, quality=args.quality, enlarge=args.enlarge,
             seed=args.seed, workers=args.workers, strict=args.strict, any_count=args.any_count,
-            verify_first=args.verify_first, synset=args.synset)
+            verify_first=args.verify_first, synset=args.synset, val_share=args.val_share)
 
 
 if __name__ == "__main__":

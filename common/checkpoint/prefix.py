@@ -50,8 +50,8 @@ def epochs_of(prefix: str | Path) -> list[int]:
 
 
 def files_under(prefix: str) -> list:
-    """The files with that prefix: checkpoints of any epochs, their moving averages, and training's own."""
-    pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema)?({EPOCH}\.(params|optimizer|json)|{OTHERS}|"
+    """The files with that prefix: checkpoints of any epochs, their moving averages, the best, and training's own."""
+    pattern = re.compile(rf"{re.escape(Path(prefix).name)}(-ema|-best)?({EPOCH}\.(params|optimizer|json)|{OTHERS}|"
                          r"-metrics\.jsonl)")
     return sorted(path for path in Path(prefix).parent.iterdir() if pattern.fullmatch(path.name))
 

@@ -49,7 +49,8 @@ def score(predict: Callable, images: mx.io.DataIter, top_k: int, on_batch: Calla
 
     `predict(data)`: the NDArray (N, 3, H, W) of a batch in, probabilities (N, classes) out, as NDArray or NumPy array.
     `top_k`: how many answers `right_top_k` looks at; with 0 or 1 it is the same as `right`.
-    `on_batch(records, labels, probabilities)` is called with the arrays (n,), (n,), (n, classes) that were counted.
+    `on_batch(records, labels, probabilities, data)` is called with the arrays (n,), (n,), (n, classes) that were
+    counted, and the NDArray (N, 3, H, W), whose first n images they are of.
     `records` are the images' numbers: the `index` of a batch, or counted from 0 if a batch has none.
     Raises InputError if the output is not finite.
     """
@@ -66,7 +67,7 @@ def score(predict: Callable, images: mx.io.DataIter, top_k: int, on_batch: Calla
             check_finite(f"{'record' if numbered else 'image'} {record}", answer)
         total += count(probabilities, labels, top_k)
         if on_batch:
-            on_batch(records, labels, probabilities)
+            on_batch(records, labels, probabilities, batch.data[0])
     return replace(total, skipped=getattr(images, "skipped", 0))
 
 

@@ -13,20 +13,21 @@ from common.evaluation.score import Score, count
 
 
 @contextmanager
-def predictions_table(path: str | Path, num_classes: int, top_k: int,
-                      names: Sequence[str] | None = None) -> Iterator[Callable]:
+def predictions_table(path: str | Path, num_classes: int, top_k: int, names: Sequence[str] | None = None,
+                      files: Sequence[str] | None = None) -> Iterator[Callable]:
     """An `on_batch` of `score` that writes a CSV row for each image; the file appears when this block ends in order.
 
-    The columns are record, label, top-1, p-1, ..., top-k, p-k (classes and their probabilities); with `names` of the
-    classes label-name and name-1 to name-k too. Raises InputError or OSError at once if it cannot be written.
+    The columns are record, label, top-1, p-1, ..., top-k, p-k (classes and their probabilities); with `files`, the name
+    of each record's, file too, and with `names` of the classes label-name and name-1 to name-k. Raises InputError or
+    OSError at once if it cannot be written.
     """
     columns = [f"{column}-{rank}" for rank in range(1, top_k + 1) for column in ("top", "name", "p")]
-    with _table(path, ["record", "label", "label-name", *columns], names) as write:
+    with _table(path, ["record", *["file"] * bool(files), "label", "label-name", *columns], names) as write:
         names = names or [""] * num_classes
 
-        def on_batch(records, labels, probabilities):
+        def on_batch(records, labels, probabilities, *_):
             for record, label, p, answers in zip(records, labels, probabilities, top_answers(probabilities, top_k)):
-                row = {"record": record, "label": label, "label-name": names[label]}
+                row = {"record": record, "file": files and files[record], "label": label, "label-name": names[label]}
                 for rank, answer in enumerate(answers, start=1):
                     row |= {f"top-{rank}": answer, f"name-{rank}": names[answer], f"p-{rank}": f"{p[answer]:.6g}"}
                 write(row)
@@ -44,7 +45,7 @@ def classes_table(path: str | Path, num_classes: int, top_k: int,
     """
     scores, wrong = [Score()] * num_classes, [Counter() for _ in range(num_classes)]
 
-    def on_batch(_, labels, probabilities):
+    def on_batch(_, labels, probabilities, *__):
         for label, answer, p in zip(labels, top_answers(probabilities, 1)[:, 0], probabilities):
             scores[label] += count(p[np.newaxis], label[np.newaxis], top_k)
             wrong[label].update([answer] if answer != label else [])

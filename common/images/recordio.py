@@ -157,7 +157,12 @@ def record_files(given: str, given_idx: str = "") -> list[tuple[str, str]]:
 def files_of(given: str | None, given_idx: str = "") -> list[str]:
     """All files that may be read for what `record_files` takes, whether they exist or not; none for None."""
     return [file for rec, idx in (record_files(given, given_idx) if given else ())
-            for file in (rec, idx or str(Path(rec).with_suffix(".idx")))]
+            for file in (rec, idx or str(Path(rec).with_suffix(".idx")), list_file(rec))]
+
+
+def list_file(rec: str | Path) -> str:
+    """The .lst file beside records, which says what each was made from."""
+    return str(Path(rec).with_suffix(".lst"))
 
 
 def folder_of(given: str) -> Path:

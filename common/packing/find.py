@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.base.digest import digest
 from common.base.errors import InputError
-from common.base.files import check_regular
+from common.base.files import check_regular, listed
 from common.images.class_names import read_names
 from common.packing.imagenet import ARCHIVES, DEVKIT, read_devkit
 from common.packing.sources import FolderSource, Source, train_archive, val_archive
@@ -26,9 +26,11 @@ def class_names(synset: str | Path) -> dict[str, str]:
     return names
 
 
-def find_sources(folder: str | Path, any_count: bool = False, synset: str | Path | None = None) -> dict[str, Source]:
+def find_sources(folder: str | Path, any_count: bool = False, synset: str | Path | None = None,
+                 val_share: float | None = None, seed: int = 0) -> dict[str, Source]:
     """{"train": source, "val": source} of what `folder` holds: ImageNet's archives, or folders train/ and val/, whose
-    classes are those of `synset` (see `class_names`), if it is given.
+    classes are those of `synset` (see `class_names`), if it is given. With `val_share` both are of the same folders of
+    classes, in `folder` or its train/ (see `FolderSource.split`).
 
     Unless `any_count`, it must be ImageNet: archives of the official size, its 1,000 classes, and in folders its number
     of images. Raises InputError for anything else, for damaged archives, and for nothing at all.
@@ -43,9 +45,12 @@ def find_sources(folder: str | Path, any_count: bool = False, synset: str | Path
     if both := sorted(archives.keys() & trees.keys()):
         raise InputError(f"{folder}: holds {archives[both[0]].name} and the folder {both[0]}/: which one? Move one "
                          "away")
+    if val_share:
+        return _split(folder, archives.get("train") or archives.get("val") or trees.get("val"), synset, val_share, seed)
     if not archives and not trees:
         names = " and ".join(archive.name for archive in ARCHIVES.values())
-        raise InputError(f"{folder}: holds neither {names} nor folders train/<class>/ and val/<class>/")
+        raise InputError(f"{folder}: holds neither {names} nor folders train/<class>/ and val/<class>/"
+                         + ("; of folders of classes --val-share 0.1 makes both parts" if _folders(folder) else ""))
     if synset and archives:
         raise InputError(f"--synset {synset}: is for folders; the classes of {min(archives.values())} are known")
     devkit = _devkit(folder, archives, any_count)
@@ -69,6 +74,21 @@ def find_sources(folder: str | Path, any_count: bool = False, synset: str | Path
         for part, source in sources.items():
             _check_is_imagenet(part, source)
     return {part: sources[part] for part in PARTS if part in sources}
+
+
+def _split(folder, own, synset, val_share, seed):
+    """Both parts of the folders of classes; `own`: what is there that makes them two parts, or an archive."""
+    if own:
+        raise InputError(f"--val-share {val_share:g}: is for folders of classes without a part to validate with, and "
+                         f"there is {own}; leave it out, or move that away")
+    train = folder / "train"
+    whole = train if train.is_dir() and _folders(train) else folder  # it may be a class, of vehicles say
+    classes = (tuple(class_names(synset)), str(synset)) if synset else ()
+    return FolderSource(whole, *classes).split(val_share, seed)
+
+
+def _folders(folder):
+    return [entry.name for entry in listed(folder) if entry.is_dir()]
 
 
 def _devkit(folder, archives, any_count):

@@ -4,7 +4,6 @@ The names in a folder are sorted in memory, and the images read in that order. A
 images are sorted on disk: each record goes to one of a few buckets by the range that its key falls into, then one
 bucket after the other is sorted and written.
 """
-import hashlib
 import os
 import struct
 import zlib
@@ -17,7 +16,7 @@ from common.base.errors import InputError
 from common.images.recordio import image_record, set_number
 from common.packing.jpeg import to_jpeg
 from common.packing.progress import in_order, progress
-from common.packing.sources import ArchiveSource, FolderSource
+from common.packing.sources import ArchiveSource, FolderSource, keyed_hash
 from common.packing.unfinished import BUFFER, STATE, Unfinished
 
 KINDS = ("rec", "idx", "lst")
@@ -89,8 +88,7 @@ class PartPacking:
     def key(self, path: str, label: int) -> int:
         """Number below KEYS that decides the place in the order: of training images a hash, of others the class."""
         if self.part == "train":
-            text = f"{self._seed}/{path}".encode("utf-8", "surrogateescape")
-            return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+            return keyed_hash(f"{self._seed}/{path}")
         return label * KEYS // len(self.source.classes)
 
     def record(self, content: bytes | InputError, label: int) -> Record:

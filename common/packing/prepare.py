@@ -34,9 +34,9 @@ FILES = (*(f"{part}.{kind}" for part in PARTS for kind in KINDS), "synset.txt", 
 def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 480, quality: int = 95,
             enlarge: bool = False, seed: int = 0, workers: int | None = None, strict: bool = False,
             any_count: bool = False, verify_first: bool = False, synset: str | Path | None = None,
-            commit_seconds: float = COMMIT_SECONDS) -> dict:
-    """Pack what `source_dir` holds (see `find_sources`, for `synset` too) into `out_dir`; returns the content of its
-    dataset.json.
+            val_share: float | None = None, commit_seconds: float = COMMIT_SECONDS) -> dict:
+    """Pack what `source_dir` holds (see `find_sources`, for `synset` and `val_share` too) into `out_dir`; returns the
+    content of its dataset.json.
 
     Writes {train,val}.{rec,idx,lst}, synset.txt, skipped.csv and, last, dataset.json. Training records are in the
     order of a hash of `seed` and their path, validation records in that of their path. Images that cannot be read are
@@ -47,21 +47,27 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
     """
     if not 1 <= quality <= 100:
         raise InputError(f"quality {quality}: give 1 to 100")
+    if val_share is not None and not 0 < val_share < 1:
+        raise InputError(f"val_share {val_share:g}: give a number above 0, and less than 1")
+    any_count = any_count or val_share is not None
     if verify_first and any_count:
-        raise InputError("--verify-first compares with the sums of ImageNet's archives, --any-count is for other sets")
+        raise InputError("--verify-first compares with the sums of ImageNet's archives, --any-count and --val-share "
+                         "are for other sets")
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: not a folder")
     check_not_read(out / WORK, source_dir)
     check_not_read(out / "synset.txt", synset)
     names = class_names(synset or SYNSET)
-    sources = find_sources(source_dir, any_count, synset)
+    sources = find_sources(source_dir, any_count, synset, val_share, seed)
     for source in sources.values():
         if isinstance(source, FolderSource) and out.resolve().is_relative_to(source.path.resolve()):
             raise InputError(f"{out}: lies in {source.path}, whose folders are classes; choose another folder")
     options: dict = {"short_side": short_side, "quality": quality, "enlarge": enlarge, "seed": seed}
     if synset:
         options["synset_sha256"] = hashlib.sha256("\n".join(names.values()).encode()).hexdigest()
+    if val_share:
+        options["val_share"] = val_share
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     identity = {"format": FORMAT, "options": options, "versions": versions,
                 "sources": {part: source.identity for part, source in sources.items()}}

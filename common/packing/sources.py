@@ -5,11 +5,13 @@ A source has `path`, `classes` (their WordNet ids or folder names; a label is an
 folder, bytes of an archive), `identity` (what must not change while a data set is made) and `notes` (what its user
 should know).
 """
+import copy
 import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from common.base.errors import InputError
@@ -56,6 +58,30 @@ class FolderSource:
             self.notes.append(f"{len(loose)} files that are in no class's folder are left out ({loose[0]!r}, say)")
         if empty := sorted(set(range(len(self.classes))) - {label for _, label in self.images}):
             self.notes.append(f"{len(empty)} classes have no images ({self.classes[empty[0]]}, say)")
+
+    def split(self, val_share: float, seed: int) -> dict[str, "FolderSource"]:
+        """{"val": source, "train": source} of the same folder: of each class that share of its images is to validate
+        with, at least one and never all. Which ones a hash of `seed` and their paths says, whatever else is there. The
+        only image of a class is trained on. Raises InputError if that leaves none."""
+        images: dict[str, list[tuple[str, int]]] = {"val": [], "train": []}
+        alone = []
+        for label, group in groupby(self.images, key=lambda image: image[1]):
+            of_class = sorted(group, key=lambda image: keyed_hash(f"{seed}/val/{image[0]}"))
+            count = min(max(round(val_share * len(of_class)), 1), len(of_class) - 1)
+            images["val"] += of_class[:count]
+            images["train"] += of_class[count:]
+            alone += [self.classes[label]] * (len(of_class) == 1)
+        if not images["val"]:
+            raise InputError(f"{self.path}: no class has two images, one of which could be to validate with")
+        parts = {}
+        for part, chosen in images.items():
+            parts[part] = source = copy.copy(self)
+            source.images, source.size = chosen, len(chosen)
+            source.identity = {**self.identity, "images": len(chosen)}
+        if alone:
+            parts["val"].notes = [*self.notes, f"{len(alone)} classes have one image, which is trained on ({alone[0]}, "
+                                  "say)"]
+        return parts
 
     def read(self, path: str) -> bytes | InputError:
         """Content of an image, or the reason why it cannot be packed."""
@@ -154,6 +180,11 @@ def _val_class(archive, member, val_classes):
 
 
 Source = FolderSource | ArchiveSource
+
+
+def keyed_hash(text: str) -> int:
+    """A number below 2**64, as good as random."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
 def _labels_sha256(*labels):

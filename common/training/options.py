@@ -143,7 +143,7 @@ DEVICES = (
 )
 REPORT = (
     ("top-k", dict(type=not_negative, default=0, help="report the top-k accuracy too; 0: only top-1")),
-    ("disp-batches", dict(type=positive, default=100, help="report every N batches")),
+    ("disp-batches", dict(type=positive, default=100, help="report every N batches, and at least every 30 s")),
     ("tensorboard", dict(metavar="FOLDER", default=None, help="write TensorBoard events there")),
 )
 # flags of common/data/options.py that a recipe may set

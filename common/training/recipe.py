@@ -24,6 +24,7 @@ from common.training.pretrained import NETWORK, inherited, weights_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 MAX_EPOCHS = 100_000
+MOST_WARMUP = 0.2  # of the epochs of a stage that --num-epochs shortens
 INHERITED = ("multiplier", *NETWORK, *USUAL)  # what the checkpoint that a run starts from may decide
 
 
@@ -134,7 +135,8 @@ def resolve(parser: ArgumentParser, given: dict, saved: dict | None = None, num_
     common = _pick(COMMON, as_values(_merged(defaults, start, common, given)))
     stages = [{"epochs": stage["epochs"], **_pick(STAGE, {**defaults, **stage, **given})} for stage in stages]
     stages = [_scaled(_with_curve(stage), scale) for stage in stages]
-    recipe = Recipe(name, description, common, tuple(_cut(stages, given.get("num_epochs"))), read, source, file)
+    stages = _cut(stages, given.get("num_epochs"), keep_warmup="warmup_epochs" in given)
+    recipe = Recipe(name, description, common, tuple(stages), read, source, file)
     if recipe.epochs > MAX_EPOCHS:
         raise InputError(f"{recipe.epochs:.6g} epochs: give {MAX_EPOCHS} at most")
     return recipe
@@ -180,15 +182,20 @@ def _scaled(stage, scale):
     return {**stage, **changed}
 
 
-def _cut(stages, epochs):
-    """The stages of a run of `epochs` epochs: the last one is shortened or lengthened."""
+def _cut(stages, epochs, keep_warmup):
+    """The stages of a run of `epochs` epochs: the last one is shortened or lengthened. The warm-up of one that is
+    shortened takes MOST_WARMUP of its epochs at most, unless it is to be kept: that of `finetune` would fill a run of
+    one epoch."""
     if epochs is None:
         return stages
     kept = []
     for stage in stages:
-        done = sum(s["epochs"] for s in kept)
-        if done < epochs:
-            kept.append({**stage, "epochs": min(stage["epochs"], epochs - done)})
+        left = epochs - sum(s["epochs"] for s in kept)
+        if left >= stage["epochs"]:
+            kept.append({**stage})
+        elif left:
+            most = stage["warmup_epochs"] if keep_warmup else round(MOST_WARMUP * left, 6)
+            kept.append({**stage, "epochs": left, "warmup_epochs": min(stage["warmup_epochs"], most)})
     kept[-1]["epochs"] += epochs - sum(s["epochs"] for s in kept)
     return kept
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,20 +16,22 @@ from common.base.errors import InputError
 from common.base.files import named_in_errors
 from common.evaluation.score import Score
 
+QUIET = 30.0  # seconds after which a log is told something
+
 
 @dataclass
 class Part:
-    """Some batches: their score, from batch number `first` on, when they began, and the seconds waited for data."""
+    """Some batches: when they began, from batch number `first` on, their score, and the seconds waited for data."""
+    began: float
     first: int = 0
     score: Score = Score()
-    began: float = field(default_factory=time.monotonic)
     waited: float = 0.0
 
 
 @dataclass
 class Epoch:
     """An epoch so far: the number of its next batch, its score, and the seconds that its finished parts took and waited
-    for data; `images`: in a batch of all workers."""
+    for data; `images`: in a batch of all workers; `told`: whether there was a line about a part of it."""
     number: int = 0
     batch: int = 0
     batches: int = 0
@@ -37,23 +39,27 @@ class Epoch:
     score: Score = Score()
     seconds: float = 0.0
     waited: float = 0.0
+    told: bool = False
 
 
 class Report:
-    """Collects the scores of batches, and tells of them every `every` batches, and at the end of an epoch.
+    """Collects the scores of batches, and tells of them every `every` batches or QUIET seconds, whichever comes first,
+    at the end of an epoch if it is shorter, and of each epoch.
 
     `images_left(epoch, batch)`: images of the run still to come. `top_k`: of the second accuracy, or 0. The lines are
     those of MXNet's Speedometer and Module.fit. `measured`: {"train": {...}, "validation": {...}} of the last epoch.
+    `clock()`: seconds.
     """
 
     def __init__(self, every: int, top_k: int, images_left: Callable[[int, int], int], metrics_file: Path | None = None,
-                 append: bool = False, tensorboard: str | Path | None = None, updates: int = 0) -> None:
-        self._every, self._top_k, self._images_left = every, top_k, images_left
+                 append: bool = False, tensorboard: str | Path | None = None, updates: int = 0,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._every, self._top_k, self._images_left, self._clock = every, top_k, images_left, clock
         self._terminal, self._bar = sys.stderr.isatty(), None
         self._events = _open_events(tensorboard, updates) if tensorboard else None
         self._file = _open_metrics(metrics_file, append) if metrics_file else None
         self._estimated = False
-        self._epoch, self._part = Epoch(), Part()
+        self._epoch, self._part = Epoch(), Part(clock())
         self.measured: dict[str, dict] = {"train": {}, "validation": {}}
 
     def __enter__(self) -> "Report":
@@ -81,7 +87,7 @@ class Report:
         """`images`: in a batch of all workers; `progress`: as below, of the batches of this epoch done before."""
         score, seconds, waited = progress or ((), 0.0, 0.0)
         self._epoch = Epoch(epoch, batch, batches, images, Score(*score), seconds, waited)
-        self._part = Part(batch)
+        self._part = Part(self._clock(), batch)
         if self._terminal:
             self._close_bar()
             self._bar = tqdm(total=batches, initial=batch, unit="batch", leave=False, dynamic_ncols=True,
@@ -92,14 +98,14 @@ class Report:
     def progress(self) -> tuple:
         """(score, seconds, seconds waited for data) of this epoch so far, for a checkpoint."""
         epoch, part = self._epoch, self._part
-        return astuple(epoch.score), epoch.seconds + time.monotonic() - part.began, epoch.waited + part.waited
+        return astuple(epoch.score), epoch.seconds + self._clock() - part.began, epoch.waited + part.waited
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Within this block training waits for data."""
-        began = time.monotonic()
+        began = self._clock()
         yield
-        self._part.waited += time.monotonic() - began
+        self._part.waited += self._clock() - began
 
     def batch(self, score: Score, lr: float, updates: int) -> None:
         """A batch was trained on at rate `lr`, the update of number `updates` of the run."""
@@ -109,7 +115,9 @@ class Report:
         if self._bar:
             self._bar.set_postfix_str(self._short(lr), refresh=False)
             self._bar.update()
-        if self._epoch.batch - self._part.first >= self._every:
+        epoch, part = self._epoch, self._part
+        if (epoch.batch - part.first >= self._every or self._clock() - part.began >= QUIET
+                or epoch.batch == epoch.batches and not epoch.told):
             self._tell_part(lr, updates)
 
     def end_epoch(self, lr: float, lr_end: float, updates: int) -> None:
@@ -129,6 +137,21 @@ class Report:
         self.measured["train"] = {**values, "images_per_s": speed}
         self._scalars("train", self.measured["train"], updates)
 
+    def validating(self, epoch: int, images: int | None) -> Callable:
+        """An `on_batch` of common.evaluation.score.score that tells how far it is; `images`: all there are, if that is
+        known."""
+        began = told = self._clock()
+        done = 0
+
+        def on_batch(records, *_):
+            nonlocal told, done
+            done += len(records)
+            if (now := self._clock()) - told >= QUIET:
+                told, speed = now, done / (now - began)
+                left = f"\tleft={tqdm.format_interval((images - done) / speed)}" if images else ""
+                logging.info("Epoch[%d] Validation [%d]\tSpeed: %.2f samples/sec%s", epoch, done, speed, left)
+        return on_batch
+
     def validation(self, epoch: int, scores: dict, updates: int) -> None:
         """`scores`: {"": Score} and {"ema-": Score} if there is an average."""
         values = {}
@@ -146,6 +169,7 @@ class Report:
 
     def _tell_part(self, lr, updates):
         epoch, part = self._epoch, self._part
+        epoch.told = True
         seconds = self._end_part()
         speed = (epoch.batch - part.first) * epoch.images / seconds
         left = self._images_left(epoch.number, epoch.batch) / speed
@@ -165,16 +189,16 @@ class Report:
 
     def _end_part(self):
         """Seconds since the last such, which are added to those of the epoch."""
-        now = time.monotonic()
+        now = self._clock()
         seconds = max(now - self._part.began, 1e-9)
         self._epoch.seconds += seconds
         self._epoch.waited += self._part.waited
-        self._part = Part(self._epoch.batch, began=now)
+        self._part = Part(now, self._epoch.batch)
         return seconds
 
     def _short(self, lr):
         epoch, part, (_, seconds, waited) = self._epoch, self._part, self.progress
-        speed = (epoch.batch - part.first) * epoch.images / max(time.monotonic() - part.began, 1e-9)
+        speed = (epoch.batch - part.first) * epoch.images / max(self._clock() - part.began, 1e-9)
         left = self._images_left(epoch.number, epoch.batch) / speed
         return (f"loss {epoch.score.mean_loss:.3f} top-1 {epoch.score.top_1:.3f} {speed:.0f} images/s "
                 f"data {100 * waited / seconds:.0f}% lr {lr:.3g} {tqdm.format_interval(left)} left")

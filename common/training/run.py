@@ -15,6 +15,7 @@ from common.checkpoint.preprocessing import save_preprocessing
 from common.evaluation.score import Score
 from common.find_mxnet import mx
 from common.images.class_names import save_synset
+from common.training.best import better, keep_best, outcome, remove_best
 from common.training.distributed import Do, Order
 from common.training.loading import StageImages
 from common.training.mixup import MixupIter
@@ -144,12 +145,21 @@ class Run:
     def note(self, epoch: int, scores: dict[str, Score]) -> None:
         """Write the scores after an epoch into its checkpoint, which is kept as long as it is the best."""
         self.info["validation"] = {f"{name}top-1": version.top_1 for name, version in scores.items()}
-        top_1 = list(scores.values())[-1].top_1
-        if "best" not in self.info or top_1 > self.info["best"]["top-1"]:
-            self.info["best"] = {"epoch": epoch + 1, "top-1": top_1}
+        before = self.info.get("best")
+        if best := better(before, epoch + 1, scores):
+            self.info["best"] = best
         if self.setup.writes:
             describe_again(self.args.model_prefix, self.saved)
+            if best and best != before:  # after a kill in between the run that goes on does it
+                keep_best(self.args.model_prefix, best)
         self._prune()
+
+    def finish(self) -> None:
+        """Say what came of it."""
+        epochs = self.schedule.recipe.epochs
+        logging.info("Finished: %d epochs are completed", epochs)
+        for line in outcome(self.args.model_prefix, self.info.get("best"), epochs) if self.setup.saves else ():
+            logging.info(line)
 
     def _prune(self):
         if self.setup.writes:
@@ -192,6 +202,10 @@ def begun(setup: Setup, callbacks: Sequence[Callable] = ()) -> Iterator[Run]:
             for position in stale_positions(args) if not args.resume else ():
                 remove(args.model_prefix, position)
             set_aside(args.model_prefix, start.position)
+            if not start.info:  # it begins
+                remove_best(args.model_prefix)
+            elif "best" in start.info:
+                keep_best(args.model_prefix, start.info["best"])
         stop = stack.enter_context(StopRequest())
         settings, images = setup.settings(stage), setup.stages[stage].train
         label = MixupIter.label(images, settings.num_classes) if settings.mixup else images.provide_label

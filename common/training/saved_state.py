@@ -142,6 +142,16 @@ def remove(prefix: str | Path, position: tuple[int, int]) -> None:
             file.unlink(missing_ok=True)
 
 
+def listed_params(prefix: str | Path, epoch: int, average: bool) -> tuple[Path | None, str]:
+    """(file, SHA-256) of the parameters after an epoch, or of their average, as its description says; None for the file
+    if it has none."""
+    kind = "ema" if average else "params"
+    try:
+        return _files(prefix, (epoch, 0))[kind], _description(prefix, (epoch, 0))["files"][kind]["sha256"]
+    except (InputError, OSError, *NO_DESCRIPTION):
+        return None, ""
+
+
 def prune(prefix: str | Path, keep: int, current: tuple, best: int | None = None) -> None:
     """Of the checkpoints up to the `current` position keep that one, the last `keep` at ends of epochs (0: all), and
     the one of epoch `best`."""
@@ -161,7 +171,7 @@ def sole_writer(prefix: str | Path) -> Iterator[None]:
     with locked(prefix.with_name(f".{prefix.name}.lock"), f"--model-prefix {prefix}: another process trains with it "
                 "now"):
         pattern = re.compile(r"\." + re.escape(prefix.name)
-                             + r"-(ema-)?(\d{4,}(-b\d+)?|symbol|preprocess)\.\w+\.\d+\.partial")
+                             + r"-((ema|best)-)?(\d{4,}(-b\d+)?|symbol|preprocess|synset)\.\w+\.\d+\.partial")
         for name in os.listdir(prefix.parent):
             if pattern.fullmatch(name):
                 prefix.with_name(name).unlink(missing_ok=True)

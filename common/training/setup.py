@@ -7,6 +7,7 @@ import numpy as np
 
 from common.base.errors import InputError
 from common.find_mxnet import contexts, mx
+from common.training.best import outcome
 from common.training.class_weights import class_weights_of
 from common.training.distributed import Workers
 from common.training.loading import DataLoader, StageImages, load_stages
@@ -59,6 +60,8 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     if state and state.epoch >= recipe.epochs and (not args.data_val or "validation" in state.info):
         logging.info("%s is finished: %d of %d epochs are completed (--num-epochs goes further)", args.model_prefix,
                      state.epoch, recipe.epochs)
+        for line in outcome(args.model_prefix, state.info.get("best"), state.epoch):
+            logging.info(line)
         return None
     settings = recipe.settings(args, 0)
     if args.dtype == "float16" and not args.gpus:

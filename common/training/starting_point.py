@@ -14,6 +14,7 @@ from common.checkpoint.preprocessing import load_preprocessing, preprocessing_fi
 from common.find_mxnet import mx
 from common.images.options import preprocessing_of
 from common.images.recordio import files_of
+from common.training.best import best_prefix
 from common.training.optimizer import NOT_EXACT
 from common.training.pretrained import arrays_of, files_beside, weights_of
 from common.training.saved_state import TrainingState, halves, plain_checkpoints, positions, stem
@@ -32,6 +33,9 @@ def check_model_prefix(args: argparse.Namespace) -> None:
                 raise InputError(f"{flag} needs --model-prefix")
         return
     check_prefix(prefix, "--model-prefix")
+    if positions(best_prefix(prefix)):
+        raise InputError(f"--model-prefix {prefix}: {best_prefix(prefix)} is the prefix of another run, and this one "
+                         "keeps its best there; move its files away, or give another prefix")
 
 
 def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, resumed: bool) -> None:
@@ -69,6 +73,9 @@ def begin(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol, 
             if there and max(there) > begins:
                 raise InputError(f"--model-prefix {name}: has checkpoints up to {stem(*max(there))}; give --resume "
                                  "to go on with that run, --overwrite 1 to write over them, or another prefix")
+    if prefix and not args.overwrite and args.load_epoch is None and (best := plain_checkpoints(best_prefix(prefix))):
+        raise InputError(f"--model-prefix {prefix}: {best[-1][0]} is there, of a run whose checkpoints are not; give "
+                         "--overwrite 1 to write over it, or another prefix")
     state, data_shape = TrainingState(args.load_epoch or 0), (1, *images.provide_data[0][1][1:])
     weights = None
     if args.load_epoch is not None:

@@ -335,7 +335,7 @@ def test_what_passes_for_imagenet(tmp_path, monkeypatch, capsys):
 def test_a_wrong_md5_is_told(archives, tmp_path, monkeypatch, capsys):
     """With archives of the official sizes and classes it would be found at the end, or first with verify_first."""
     monkeypatch.setattr(prepare_module, "find_sources", lambda folder, *_: find_sources(folder, any_count=True))
-    with pytest.raises(InputError, match="--any-count is for other sets"):
+    with pytest.raises(InputError, match="--any-count and --val-share are for other sets"):
         run(archives[0], tmp_path / "out", verify_first=True)
     with pytest.raises(InputError, match="img_val.tar: its MD5 is .* not the official 29b22e2961454d5413ddabcf34fc562"):
         run(archives[0], tmp_path / "out", any_count=False, verify_first=True)

@@ -83,6 +83,23 @@ def test_num_epochs_cuts_or_lengthens():
     assert [stage["epochs"] for stage in recipe("--num-epochs", "3").stages] == [3]
 
 
+@pytest.mark.parametrize(("arguments", "warmup"), [
+    (["--recipe", "finetune"], 1), (["--recipe", "finetune", "--num-epochs", "1"], 0.2),
+    (["--recipe", "finetune", "--num-epochs", "5"], 1), (["--recipe", "cosine-150", "--num-epochs", "10"], 2),
+    (["--recipe", "cosine-150", "--num-epochs", "300"], 5),
+    (["--recipe", "finetune", "--num-epochs", "3", "--warmup-epochs", "1.5"], 1.5)])
+def test_the_warm_up_of_a_stage_that_is_cut_is_a_fifth_of_it_at_most(arguments, warmup):
+    assert recipe(*arguments).stages[0]["warmup_epochs"] == pytest.approx(warmup)
+
+
+def test_fine_tuning_for_one_epoch_reaches_its_rate_and_falls():
+    """100 batches: a fifth of them rises to the rate, the rest follows the cosine to 0."""
+    rates = [schedule("--recipe", "finetune", "--num-epochs", "1", images=6400).scheduler(t) for t in range(1, 101)]
+    assert rates.index(max(rates)) == 19 and max(rates) == pytest.approx(0.01)
+    assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[59] == pytest.approx(0.005) and rates[-1] == pytest.approx(0, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", ["published-1_0", "cosine-150"])
 def test_a_scaled_recipe_ends_at_the_same_rates(name):
     whole, scaled = schedule("--recipe", name), schedule("--recipe", name, "--epoch-scale", "0.25")

@@ -176,7 +176,8 @@ def test_the_lock_follows_no_link(prefix):
 
 def test_files_that_a_killed_process_left_half_written_are_removed(prefix):
     save_state(prefix, state(2), NETWORK)
-    (prefix.parent / f".{prefix.name}-0004.params.123.partial").write_text("half")
+    for name in ("0004.params", "synset.txt", "best-0000.params"):
+        (prefix.parent / f".{prefix.name}-{name}.123.partial").write_text("half")
     others = (f".{prefix.name}2-0004.params.123.partial", f".{prefix.name}-0004.notes.partial",
               f"{prefix.name}-0005.params", f"{prefix.name}-0005.optimizer")
     for name in others:
