@@ -20,8 +20,8 @@ def training_symbol(network: mx.sym.Symbol, label_smoothing: float = 0.0, dtype:
     head = graph["nodes"][graph["heads"][0][0]]
     if head["op"] != "SoftmaxOutput":
         if label_smoothing or dtype != "float32" or loss_scale != 1:
-            raise InputError(f"the network ends in {head['op']}: --label-smoothing, --loss-scale, --mixup and --dtype "
-                             "float16 need a SoftmaxOutput there")
+            raise InputError(f"the network ends in {head['op']}: --label-smoothing, --loss-scale, --mixup, --cutmix "
+                             "and --dtype float16 need a SoftmaxOutput there")
         return network
     attrs = head.setdefault("attrs", {})
     attrs |= {"smooth_alpha": str(label_smoothing), "grad_scale": str(loss_scale * float(attrs.get("grad_scale", 1)))}
