@@ -39,11 +39,11 @@ def shear_y(image: np.ndarray, magnitude: float, fill: int) -> np.ndarray:
 
 
 def translate_x(image: np.ndarray, pixels: float, fill: int) -> np.ndarray:
-    return _affine(image, ((1, 0, -int(pixels)), (0, 1, 0)), fill)
+    return _shifted(image, int(pixels), 1, fill)
 
 
 def translate_y(image: np.ndarray, pixels: float, fill: int) -> np.ndarray:
-    return _affine(image, ((1, 0, 0), (0, 1, -int(pixels))), fill)
+    return _shifted(image, int(pixels), 0, fill)
 
 
 def rotate(image: np.ndarray, degrees: float, fill: int) -> np.ndarray:
@@ -79,7 +79,8 @@ def posterize(image: np.ndarray, bits: float, _: int) -> np.ndarray:
 
 
 def solarize(image: np.ndarray, threshold: float, _: int) -> np.ndarray:
-    return cv2.LUT(image, np.where(threshold > LEVELS, LEVELS, 255 - LEVELS).astype(np.uint8))
+    inverted = (image >= math.ceil(threshold)).view(np.uint8)
+    return image ^ -inverted  # 255 - x is x ^ 255
 
 
 def auto_contrast(image: np.ndarray, *_: float) -> np.ndarray:
@@ -144,6 +145,14 @@ def _affine(image, matrix, fill):
                           borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,) * 3)
 
 
+def _shifted(image, pixels, axis, fill):
+    shifted = np.full_like(image, fill)
+    if (left := image.shape[axis] - abs(pixels)) > 0:
+        source, place = image.swapaxes(0, axis)[max(-pixels, 0):], shifted.swapaxes(0, axis)[max(pixels, 0):]
+        place[:left] = source[:left]
+    return shifted
+
+
 def _blended(level, change):
     """What each level becomes as it goes away from `level`, or towards it; in float32, as Pillow computes it."""
     blended = level + np.float32(1 + change) * (LEVELS - level).astype(np.float32)
@@ -152,7 +161,7 @@ def _blended(level, change):
 
 def _each_channel(image, levels_of):
     """Each channel by a table of its own, `levels_of(histogram)`."""
-    histograms = [cv2.calcHist([image], [channel], None, [256], [0, 256])[:, 0].astype(int) for channel in range(3)]
+    histograms = [cv2.calcHist([plane], [0], None, [256], [0, 256])[:, 0].astype(int) for plane in cv2.split(image)]
     tables = np.clip([levels_of(histogram) for histogram in histograms], 0, 255)
     return cv2.LUT(image, tables.T.astype(np.uint8)[np.newaxis])
 
