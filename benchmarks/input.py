@@ -5,12 +5,13 @@
 
 The images are those of benchmarks/crops.py, packed with a shorter side of 480 pixels; each is scaled by 0.533 to
 1, cropped to 224, mirrored, changed in colour, and its mean subtracted. DataLoader and DALI have changes of colour of
-their own, not those of the others; the DataLoader reads the same JPEGs from files. "Decoding alone" is the bound: whole
-images, nothing done to them. "Its Python alone" has libraries that do nothing: of that one thread runs at a time, so
-that it is a bound for any number of cores. Each contender is a process of its own, held on one core, then on two, and
-so on, with as many threads. In each round every one has a turn, in random order, that begins when the one before it
-rests: a pass that is not counted, then passes for some seconds. Medians are those of all passes, ratios those of the
-rounds' medians; of_bound is that to the faster decoder.
+their own, not those of the others; the DataLoader reads the same JPEGs from files. --auto-augment and its like are
+added in rows of their own. "Decoding alone" is the bound: whole images, nothing done to them. "Its Python alone" has
+libraries that do nothing: of that one thread runs at a time, so that it is a bound for any number of cores. Each
+contender is a process of its own, held on one core, then on two, and so on, with as many threads. In each round every
+one has a turn, in random order, that begins when the one before it rests: a pass that is not counted, then passes for
+some seconds. Medians are those of all passes, ratios those of the rounds' medians; of_bound is that to the faster
+decoder.
 
 DALI (424 MB) comes by `.venv-converters/bin/pip install nvidia-dali-cuda120==2.4.0`, the rest as for
 benchmarks/training.py.

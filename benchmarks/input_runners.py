@@ -15,10 +15,14 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.serving import Runner, serve
+from common.base.arguments import as_flags
 
 SIDE, SCALES = 224, (0.533, 1.0)
 CHANGES = {"random_h": 36, "random_s": 50, "random_l": 50}  # the published 1.0 weights' first stage
 MEAN = (123.68, 116.78, 103.94)
+AUGMENTATIONS: dict[str, dict] = {  # beside those: {name: flags}
+    "ta_wide": {"auto_augment": "ta_wide"}, "ra": {"auto_augment": "ra"}, "erase": {"random_erase": 1.0},
+    "mixup": {"mixup": 0.2}, "cutmix": {"cutmix": 1.0}}
 
 Opened = tuple[Callable[[], object], str]
 
@@ -47,23 +51,28 @@ def open_cv2(request: dict) -> Opened:
     return open_decoding(request, lambda content: cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
 
 
-def open_training_iter(request: dict, backend: str, change: Callable[[], None] | None = None) -> Opened:
+def open_training_iter(request: dict, backend: str, change: Callable[[], None] | None = None, mixup: float = 0.0,
+                       cutmix: float = 0.0, **flags: object) -> Opened:
     import cv2
 
     from common.data import iterators as data
+    from common.training.mixup import MixedIter
     cv2.setNumThreads(1)
     if change:
         change()
-    flags = {flag.replace("-", "_"): default for flag, _, _, default, _ in data.AUGMENTATION}
+    usual = {flag: default for flag, _, _, default, _ in data.AUGMENTATION} | {
+        flag: options["default"] for flag, options in data.OPENCV_AUGMENTATION}
     args = SimpleNamespace(**{
-        **flags, **{f"max_{name}": most for name, most in CHANGES.items()}, "resize": None,
+        **{flag.replace("-", "_"): value for flag, value in usual.items()},
+        **{f"max_{name}": most for name, most in CHANGES.items()}, "resize": None,
         "min_random_scale": SCALES[0], "data_backend": backend, "batch_size": request["batch_size"],
         "image_shape": (3, SIDE, SIDE), "data_nthreads": request["cores"], "pad_size": 0, "fill_value": 127, "seed": 0,
-        "num_classes": request["classes"], "rgb_mean": MEAN, "rgb_std": (1, 1, 1)})
+        "num_classes": request["classes"], "rgb_mean": MEAN, "rgb_std": (1, 1, 1), **flags})
     images = data.TrainingSet(((request["rec"], request["idx"]),), request["images"])
 
     def run():
-        for batch in data.training_iter(args, images):
+        batches = data.training_iter(args, images)
+        for batch in MixedIter(batches, mixup, cutmix, args.num_classes, 0, (0,)) if mixup or cutmix else batches:
             batch.data[0].wait_to_read()
 
     return run, f"{request['cores']} threads"
@@ -172,6 +181,10 @@ RUNNERS = {
                            partial(open_training_iter, backend="opencv", change=whole_images)),
     "opencv-python": Runner("--data-backend opencv, its Python alone", ("mxnet",),
                             partial(open_training_iter, backend="opencv", change=python_alone)),
+    **{f"opencv-{name}": Runner(f"--data-backend opencv {as_flags(flags)}",
+                                ("opencv-python-headless", "simplejpeg", "mxnet"),
+                                partial(open_training_iter, backend="opencv", **flags))
+       for name, flags in AUGMENTATIONS.items()},
     "mxnet": Runner("ImageRecordIter", ("mxnet",), open_image_record_iter),
     "mxnet-exact": Runner("--data-backend mxnet", ("mxnet",), partial(open_training_iter, backend="mxnet")),
     "pytorch": Runner("PyTorch's DataLoader", ("torch", "torchvision", "pillow"), open_pytorch, True),

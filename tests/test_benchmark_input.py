@@ -6,17 +6,19 @@ import pytest
 from benchmarks import input as benchmark
 from benchmarks import photographs
 
+NAMES = ("decode", "opencv", "opencv-ra", "opencv-cutmix", "mxnet")
+
 
 @pytest.mark.long
 def test_a_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(photographs, "SKIMAGE", ())  # scikit-image is for benchmarks alone
     out = tmp_path / "input.csv"
     benchmark.main(benchmark.get_args_parser().parse_args([
-        "--contenders", "decode", "opencv", "mxnet", "--cores", "1", "--images", "20",
+        "--contenders", *NAMES, "--cores", "1", "--images", "20",
         "--batch-size", "8", "--rounds", "1", "--seconds", "1", "--out", str(out)]))
     with open(out, newline="") as file:
         rows = {row["contender"]: row for row in csv.DictReader(file)}
-    assert list(rows) == [benchmark.RUNNERS[name].label for name in ("decode", "opencv", "mxnet")]
+    assert list(rows) == [benchmark.RUNNERS[name].label for name in NAMES]
     assert all(float(row["images_per_s"]) > 0 and row["images"] == "16" for row in rows.values())
     assert rows["decoding alone, simplejpeg"]["of_bound"] == "1.00"
     assert rows["ImageRecordIter"]["times_image_record_iter"] == "1.00"

@@ -24,13 +24,18 @@ image-shape = [3, 32, 32]
 lr = 0.02
 ema = 0.9
 max-random-rotate-angle = 10
+random-erase = 0.5
 [[stage]]
 epochs = 2
 batch-size = 20
+auto-augment = "ta_wide"
 mixup = 0.2
+cutmix = 1.0
 [[stage]]
 epochs = 2
 batch-size = 25
+image-shape = [3, 48, 48]
+auto-augment = "ra"
 lr-mode = "cosine"
 """
 
@@ -110,7 +115,7 @@ def test_killed_in_saves_and_validation(command, expected, tmp_path, kills):
 @pytest.mark.long
 def test_killed_inside_an_epoch_that_imagerecorditer_reads(command, tmp_path, capfd):
     """It can only begin an epoch at its first batch."""
-    command = [*command, "--data-backend", "mxnet"]
+    command = [*command, "--data-backend", "mxnet", "--auto-augment", "none", "--random-erase", "0"]
     train_imagenet.main([*command, "--model-prefix", str(tmp_path / "whole")])
     process = start([*command, "--save-every", "1e-9"], tmp_path / "x",
                     KILL.format(function="run.save_state", moment="after", number=4))

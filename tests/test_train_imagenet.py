@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import eval_imagenet
 import train_imagenet
 from common.base.errors import InputError
 from common.checkpoint.params import load_params
@@ -206,6 +207,23 @@ def test_the_best_of_another_run_is_not_written_over(packed, trained, tmp_path):
     with pytest.raises(InputError, match="x-best is the prefix of another run"):
         train(packed, tmp_path / "x", "--overwrite", "1")
     assert sorted(os.listdir(tmp_path)) == ["x-best-0000.params", "x-best-0002.json", "x-best-symbol.json"]
+
+
+def test_validation_and_the_checkpoint_have_the_size_of_the_last_stage(packed, tmp_path, capfd):
+    """From the first stage on: eval_imagenet.py finds the accuracies that training said."""
+    recipe = tmp_path / "progressive.toml"
+    recipe.write_text("multiplier = 0.1\nnum-classes = 2\nlr = 0.01\n[[stage]]\nepochs = 1\nimage-shape = [3, 32, 32]\n"
+                      "auto-augment = 'ra'\nra-magnitude = 5\n"
+                      "[[stage]]\nepochs = 1\nimage-shape = [3, 64, 64]\nrandom-erase = 0.25\n")
+    train_imagenet.main(["--recipe", str(recipe), "--data-train", f"{packed}.rec", "--data-val", f"{packed}.rec",
+                         "--batch-size", "20", "--top-k", "0", "--model-prefix", str(tmp_path / "x")])
+    log = capfd.readouterr().err
+    assert "an image of 3x64x64" in log
+    assert re.search("crop 32 .*, auto-augment ra, ra-magnitude 5, ra-num-ops 2\n.*crop 64 .*, random-erase 0.25", log)
+    assert json.loads((tmp_path / "x-preprocess.json").read_text())["crop"] == 64
+    for epoch, event in enumerate(events(tmp_path / "x", "validation"), 1):
+        eval_imagenet.main(["--model-prefix", f"{tmp_path}/x", "--epoch", str(epoch), "--data-val", f"{packed}.rec"])
+        assert capfd.readouterr().out.startswith(f"top-1 {event['top-1']:.4f} ")
 
 
 def test_mixup_and_label_smoothing_train(packed, tmp_path):

@@ -100,11 +100,16 @@ def switch(text: str) -> int:
     return int(text)
 
 
-def grey(text: str) -> int:
-    """A grey level, 0 to 255."""
-    if not (text.isascii() and text.isdecimal() and int(text) < 256):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 255")
-    return int(text)
+def whole_from(least: int, most: int) -> Callable[[str], int]:
+    """A type for a whole number, not negative, from `least` to `most`."""
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from {least} to {most}")
+        return int(text)
+    return parse
+
+
+grey = whole_from(0, 255)
 
 
 def port(text: str) -> int:

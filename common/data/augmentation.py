@@ -4,7 +4,6 @@ only the pixels that the crop shows are computed, from those that are stored.
 What is drawn has the distribution of ImageRecordIter's, with the names of its options; the numbers drawn are others.
 """
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -12,10 +11,12 @@ import cv2
 import numpy as np
 
 from common.base.errors import InputError
+from common.data import auto_augment, random_erasing
+from common.data.draws import Draw, between, towards_the_middle, whole
 from common.data.jpeg_box import EncodedImage
 from common.images.preprocess import size_for_shorter_side
 
-DRAWS = 64  # random numbers that one image needs at most
+DRAWS = 64  # random numbers that one image needs at most, with ImageRecordIter's options
 ATTEMPTS = 10  # to place a crop of random area
 AROUND = 3  # pixels around those that a crop shows, which interpolation may look at
 HLS_LIMITS = (180, 255, 255)  # of 8-bit hue, lightness and saturation in OpenCV
@@ -26,7 +27,8 @@ COMPONENTS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Crops of `height` x `width` pixels; the rest are options of ImageRecordIter, with its defaults."""
+    """Crops of `height` x `width` pixels; the rest are options of ImageRecordIter, with its defaults, but for the last
+    four, which it lacks."""
     height: int
     width: int
     pad: int = 0
@@ -52,6 +54,10 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     pca_noise: float = 0.0
+    auto_augment: str = "none"
+    ra_magnitude: int = 9
+    ra_num_ops: int = 2
+    random_erase: float = 0.0
 
     def check(self) -> None:
         """Raise InputError for options that do not go together, as MXNet does, image by image."""
@@ -72,10 +78,9 @@ class Augmentation:
             raise InputError(f"--min-random-area {self.min_random_area:g} and --max-random-area "
                              f"{self.max_random_area:g}: give areas above 0, the smaller one first")
 
-    def __call__(self, image: EncodedImage, draw: Callable[[], float]) -> np.ndarray:
-        """A crop, uint8 (height, width, 3), BGR, contiguous, of `image`. Each call of `draw` gives another random
-        number from 0 to 1, below 1. Raises ImageError for an image that cannot be decoded, InputError, without its
-        name, for one that is too small for the options.
+    def __call__(self, image: EncodedImage, draw: Draw) -> np.ndarray:
+        """A crop, uint8 (height, width, 3), BGR, contiguous, of `image`. Raises ImageError for an image that cannot be
+        decoded, InputError, without its name, for one that is too small for the options.
         """
         stored = height, width = image.height, image.width
         if self.resize != -1:
@@ -95,7 +100,19 @@ class Augmentation:
         elif crop.shape[:2] != (self.height, self.width):
             crop = self._enlarged(crop, draw)
         crop = self._with_other_colours(crop, draw)
-        return cv2.flip(crop, 1) if self.rand_mirror and draw() < 0.5 else crop
+        if self.rand_mirror and draw() < 0.5:
+            crop = cv2.flip(crop, 1)
+        if self.auto_augment == "ta_wide":
+            return auto_augment.trivial_augment_wide(crop, self.fill_value, draw)
+        if self.auto_augment == "ra":
+            return auto_augment.rand_augment(crop, self.ra_magnitude, self.ra_num_ops, self.fill_value, draw)
+        return crop
+
+    @property
+    def more_draws(self) -> int:
+        """Random numbers that one image needs at most beyond DRAWS."""
+        operations = {"none": 0, "ta_wide": 1, "ra": self.ra_num_ops}[self.auto_augment]
+        return operations * auto_augment.DRAWS + (random_erasing.DRAWS if self.random_erase else 0)
 
     def _aspect_ratios(self):
         if self.min_aspect_ratio is None:
@@ -104,12 +121,12 @@ class Augmentation:
 
     def _affine(self, height, width, draw):
         """(matrix, rows, columns): of the image that is scaled, turned and sheared about its centre."""
-        shear = _between(-self.max_shear_ratio, self.max_shear_ratio, draw)
-        angle = math.radians(_whole(-int(self.max_rotate_angle), int(self.max_rotate_angle), draw))
+        shear = between(-self.max_shear_ratio, self.max_shear_ratio, draw)
+        angle = math.radians(whole(-int(self.max_rotate_angle), int(self.max_rotate_angle), draw))
         scale = ratio = 1.0
         if not self.random_resized_crop:
-            scale = _between(self.min_random_scale, self.max_random_scale, draw)
-            ratio = _between(*self._aspect_ratios(), draw)
+            scale = between(self.min_random_scale, self.max_random_scale, draw)
+            ratio = between(*self._aspect_ratios(), draw)
         across = 2 * scale / (1 + ratio)
         down = ratio * across
         cosine, sine = math.cos(angle), math.sin(angle)
@@ -129,18 +146,18 @@ class Augmentation:
         least, most = self._aspect_ratios()
         if self.random_resized_crop and (self.min_random_area, self.max_random_area, least, most) != (1, 1, 1, 1):
             for _ in range(ATTEMPTS):
-                area = rows * columns * _between(self.min_random_area, self.max_random_area, draw)
-                ratio = _between(least, most, draw)
+                area = rows * columns * between(self.min_random_area, self.max_random_area, draw)
+                ratio = between(least, most, draw)
                 high, wide = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
                 if draw() > 0.5:
                     high, wide = wide, high
                 if 0 < high <= rows and 0 < wide <= columns:
-                    return _whole(0, rows - high, draw), _whole(0, columns - wide, draw), high, wide
+                    return whole(0, rows - high, draw), whole(0, columns - wide, draw), high, wide
         elif self.max_crop_size > 0:
             if min(rows, columns) < self.max_crop_size:
                 raise InputError(f"of {columns}x{rows} pixels when it is scaled, less than --max-crop-size "
                                  f"{self.max_crop_size}")
-            side = _whole(self.min_crop_size, self.max_crop_size, draw)
+            side = whole(self.min_crop_size, self.max_crop_size, draw)
             return *self._place(rows - side, columns - side, draw), side, side
         if rows < self.height or columns < self.width:
             return 0, 0, rows, columns
@@ -148,7 +165,7 @@ class Augmentation:
 
     def _place(self, down, right, draw):
         """(top, left) of a crop that can be moved so far."""
-        return (_whole(0, down, draw), _whole(0, right, draw)) if self.rand_crop else (down // 2, right // 2)
+        return (whole(0, down, draw), whole(0, right, draw)) if self.rand_crop else (down // 2, right // 2)
 
     def _pixels(self, image, matrix, size, cut, resized):
         """The part `cut` of the image that `matrix` makes of `image`, which has `size`; what is outside is filled."""
@@ -184,7 +201,7 @@ class Augmentation:
         if self.brightness or self.contrast or self.saturation:
             crop = self._jittered(crop, draw)
         if self.random_h or self.random_s or self.random_l:
-            change_hls(crop, *(int(_towards_the_middle(most, draw))
+            change_hls(crop, *(int(towards_the_middle(most, draw))
                                for most in (self.random_h, self.random_l, self.random_s)))
         if self.pca_noise:
             noise = COMPONENTS @ [NormalDist(0, self.pca_noise).inv_cdf(max(draw(), 1e-12)) for _ in range(3)]
@@ -196,8 +213,8 @@ class Augmentation:
         takes blue for red."""
         changes = [(self.brightness, _brighter), (self.contrast, _contrasted), (self.saturation, _saturated)]
         while changes:
-            most, change = changes.pop(_whole(0, len(changes) - 1, draw))
-            crop = change(crop, 1 + _between(-most, most, draw))
+            most, change = changes.pop(whole(0, len(changes) - 1, draw))
+            crop = change(crop, 1 + between(-most, most, draw))
         return crop
 
 
@@ -241,17 +258,3 @@ def change_hls(crop: np.ndarray, hue: int, lightness: int, saturation: int) -> N
     np.minimum(pixels, high.ravel(), out=pixels)
     np.add(pixels, change.ravel(), out=pixels)
     cv2.cvtColor(crop, cv2.COLOR_HLS2BGR, dst=crop)
-
-
-def _towards_the_middle(most, draw):
-    """From -most to most, less often near them."""
-    return most * (2 * (draw() + 4 * draw()) / 5 - 1)
-
-
-def _between(least, most, draw):
-    return least + (most - least) * draw()
-
-
-def _whole(least, most, draw):
-    """A whole number, either end included."""
-    return least + int((most - least + 1) * draw())

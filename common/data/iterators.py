@@ -12,7 +12,14 @@ from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
 from common.data.heads import check_heads
 from common.data.image_record_iter import CutBatches, image_record_iter, images_at_a_time, reading
-from common.data.options import AUGMENTATION, BENCHMARK_BATCHES, DATA_BACKENDS, NUM_CLASSES, decoding_threads
+from common.data.options import (
+    AUGMENTATION,
+    BENCHMARK_BATCHES,
+    DATA_BACKENDS,
+    NUM_CLASSES,
+    OPENCV_AUGMENTATION,
+    decoding_threads,
+)
 from common.data.training_images import TrainingImages, epoch_order, offsets_of
 from common.find_mxnet import mx
 from common.images.class_names import names_beside
@@ -205,9 +212,12 @@ def record_iterators(args: argparse.Namespace, rank: int = 0, workers: int = 1) 
 
 def augmentation_of(args: argparse.Namespace, images: TrainingSet) -> Augmentation:
     """The random crops that `args` ask for. Raises InputError for options that do not go together."""
+    beyond = {name: getattr(args, name) for name in (flag.replace("-", "_") for flag, _ in OPENCV_AUGMENTATION)}
     augmentation = Augmentation(*args.image_shape[1:], **{"pad": args.pad_size, "fill_value": args.fill_value,
-                                                          **augmentation_options(args, images.short_side)})
+                                                          **augmentation_options(args, images.short_side), **beyond})
     augmentation.check()
+    if args.data_backend == "mxnet" and augmentation.more_draws:
+        raise InputError("--data-backend mxnet has no --auto-augment and no --random-erase; --data-backend opencv has")
     return augmentation
 
 

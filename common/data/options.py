@@ -2,7 +2,7 @@
 MXNet's image-classification examples."""
 import argparse
 
-from common.base.arguments import amount, grey, not_negative, positive, side_or_stored, switch
+from common.base.arguments import amount, grey, not_negative, positive, probability, side_or_stored, switch, whole_from
 from common.base.machine import usable_processors
 from common.images.options import add_preprocessing_args, add_preprocessing_texts
 
@@ -38,7 +38,16 @@ AUGMENTATION = (
     ("saturation", "saturation", amount, 0.0, "largest relative change of saturation (0 to 1)"),
     ("pca-noise", "pca_noise", amount, 0.0, "PCA noise on the colours (0 to 1)"),
 )
-
+# flag, options of add_argument: what ImageRecordIter lacks, with the names of torchvision's training script
+OPENCV_AUGMENTATION = (
+    ("auto-augment", dict(choices=("none", "ra", "ta_wide"), default="none", help="after crop, colour and mirror: "
+                          "RandAugment or TrivialAugment, as torchvision's; what they move in is of --fill-value")),
+    ("ra-magnitude", dict(type=whole_from(0, 30), default=9, help="strength of RandAugment's operations, 0 to 30")),
+    ("ra-num-ops", dict(type=whole_from(1, 30), default=2, help="RandAugment's operations on each image")),
+    ("random-erase", dict(type=probability, default=0.0, help="probability that a rectangle of an image is made the "
+                          "colour of --rgb-mean")),
+)
+AUGMENTATION_FLAGS = (*(flag for flag, *_ in AUGMENTATION), *(flag for flag, _ in OPENCV_AUGMENTATION))
 
 # what each level of augmentation of MXNet's examples adds to those below it
 LEVELS = (
@@ -88,16 +97,18 @@ def add_data_args(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     data.add_argument("--fill-value", type=grey, default=127, help="grey level, 0 to 255, of what is added")
     data.add_argument("--benchmark", type=switch, default=0, help=f"1: measure the speed on {BENCHMARK_BATCHES} "
                       "batches of synthetic images, and save nothing")
-    data.add_argument("--seed", type=not_negative, default=0, help="seed of initial weights, shuffle, augmentation and "
-                      "mixup")
+    data.add_argument("--seed", type=not_negative, default=0, help="seed of initial weights, shuffle, augmentation, "
+                      "mixup and CutMix")
     return data
 
 
 def add_data_aug_args(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """How the training images are augmented: the flags of AUGMENTATION."""
+    """How the training images are augmented: AUGMENTATION_FLAGS."""
     group = parser.add_argument_group("augmentation of the training images")
     for flag, _, kind, default, text in AUGMENTATION:
         group.add_argument(f"--{flag}", type=kind, default=default, help=text)
+    for flag, options in OPENCV_AUGMENTATION:
+        group.add_argument(f"--{flag}", **options)
     return group
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from common.base.errors import ImageError, InputError
 from common.data.augmentation import DRAWS, Augmentation
 from common.data.jpeg_box import open_image
+from common.data.random_erasing import erase
 from common.find_mxnet import mx
 from common.images.preprocess import normalise
 from common.images.recordio import check_label, read_record, record_offsets, unpack_image
@@ -80,7 +81,9 @@ class TrainingImages(mx.io.DataIter):
         """((data, labels), tasks that write them) of a batch."""
         arrays = [mx.nd.empty(desc.shape) for desc in (*self.provide_data, *self.provide_label)]
         data, labels = map(_memory, arrays)
-        draws = np.random.default_rng((*self._key, batch)).random((self.batch_size, DRAWS))
+        rng = np.random.default_rng((*self._key, batch))
+        # those of ImageRecordIter's options first: the crops are the same with others and without
+        draws = np.hstack([rng.random((self.batch_size, count)) for count in (DRAWS, self._augmentation.more_draws)])
         return arrays, [
             self._pool.submit(self._prepare, self._numbers[batch, part], draws[part], data[part], labels[part])
             for part in (slice(at, at + IMAGES_OF_A_TASK) for at in range(0, self.batch_size, IMAGES_OF_A_TASK))]
@@ -92,11 +95,14 @@ class TrainingImages(mx.io.DataIter):
                 record, _ = read_record(self._files[file].fileno(), self._sizes[file], int(self._offsets[number]))
                 _, labels[i], content = unpack_image(record)
                 check_label(float(labels[i]), self._num_classes)
-                crop = self._augmentation(open_image(content), iter(draws[i].tolist()).__next__)
+                draw = iter(draws[i].tolist()).__next__
+                crop = self._augmentation(open_image(content), draw)
             except ValueError as error:  # InputError among them
                 at = f"{self._files[file].name}: record {number - int(np.searchsorted(self._file_of, file))}"
                 raise InputError(f"{at}{':' * isinstance(error, ImageError)} {error}") from None
             normalise(crop, self._mean, self._std, data[i])
+            if self._augmentation.random_erase:
+                erase(data[i], self._augmentation.random_erase, draw)
 
 
 def _memory(array: mx.nd.NDArray) -> np.ndarray:

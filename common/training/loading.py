@@ -2,7 +2,7 @@
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.base.errors import InputError
 from common.find_mxnet import mx
@@ -64,11 +64,13 @@ def iterator_name(images: mx.io.DataIter) -> str:
 
 
 def load_stages(data_loader: DataLoader, recipe: Recipe, args: argparse.Namespace, workers: Workers) -> list:
-    """The StageImages of each stage of the recipe. What the flags `args` ask for and cannot have is an InputError now,
-    of a stage that is days away too."""
+    """The StageImages of each stage of the recipe, all with the last one's validation: scores can be compared, and the
+    checkpoint is for images of that size. What the flags `args` ask for and cannot have is an InputError now, of a
+    stage that is days away too."""
     store = workers.store()
-    return [_stage(data_loader(recipe.flags(args, i), store), args.num_examples, workers)
-            for i in range(len(recipe.stages))]
+    stages = [_stage(data_loader(recipe.flags(args, i), store), args.num_examples, workers)
+              for i in range(len(recipe.stages))]
+    return [replace(stage, validation=stages[-1].validation) for stage in stages]
 
 
 def _stage(loaded, num_examples, workers):

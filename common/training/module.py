@@ -91,7 +91,7 @@ class TrainedModule:
             self.average.update(master_weights(self._module), self.updates)
 
     def score(self, batch: mx.io.DataBatch, top_k: int) -> Score:
-        """That of the last step; of an image that mixup made, the label with the greater part counts."""
+        """That of the last step; of a mixed image, the label with the greater part counts."""
         return count(self._module.get_outputs()[0].asnumpy(), _labels(batch).asnumpy().astype(np.int64), top_k)
 
     def update_metric(self, metric: mx.metric.EvalMetric, batch: mx.io.DataBatch) -> None:
@@ -145,7 +145,7 @@ class TrainedModule:
 
 
 def _labels(batch):
-    """Classes (N,), those with the greatest part of what mixup made."""
+    """Classes (N,), of mixed images those with the greatest part."""
     label = batch.label[0]
     return label.argmax(axis=1) if label.ndim == 2 and label.shape[1] > 1 else label.reshape(-1)
 

@@ -2,7 +2,7 @@
 their defaults.
 
 A flag belongs to a recipe's common settings (COMMON), to each of its stages (STAGE), or to neither: where the data is,
-which devices, what to save.
+which devices, what to save. The size of images is in both: a stage without one has the common one.
 """
 import argparse
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from common.base.arguments import (
     switch,
     whole_numbers,
 )
-from common.data.options import AUGMENTATION
+from common.data.options import AUGMENTATION_FLAGS
 from common.images.options import PREPROCESSING
 from symbols.architecture import ACTIVATIONS, PADDINGS, REPEATS, STRIDES
 
@@ -112,6 +112,8 @@ SCHEDULE = (
     ("warmup-epochs", dict(type=amount, default=0.0, help="epochs in which the rate rises to --lr")),
     ("warmup-lr", dict(type=amount, default=0.0, help="the rate from which it rises")),
     ("mixup", dict(type=amount, default=0.0, help="alpha of mixup, such as 0.2; 0: none")),
+    ("cutmix", dict(type=amount, default=0.0, help="alpha of CutMix, such as 1; 0: none; with --mixup too, each batch "
+                    "has one of them, by chance")),
 )
 RUN = (
     ("num-epochs", dict(type=positive, default=100, help="train until this number of epochs is completed")),
@@ -148,10 +150,10 @@ REPORT = (
 )
 # flags of common/data/options.py that a recipe may set
 DATA_COMMON = ("seed", "num-classes", *(flag for flag, *_ in PREPROCESSING))
-PADS = ("pad-size", "fill-value")
+DATA_STAGE = ("image-shape", "pad-size", "fill-value", *AUGMENTATION_FLAGS)
 
 COMMON = tuple(flag for flag, _ in NETWORK + TRAINING) + DATA_COMMON
-STAGE = tuple(flag for flag, _ in SCHEDULE) + PADS + tuple(flag for flag, *_ in AUGMENTATION)
+STAGE = tuple(flag for flag, _ in SCHEDULE) + DATA_STAGE
 
 
 def add_fit_args(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -183,7 +185,8 @@ ELSEWHERE = {
     "--lr-decay": "give --lr-factor", "--lr-decay-epoch": "give --lr-step-epochs",
     "--lr-step-size": "give --lr-step-epochs", "--lr-gamma": "give --lr-factor",
     "--lr-warmup-epochs": "give --warmup-epochs", "--smoothing": "give --label-smoothing",
-    "--mixup-alpha": "give --mixup", "--model": "give --network", "--model-ema": "give --ema",
+    "--mixup-alpha": "give --mixup", "--cutmix-alpha": "give --cutmix", "--reprob": "give --random-erase",
+    "--aa": "give --auto-augment", "--model": "give --network", "--model-ema": "give --ema",
     "--model-ema-decay": "give --ema", "--img-size": "give --image-shape", "--input-size": "give --image-shape",
     "--mean": "give --rgb-mean", "--std": "give --rgb-std", "--crop-pct": "give --crop-ratio",
     "--rec-train": "give --data-train", "--rec-val": "give --data-val", "--data-dir": "give --data-train",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from common.base.arguments import ArgumentParser
+from common.base.arguments import ArgumentParser, as_flag
 from common.base.errors import InputError
 from common.base.files import read_json, read_toml
 from common.checkpoint.params import checkpoint_files
@@ -21,6 +21,7 @@ from common.images.options import USUAL, as_texts, as_values
 from common.training.options import COMMON, STAGE, add_fit_args
 from common.training.options import NETWORK as NETWORK_FLAGS
 from common.training.pretrained import NETWORK, inherited, weights_of
+from symbols.architecture import TOTAL_STRIDE
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 MAX_EPOCHS = 100_000
@@ -66,13 +67,13 @@ class Recipe:
 
     def differences(self, other: dict) -> list:
         """Lines that say where this recipe differs from one of `as_json`, which may be older than some flags."""
-        mine = self.as_json()
-        usual = {name: value for name, value in default_flags().items() if name in mine["common"]}
-        lines = _changes("", {**usual, **other["common"]}, mine["common"])
+        mine, usual = self.as_json(), default_flags()
+        usual_of_common = {name: value for name, value in usual.items() if name in mine["common"]}
+        lines = _changes("", {**usual_of_common, **other["common"]}, mine["common"])
         if len(mine["stages"]) != len(other["stages"]):
             lines.append(f"{len(other['stages'])} stages -> {len(mine['stages'])}")
         for i, (theirs, ours) in enumerate(zip(other["stages"], mine["stages"]), 1):
-            lines += _changes(f"stage {i}: ", theirs, ours)
+            lines += _changes(f"stage {i}: ", {**_pick(STAGE, usual), **theirs}, ours)
         return lines
 
 
@@ -133,13 +134,23 @@ def resolve(parser: ArgumentParser, given: dict, saved: dict | None = None, num_
         source = _start_of({**common, **given})
         start = read = inherited(source, as_values({**common, **given})) if source else {}
     common = _pick(COMMON, as_values(_merged(defaults, start, common, given)))
-    stages = [{"epochs": stage["epochs"], **_pick(STAGE, {**defaults, **stage, **given})} for stage in stages]
+    stages = [{"epochs": stage["epochs"], **_pick(STAGE, as_values({**defaults, **start, **stage, **given}))}
+              for stage in stages]
+    _check_sizes(common, stages)
     stages = [_scaled(_with_curve(stage), scale) for stage in stages]
     stages = _cut(stages, given.get("num_epochs"), keep_warmup="warmup_epochs" in given)
     recipe = Recipe(name, description, common, tuple(stages), read, source, file)
     if recipe.epochs > MAX_EPOCHS:
         raise InputError(f"{recipe.epochs:.6g} epochs: give {MAX_EPOCHS} at most")
     return recipe
+
+
+def _check_sizes(common, stages):
+    """SAME padding is laid out for one size of images."""
+    sizes = dict.fromkeys(stage["image_shape"] for stage in stages)
+    if common["padding"] == "same" and len({tuple(n % TOTAL_STRIDE for n in size[1:]) for size in sizes}) > 1:
+        raise InputError(f"--padding same: pads images of {' and '.join(map(as_flag, sizes))} differently; give stages "
+                         f"sizes that differ by multiples of {TOTAL_STRIDE}")
 
 
 def _with_curve(stage):

@@ -18,7 +18,7 @@ from common.images.class_names import save_synset
 from common.training.best import better, keep_best, outcome, remove_best
 from common.training.distributed import Do, Order
 from common.training.loading import StageImages
-from common.training.mixup import MixupIter
+from common.training.mixup import MixedIter
 from common.training.module import TrainedModule
 from common.training.report import Report
 from common.training.saved_state import (
@@ -62,8 +62,8 @@ class Run:
         images = stage.train
         images.seek(epoch, first)
         self._read_over(images, epoch)
-        if settings.mixup:
-            images = MixupIter(images, settings.mixup, settings.num_classes, settings.label_smoothing,
+        if settings.mixup or settings.cutmix:
+            images = MixedIter(images, settings.mixup, settings.cutmix, settings.num_classes, settings.label_smoothing,
                                (settings.seed, epoch, self.workers.rank), first)
         self.module.begin_stage(images.provide_data, images.provide_label)
         self.report.begin_epoch(epoch, self.schedule.recipe.epochs, first, stage.batches,
@@ -126,7 +126,7 @@ class Run:
 
     def _describe_images(self, prefix):
         """PREFIX-preprocess.json and PREFIX-synset.txt, as far as the images' iterator tells."""
-        images = self.setup.stages[0].train
+        images = self.setup.stages[-1].train
         if preprocessing := getattr(images, "preprocessing", None):
             save_preprocessing(prefix, preprocessing)
         if names := getattr(images, "class_names", None):
@@ -208,7 +208,8 @@ def begun(setup: Setup, callbacks: Sequence[Callable] = ()) -> Iterator[Run]:
                 keep_best(args.model_prefix, start.info["best"])
         stop = stack.enter_context(StopRequest())
         settings, images = setup.settings(stage), setup.stages[stage].train
-        label = MixupIter.label(images, settings.num_classes) if settings.mixup else images.provide_label
+        mixed = settings.mixup or settings.cutmix
+        label = MixedIter.label(images, settings.num_classes) if mixed else images.provide_label
         module = TrainedModule(setup.network, settings, start, (images.provide_data, label), schedule.scheduler,
                                setup.devices, setup.workers, schedule.updates_before(*start.position),
                                setup.teacher, setup.class_weights)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from common.base.arguments import as_flag
 from common.checkpoint.symbol import INPUT, is_label
 from common.data.iterators import TrainingIter, augmentation_options
-from common.data.options import AUGMENTATION
+from common.data.options import AUGMENTATION_FLAGS
 from common.find_mxnet import mx
 from common.images.options import as_values
 from common.training.loading import iterator_name
@@ -42,8 +42,8 @@ def network_summary(symbol: mx.sym.Symbol, data_shape: Sequence[int]) -> tuple:
 def run_summary(setup: Setup) -> list:
     """Lines: the network, the images, what the recipe has that the flags' defaults have not, and its stages as a
     table."""
-    recipe, train, settings = setup.schedule.recipe, setup.stages[0].train, setup.settings(0)
-    validation = setup.stages[0].validation and iterator_name(setup.stages[0].validation)
+    recipe, settings, (*_, last) = setup.schedule.recipe, setup.settings(-1), setup.stages
+    train, validation = last.train, last.validation and iterator_name(last.validation)
     shape = train.provide_data[0][1][1:]
     parameters, multiply_adds = network_summary(setup.network, (1, *shape))
     workers = f" of {setup.workers.count} workers" if setup.workers.count > 1 else ""
@@ -89,10 +89,11 @@ def stages_table(schedule: Schedule, crops: Sequence[str | None]) -> list:
 
 def _drawn(stage, augmented):
     """The augmentation of a stage, and what else it has besides its schedule: what is not 0."""
-    flags = [*(flag.replace("-", "_") for flag, *_ in AUGMENTATION), "pad_size"] if augmented else []
-    ranges = () if stage["random_resized_crop"] else ("max_random_area", "min_random_area")
-    return {name: stage[name] for name in (*flags, "mixup")
-            if stage[name] and stage[name] != -1 and name not in SHOWN and name not in ranges}
+    flags = [*(flag.replace("-", "_") for flag in AUGMENTATION_FLAGS), "pad_size"] if augmented else []
+    unused = [*(() if stage["random_resized_crop"] else ("max_random_area", "min_random_area")),
+              *(() if stage["auto_augment"] == "ra" else ("ra_magnitude", "ra_num_ops"))]
+    return {name: stage[name] for name in (*flags, "mixup", "cutmix")
+            if stage[name] not in (None, 0, -1, "none") and name not in SHOWN and name not in unused}
 
 
 def crop_of(settings: argparse.Namespace, short_side: int | None) -> str:

@@ -63,7 +63,7 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
         for line in outcome(args.model_prefix, state.info.get("best"), state.epoch):
             logging.info(line)
         return None
-    settings = recipe.settings(args, 0)
+    settings = recipe.settings(args, -1)  # with the size of images that the checkpoint is for
     if args.dtype == "float16" and not args.gpus:
         raise InputError("--dtype float16: MXNet has its convolutions for GPUs only; give --gpus too")
     check_not_overwritten(settings, recipe.file, resumed=state is not None)
@@ -77,7 +77,7 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     for images, given in ((stages[0].train, ()), (stages[0].validation, (args.check_data,))):
         if hasattr(images, "check"):
             images.check(*given)
-    data_shape = (1, *stages[0].train.provide_data[0][1][1:])
+    data_shape = (1, *stages[-1].train.provide_data[0][1][1:])
     classes = _classes(network, data_shape, settings.num_classes)
     recipe = replace(recipe, common={**recipe.common, "num_classes": classes}, stages=tuple(
         {**stage, "batch_size": images.batch_size} for stage, images in zip(recipe.stages, stages)))
@@ -94,7 +94,7 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     if state:
         state = resume(args, schedule, network, state, pipeline, data_shape)
     else:
-        state = begin(args, schedule, network, stages[0].train, devices[0])
+        state = begin(args, schedule, network, stages[-1].train, devices[0])
         if arg_params is not None:
             _check_shapes(network, arg_params, data_shape)
             state.arg_params, state.aux_params = arg_params, aux_params or {}
@@ -111,7 +111,8 @@ def _complete(args, network):
     if not isinstance(recipe, Recipe):
         recipe = recipe_of(args, mobilenetv2="first-3x3-conv-conv2d_weight" in network.list_arguments())
     if args.benchmark:
-        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1, "warmup_epochs": 0.0, "mixup": 0.0},))
+        recipe = replace(recipe, stages=({**recipe.stages[0], "epochs": 1, "warmup_epochs": 0.0, "mixup": 0.0,
+                                          "cutmix": 0.0},))
     return args, recipe
 
 

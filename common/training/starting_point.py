@@ -53,9 +53,9 @@ def check_not_overwritten(settings: argparse.Namespace, recipe: Path | None, res
 
 def begin(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol, images: mx.io.DataIter,
           device: mx.Context) -> TrainingState:
-    """The state of a run that does not go on with an earlier one; `images`: those it trains on, from which folded
+    """The state of a run that does not go on with an earlier one; `images`: those it trains on last, from which folded
     weights get their statistics on `device`."""
-    prefix, settings = args.model_prefix, schedule.recipe.settings(args, 0)
+    prefix, settings = args.model_prefix, schedule.recipe.settings(args, -1)
     if args.benchmark:
         return TrainingState()
     if args.load_epoch is not None and args.load_epoch >= schedule.recipe.epochs:
@@ -123,7 +123,7 @@ def resume(args: argparse.Namespace, schedule: Schedule, network: mx.sym.Symbol,
     `pipeline`: what else the images depend on; `data_shape`: as for `begin`. Raises InputError if it cannot go on.
     """
     at = f"{args.model_prefix}-{stem(*state.position)}"
-    before, settings = state.info["recipe"], schedule.recipe.settings(args, 0)
+    before, settings = state.info["recipe"], schedule.recipe.settings(args, -1)
     if "resize" in pipeline and "resize" not in state.info["pipeline"]:
         raise InputError(f"--resume: {at} is of an earlier version, which scaled images as they are stored and left "
                          f"out the last ones of an epoch; --load-epoch {state.epoch} starts from its weights")

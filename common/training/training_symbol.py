@@ -29,8 +29,8 @@ def training_symbol(network: mx.sym.Symbol, label_smoothing: float = 0.0, dtype:
     head = graph["nodes"][graph["heads"][0][0]]
     if head["op"] != "SoftmaxOutput":
         if label_smoothing or dtype != "float32" or loss_scale != 1 or distillation or weighted:
-            raise InputError(f"the network ends in {head['op']}: --label-smoothing, --loss-scale, --mixup, --teacher, "
-                             "--class-weights and --dtype float16 need a SoftmaxOutput there")
+            raise InputError(f"the network ends in {head['op']}: --label-smoothing, --loss-scale, --mixup, --cutmix, "
+                             "--teacher, --class-weights and --dtype float16 need a SoftmaxOutput there")
         return network
     attrs = head.setdefault("attrs", {})
     temperature, hard_weight = distillation or (1.0, 1.0)

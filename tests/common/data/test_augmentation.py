@@ -169,10 +169,12 @@ def test_no_option_needs_more_numbers_than_are_drawn(images):
     _, contents = images
     for options in ({"random_resized_crop": 1, "min_random_area": 5, "max_random_area": 6, "min_aspect_ratio": 0.5,
                      "max_aspect_ratio": 2.0}, {"rand_crop": 1, "min_random_scale": 0.3, "pad": 2}):
-        numbers = iter(np.random.RandomState(0).uniform(size=DRAWS).tolist())
-        Augmentation(*SHAPE, rand_mirror=1, random_h=9, random_s=9, random_l=9, brightness=1, contrast=1, saturation=1,
-                     pca_noise=1, max_rotate_angle=5, max_shear_ratio=0.1, **options)(
-                         open_image(contents[0]), numbers.__next__)
+        for policy in ("none", "ta_wide", "ra"):
+            augmentation = Augmentation(
+                *SHAPE, rand_mirror=1, random_h=9, random_s=9, random_l=9, brightness=1, contrast=1, saturation=1,
+                pca_noise=1, max_rotate_angle=5, max_shear_ratio=0.1, auto_augment=policy, ra_num_ops=30, **options)
+            numbers = iter(np.random.RandomState(0).uniform(size=DRAWS + augmentation.more_draws).tolist())
+            augmentation(open_image(contents[0]), numbers.__next__)
 
 
 @pytest.mark.parametrize("change", [(400, 0, 0), (-400, 300, -300), (7, -9, 255), (0, 0, 0), (180, -255, 11)])

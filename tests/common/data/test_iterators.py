@@ -15,13 +15,13 @@ import train_imagenet
 from common.base.errors import InputError
 from common.checkpoint.preprocessing import Preprocessing
 from common.data.iterators import (
-    AUGMENTATION,
     READERS,
     augmentation_options,
     evaluation_iter,
     training_iter,
     training_set,
 )
+from common.data.options import AUGMENTATION_FLAGS
 from common.find_mxnet import mx
 from common.images.dataset import packed_as
 from common.images.options import USUAL
@@ -32,7 +32,7 @@ from tests.samples import is_uniform
 
 def options(prefix, **changes):
     defaults = vars(train_imagenet.get_args_parser().parse_args([]))
-    augmentation = {name: defaults[name] for name in (flag.replace("-", "_") for flag, *_ in AUGMENTATION)}
+    augmentation = {name: defaults[name] for name in (flag.replace("-", "_") for flag in AUGMENTATION_FLAGS)}
     return argparse.Namespace(**{**augmentation, **USUAL, **dict(
         data_train=f"{prefix}.rec", data_train_idx="", data_val=f"{prefix}.rec", data_val_idx="",
         image_shape=(3, 48, 48), num_classes=2, num_examples=None, data_nthreads=2, batch_size=10, pad_size=0,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from common.base.errors import InputError
-from common.data.iterators import training_iter, training_set
+from common.data.iterators import TrainingIter, training_iter, training_set
 from common.data.training_images import epoch_order
 from common.find_mxnet import mx
 from common.images.recordio import record_files, record_offsets
@@ -17,11 +17,30 @@ def batches(args, epoch=0, first=0, **worker):
     return np.stack([batch.data[0].asnumpy() for batch in images])
 
 
-def test_neither_threads_nor_where_an_epoch_is_entered_change_an_image(packed):
+@pytest.mark.parametrize("changes", [{}, {"auto_augment": "ta_wide", "random_erase": 0.5},
+                                     {"auto_augment": "ra", "ra_num_ops": 5, "random_erase": 1.0}])
+def test_neither_threads_nor_where_an_epoch_is_entered_change_an_image(packed, changes):
     """A run that is resumed inside an epoch goes on at once."""
-    whole = batches(options(packed, data_nthreads=1), epoch=2)
+    whole = batches(options(packed, data_nthreads=1, **changes), epoch=2)
     for threads, first in ((1, 0), (3, 0), (2, 4), (7, 9), (None, 0)):
-        assert (batches(options(packed, data_nthreads=threads), epoch=2, first=first) == whole[first:]).all()
+        args = options(packed, data_nthreads=threads, **changes)
+        assert (batches(args, epoch=2, first=first) == whole[first:]).all()
+
+
+def test_crops_are_the_same_with_random_erasing_and_without(packed):
+    """But for a rectangle, which has the colour of the mean."""
+    plain, some, all_ = (batches(options(packed, random_erase=p)) for p in (0.0, 0.3, 1.0))
+    for erased, least, most in ((some, 0.15, 0.45), (all_, 1, 1)):
+        changed = erased != plain
+        assert (erased[changed] == 0).all() and least <= changed.any((2, 3, 4)).mean() <= most
+    assert 0.02 < (all_ != plain).mean() < 0.33
+
+
+def test_crops_are_the_same_under_auto_augment(packed):
+    """As the identity shows, which is as likely as any other operation."""
+    plain, augmented = (batches(options(packed, auto_augment=policy)) for policy in ("none", "ta_wide"))
+    same = (plain == augmented).all((2, 3, 4))
+    assert 1 / 14 - 0.06 < same.mean() < 0.3
 
 
 def test_every_image_of_a_batch_is_augmented_for_itself(packed):
@@ -136,6 +155,13 @@ def test_no_more_batches_are_in_memory_than_threads_need(packed):
 def test_options_that_the_images_do_not_allow(packed, changes, message):
     with pytest.raises(InputError, match=message):
         batches(options(packed, **changes))
+
+
+@pytest.mark.parametrize("changes", [{"auto_augment": "ra"}, {"random_erase": 0.1}])
+def test_image_record_iter_does_not_leave_out_what_it_lacks(packed, changes):
+    args = options(packed, data_backend="mxnet", **changes)
+    with pytest.raises(InputError, match="^--data-backend mxnet has no --auto-augment and no --random-erase"):
+        TrainingIter(args, training_set(args))
 
 
 def test_a_file_that_changes_under_the_run(packed, tmp_path):

@@ -160,6 +160,45 @@ def test_a_checkpoint_is_a_recipe_too(tmp_path):
 STAGE = "[[stage]]\nepochs = 1\n"
 
 
+def progressive(folder, *sizes, **common):
+    """A recipe whose stages have images of these sizes; None: of the common one."""
+    path = folder / "progressive.toml"
+    path.write_text("".join(f"{key} = '{value}'\n" for key, value in common.items()) + "".join(
+        STAGE + (f"image-shape = [3, {size}, {size}]\n" if size else "") for size in sizes))
+    return str(path)
+
+
+def test_stages_have_images_of_their_own_size(tmp_path):
+    path = progressive(tmp_path, 128, None, 192, padding="same")
+    chosen = recipe("--recipe", path)
+    assert [stage["image_shape"] for stage in chosen.stages] == [(3, side, side) for side in (128, 224, 192)]
+    args = train_imagenet.get_args_parser().parse_args([])
+    assert [chosen.flags(args, stage).image_shape for stage in (0, -1)] == ["3,128,128", "3,192,192"]
+    assert [crop_of(chosen.settings(args, stage), 480) for stage in (0, 1)] == [
+        "shorter side 146-274, crop 128", "shorter side 256-480, crop 224"]  # as much of the image
+    assert recipe(saved=chosen.as_json()).as_json() == chosen.as_json()
+    assert recipe("--recipe", path, saved=chosen.as_json()).as_json() == chosen.as_json()
+    one = recipe("--recipe", path, "--image-shape", "3,96,96")
+    assert {stage["image_shape"] for stage in one.stages} == {(3, 96, 96)}
+
+
+def test_same_padding_is_for_sizes_that_it_pads_alike(tmp_path):
+    with pytest.raises(InputError, match="^--padding same: pads images of 3,160,160 and 3,176,176 differently; give "
+                                         "stages sizes that differ by multiples of 32$"):
+        recipe("--recipe", progressive(tmp_path, 160, 176, padding="same"))
+    recipe("--recipe", progressive(tmp_path, 160, 176))
+
+
+def test_a_recipe_that_is_older_than_a_flag_has_its_default(tmp_path):
+    saved = recipe("--recipe", "digits").as_json()
+    for stage in saved["stages"]:
+        for name in ("image_shape", "auto_augment", "ra_magnitude", "ra_num_ops", "random_erase", "cutmix"):
+            del stage[name]
+    assert recipe("--recipe", "digits").differences(saved) == []
+    assert recipe(saved=saved).as_json() == recipe("--recipe", "digits").as_json()
+    assert recipe("--recipe", "digits", "--cutmix", "1").differences(saved)[0] == "stage 1: cutmix 0.0 -> 1.0"
+
+
 @pytest.mark.parametrize(("content", "words"), [
     ("lr = ", "not TOML"),
     ("\0", "not TOML"),
@@ -180,6 +219,12 @@ STAGE = "[[stage]]\nepochs = 1\n"
     ("channels = [3, 4]\n" + STAGE, "--channels: '3,4': give 9 whole numbers"),
     ("repeats = [1, 2, 3, 4, 3, 3, 0]\n" + STAGE, "--repeats: '1,2,3,4,3,3,0': give 7 whole numbers"),
     ("crop-ratio = 1.1\n" + STAGE, "--crop-ratio: '1.1'"),
+    (STAGE + "image-shape = [3, 4]", "stage 1: --image-shape: '3,4'"),
+    (STAGE + "auto-augment = 'augmix'", "stage 1: --auto-augment: invalid choice: 'augmix'"),
+    (STAGE + "ra-magnitude = 31", "stage 1: --ra-magnitude: '31': give a whole number from 0 to 30"),
+    (STAGE + "ra-num-ops = 0", "stage 1: --ra-num-ops: '0': give a whole number from 1 to 30"),
+    (STAGE + "random-erase = 1.5", "stage 1: --random-erase: '1.5': give a number from 0 to 1"),
+    (STAGE + "cutmix = -1", "stage 1: --cutmix: '-1'"),
     ("network = '--help'\n" + STAGE, "--network"),
     ("lr = " + "[" * 100_000 + "\n" + STAGE, "nested too deep|not TOML"),
 ])
