@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,8 @@ def initial(multiplier: float, shape: tuple, seed: int) -> dict:
     return {name: array.asnumpy() for name, array in module.get_params()[0].items()}
 
 
-def module_of(multiplier: float, shape: tuple, fuse: bool) -> "mx.mod.Module":  # noqa: F821 (imported inside)
+def module_of(multiplier: float, shape: tuple, fuse: bool) -> Any:
+    """A bound mx.mod.Module."""
     from common.find_mxnet import mx
     from common.training.fused_batchnorm import fused, load
     from symbols.mobilenetv2 import get_symbol

@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,9 +51,10 @@ def by_onnxruntime(args: argparse.Namespace, precision: str, folder: str) -> Pre
     return lambda image: session.run(None, {"data": image})[0]
 
 
-WAYS = (  # what runs it, precision, how it is opened
+# what runs it, precision, how it is opened
+WAYS: tuple[tuple[str, str, Callable[[argparse.Namespace, str, str], Predict]], ...] = (
     ("MXNet", "float32", by_mxnet),
-    *((f"TVM {target}", precision, lambda *given, target=target: by_tvm(*given, target=target))
+    *((f"TVM {target}", precision, partial(by_tvm, target=target))
       for target in ("llvm", "opencl") for precision in ("float32", "float16", "int8")),
     ("ONNX Runtime", "float32", by_onnxruntime),
     ("ONNX Runtime", "int8", by_onnxruntime),

@@ -67,13 +67,12 @@ class Recipe:
 
     def differences(self, other: dict) -> list:
         """Lines that say where this recipe differs from one of `as_json`, which may be older than some flags."""
-        mine, usual = self.as_json(), default_flags()
-        usual_of_common = {name: value for name, value in usual.items() if name in mine["common"]}
-        lines = _changes("", {**usual_of_common, **other["common"]}, mine["common"])
+        mine, before = self.as_json(), {**default_flags(), **other["common"]}
+        lines = _changes("", {**{name: before[name] for name in mine["common"]}, **other["common"]}, mine["common"])
         if len(mine["stages"]) != len(other["stages"]):
             lines.append(f"{len(other['stages'])} stages -> {len(mine['stages'])}")
         for i, (theirs, ours) in enumerate(zip(other["stages"], mine["stages"]), 1):
-            lines += _changes(f"stage {i}: ", {**_pick(STAGE, usual), **theirs}, ours)
+            lines += _changes(f"stage {i}: ", {**_pick(STAGE, before), **theirs}, ours)
         return lines
 
 
