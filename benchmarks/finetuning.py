@@ -87,7 +87,7 @@ def logistic_regression(args: argparse.Namespace, run: dict, photographs: Path, 
         return LogisticRegression(C=strength, max_iter=2000)
     best = max(STRENGTHS, key=lambda strength: model(strength).fit(fitted, labels).score(held, held_labels))
     score = model(best).fit(train, train_labels).score(val, val_labels)
-    return score, {"epochs": "", "loss": "", "versions": f"scikit-learn {version('scikit-learn')}, C {best:g}"}
+    return score, {"epochs": "", "versions": f"scikit-learn {version('scikit-learn')}, C {best:g}"}
 
 
 def features(args: argparse.Namespace, photographs: Path, packed: Path) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -141,7 +141,7 @@ def trained(args: argparse.Namespace, run: dict, photographs: Path, packed: Path
     name = "-".join(str(run[key]) for key in KEYS).translate({ord(letter): "_" for letter in " ./="})
     rows, top_1 = by_mxnet(packed, Path(args.scratch, "runs", name),
                            ["--recipe", RECIPE, *shared(args), "--seed", str(run["seed"]), *flags], validate=False)
-    return top_1, {"epochs": len(rows), "loss": f"{rows[-1]['loss']:.4f}", "versions": mxnet_version()}
+    return top_1, {"epochs": len(rows), "versions": mxnet_version()}
 
 
 def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Path) -> tuple[float, dict]:
@@ -163,7 +163,7 @@ def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Pat
         "hls": [settings.max_random_h, settings.max_random_l, settings.max_random_s], "mean": prepared.mean,
         "std": prepared.std, "resize": prepared.resize_for(args.side), "same_padding": settings.padding == "same",
         "start": str(weights), "val_once": True, "threads": machine()["cores"]}, Path(args.scratch))
-    return rows[-1]["top_1"], {"epochs": len(rows), "loss": f"{rows[-1]['loss']:.4f}", "versions": f"torch {versions}"}
+    return rows[-1]["top_1"], {"epochs": len(rows), "versions": f"torch {versions}"}
 
 
 def last_layer(args: argparse.Namespace, run: dict, photographs: Path, packed: Path) -> tuple[float, dict]:
