@@ -24,7 +24,8 @@ class Value(NamedTuple):
 
 
 class Walk:
-    """What the nodes of a graph compute, as steps, each from the result of the one before."""
+    """What the nodes of a graph compute, as steps, each from the result of the one before. `followed`: {operator:
+    function of this walk, the node and its first input}, which gives the node's result."""
 
     def __init__(self, graph: Graph, image_shape: tuple[int, int, int] | None,
                  followed: "dict[str, Callable[[Walk, Node, Value], Value]]") -> None:
