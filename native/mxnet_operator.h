@@ -1,10 +1,10 @@
 // How an operator is registered with MXNet 1.9.1's library from here: the part that depends on its C++ ABI.
 //
-// MXNet's wheel for x86-64 was built by GCC 4.8. A newer GCC differs in two things: std::function passes a pointer by its
-// address, and std::unordered_map is larger, so that what follows `dict` in NodeAttrs and Node lies elsewhere. Therefore
-// functions with pointers among their arguments are declared with references, which both pass alike (`as_theirs`);
-// attributes are set by the library's own instances of set_attr (`Registered`); and no operator may use a member behind
-// `dict`, or make a Node. The wheel for ARM was built by GCC 10, which differs in neither from newer ones.
+// MXNet's wheel for x86-64 was built by GCC 4.8. A newer GCC differs in two things: std::function passes a pointer by
+// its address, and std::unordered_map is larger, so that what follows `dict` in NodeAttrs and Node lies elsewhere.
+// Therefore functions with pointers among their arguments are declared with references, which both pass alike
+// (`as_theirs`); attributes are set by the library's own instances of set_attr (`Registered`); and no operator may use
+// a member behind `dict`, or make a Node. The wheel for ARM was built by GCC 10, which is like newer ones in both.
 #pragma once
 
 #include <functional>
