@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 NATIVE := native/build/libtvm_opencl.so
 FUSED := native/build/libbatchnorm_clip.so
 JPEG_BOX := native/build/libjpeg_box.so
+ON_ARM := $(filter aarch64,$(shell uname -m))
 CONVERTERS := .venv-converters
 
 PRETRAINED ?= published-1_0
@@ -97,6 +98,7 @@ PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 $(READY): locks/packages.txt $(LOCK) symbols/_numpy.py tools/mxnet.pth
 	@$(NEEDS_CXX)
+	@$(if $(ON_ARM),$(MAKE) --no-print-directory -C native build/libarm.so)
 	@python=$$(tools/find_python.sh) && \
 	echo "Making $(VENV) with $$("$$python" --version)" && \
 	$(call MAKE_VENV,"$$python",$(VENV)) && \
@@ -105,6 +107,7 @@ $(READY): locks/packages.txt $(LOCK) symbols/_numpy.py tools/mxnet.pth
 	  $(VPY) $(PIP_INSTALL) "$(BUILD)") || $(NOT_INSTALLED); } && \
 	packages=$$($(VPY) $(PACKAGES)) && \
 	cp symbols/_numpy.py "$$packages/_mxnet_numpy.py" && cp tools/mxnet.pth "$$packages" && \
+	$(if $(ON_ARM),$(MAKE) --no-print-directory -C native PYTHON=../$(VPY) arm && )\
 	echo "$(BUILD)" > $@
 
 $(CONVERTERS)/.ready: locks/converters.txt locks/pytorch.txt | $(READY)

@@ -5,6 +5,7 @@
 Everything that needs MXNet imports it from here. MXNet has to come before TVM in one process: TVM loads its LLVM for
 everyone, and MXNet then crashes on it. (`common.inference.runtime` owns what comes after: pyopencl, then TVM.)
 """
+import re
 import sys
 
 from common.base import nvidia
@@ -20,6 +21,11 @@ check_environment({  # what MXNet ends the process on, or waits for without end
 if sys.flags.optimize > 1:
     raise InputError("MXNet needs docstrings: run Python without -OO, or PYTHONOPTIMIZE=2")
 
+NEEDS = {  # libraries in the loader's message: what brings them
+    "libarmpl|libamath|libastring|openblas|lapack":
+        f"for ARM it needs: apt-get install libopenblas0 liblapacke && make -C native arm PYTHON={sys.executable}",
+    "libcuda.so": "a build for GPUs needs NVIDIA's driver",
+    "": "a build for GPUs needs CUDA of its version: pip install --no-deps -r requirements-cu117.txt"}
 try:
     from symbols._mxnet import mx
 except ModuleNotFoundError as error:
@@ -28,10 +34,8 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("MXNet is not installed: pip install -r requirements.txt, and from Python 3.13 on pip "
                               "install --no-deps mxnet==1.9.1", name="mxnet") from None
 except OSError as error:  # a library that it is linked to
-    needs = ("NVIDIA's driver" if "libcuda.so" in str(error) else
-             "CUDA of its version: pip install --no-deps -r requirements-cu117.txt")
-    raise ModuleNotFoundError(f"MXNet cannot be loaded: {error} (a build for GPUs needs {needs})",
-                              name="mxnet") from None
+    needs = next(needs for libraries, needs in NEEDS.items() if re.search(libraries, str(error)))
+    raise ModuleNotFoundError(f"MXNet cannot be loaded: {error} ({needs})", name="mxnet") from None
 
 __all__ = ["contexts", "mx"]
 

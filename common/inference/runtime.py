@@ -19,8 +19,8 @@ from common.inference.choices import kind_of
 from common.inference.drivers import PLATFORMS
 from common.inference.plugin import load_plugin
 
-NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pyopencl pocl-binary-distribution; "
-             "--target llvm works without OpenCL")
+NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pyopencl pocl-binary-distribution "
+             "(on ARM: apt-get install pocl-opencl-icd); --target llvm works without OpenCL")
 ONLY_RUNTIME = "TVM_USE_RUNTIME_LIB"
 
 

@@ -1,7 +1,8 @@
-"""GPUs that MXNet cannot run on, and NVIDIA's libraries: with a driver and libraries that only say what they are."""
+"""GPUs that MXNet cannot run on; NVIDIA's libraries and Arm's. Driver and libraries here only say what they are."""
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 
 import pytest
 
@@ -68,3 +69,51 @@ def test_libraries_of_wheels_are_loaded_if_the_system_has_none(tmp_path):
     (tmp_path / "nvidia" / "nccl" / "lib" / "libnccl.so.2").unlink()
     done = python("import common.find_mxnet", PYTHONPATH=str(tmp_path))
     assert "libcudnn.so.8" in done.stderr.splitlines()[-1] and "requirements-cu117.txt" in done.stderr
+
+
+ARMS = ("libarmpl_lp64_mp.so", "libamath.so", "libastring.so")
+OPENBLAS, LAPACKE = "libopenblas.so.0", "liblapacke.so.3"
+
+
+@pytest.fixture
+def for_arm(tmp_path):
+    """MXNet as in its wheel for ARM: linked to Arm's libraries, which are not there, it calls OpenBLAS and LAPACKE."""
+    folder, theirs = tmp_path / "mxnet", tmp_path / "theirs"
+    for name in ARMS:
+        compile_library(theirs / name, "", f"-Wl,-soname,{name}")
+    for name, function in ((OPENBLAS, "cblas_sgemm"), (LAPACKE, "LAPACKE_sgesv")):
+        compile_library(tmp_path / "system" / name, f'extern "C" int {function}() {{ return 20; }}',
+                        f"-Wl,-soname,{name}")
+    compile_library(folder / "libmxnet.so", """
+        extern "C" int cblas_sgemm(), LAPACKE_sgesv();
+        extern "C" int mxnet() { return cblas_sgemm() + LAPACKE_sgesv() + 2; }""", "-Wl,--no-as-needed",
+                    *(str(theirs / name) for name in ARMS), "-Wl,--disable-new-dtags,-rpath,$ORIGIN")
+    (folder / "__init__.py").write_text(
+        "import ctypes, pathlib\nmxnet = ctypes.CDLL(str(pathlib.Path(__file__).with_name('libmxnet.so'))).mxnet\n")
+    (tmp_path / "mxnet-1.9.1.dist-info").mkdir()
+    (tmp_path / "mxnet-1.9.1.dist-info" / "METADATA").write_text("Name: mxnet\nVersion: 1.9.1\n")
+    return tmp_path
+
+
+def make_arm(folder, **env):
+    return subprocess.run(["make", "-C", "native", f"BUILD={folder / 'build'}", f"PYTHON={sys.executable}", "arm"],
+                          cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(folder), **env})
+
+
+def test_what_mxnet_for_arm_is_linked_to_is_built_of_openblas_and_lapacke(for_arm):
+    made = make_arm(for_arm, LIBRARY_PATH=str(for_arm / "system"))
+    assert made.returncode == 0, made.stderr
+    done = python("import mxnet; print(mxnet.mxnet())", PYTHONPATH=str(for_arm),
+                  LD_LIBRARY_PATH=str(for_arm / "system"))
+    assert done.stdout == "42\n", done.stderr
+
+
+@pytest.mark.skipif(find_library("openblas") is not None, reason="OpenBLAS is installed")
+def test_without_openblas_the_build_and_the_import_say_what_to_install(for_arm):
+    made = make_arm(for_arm)
+    assert made.returncode and "apt-get install libopenblas0 liblapacke\n" in made.stderr
+    for missing in (ARMS[0], OPENBLAS):
+        done = python("import common.find_mxnet", PYTHONPATH=str(for_arm))
+        assert missing in (line := done.stderr.splitlines()[-1]) and "apt-get install libopenblas0 liblapacke" in line
+        make_arm(for_arm, LIBRARY_PATH=str(for_arm / "system"))
