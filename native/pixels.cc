@@ -2,8 +2,8 @@
 // saturation, and the floats of the batch. To the bit what OpenCV 4.11 and NumPy compute, in one pass each.
 //
 // Nothing of Python: common/data/pixels.py calls it by ctypes, which lets other threads of Python run meanwhile, and
-// does without it where OpenCV computes otherwise. The loops are written for the compiler to vectorise: blocks that stay
-// in the processor's cache, colours apart, no branches. native/Makefile has the flags that they need.
+// does without it where OpenCV computes otherwise. The loops are written for the compiler to vectorise: blocks that
+// stay in the processor's cache, colours apart, no branches. native/Makefile has the flags that they need.
 
 #include <algorithm>
 #include <cmath>
