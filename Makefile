@@ -8,6 +8,8 @@ NATIVE := native/build/libtvm_opencl.so
 FUSED := native/build/libbatchnorm_clip.so
 JPEG_BOX := native/build/libjpeg_box.so
 ON_ARM := $(filter aarch64,$(shell uname -m))
+PIXELS := native/build/libpixels.so
+BUILT := $(NATIVE) $(FUSED) $(JPEG_BOX) $(PIXELS)
 CONVERTERS := .venv-converters
 
 PRETRAINED ?= published-1_0
@@ -29,24 +31,24 @@ help:  ## list these targets
 	@echo "PYTHON=... chooses the Python (3.10 to 3.14) that make setup uses, MXNET=mxnet-cu117==1.9.1 a build of MXNet"
 	@echo "for GPUs in place of mxnet."
 
-setup: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## make .venv, install the pinned packages, build native/ (demo and test do it by themselves)
+setup: $(BUILT)  ## make .venv, install the pinned packages, build native/ (demo and test do it by themselves)
 
-demo: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## handwritten digits from RecordIO to a trained network to the top-5 on OpenCL
+demo: $(BUILT)  ## handwritten digits from RecordIO to a trained network to the top-5 on OpenCL
 	@PYTHON=$(VPY) tools/demo.sh
 
 pretrained: $(READY)  ## download the published 1.0 weights, or PRETRAINED="NAME NAME" of models/zoo.toml
 	@$(VPY) -m common.modelzoo fetch $(PRETRAINED)
 
-test: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests
+test: $(BUILT)  ## the tests
 	@$(PYTEST)
 
-test-long: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the long ones: complete matrices, fuzzing, kill loops
+test-long: $(BUILT)  ## the long ones: complete matrices, fuzzing, kill loops
 	@$(PYTEST) -m long
 
 test-converters: $(NATIVE) $(CONVERTERS)/.ready  ## weights against torchvision, timm, Keras and TensorFlow Lite (700 MB to download)
 	@MOBILENETV2_FRAMEWORKS=$(CONVERTERS)/bin/python $(VPY) -m pytest -m converters tests/converters
 
-coverage: $(NATIVE) $(FUSED) $(JPEG_BOX)  ## the tests, and which lines and branches they never run
+coverage: $(BUILT)  ## the tests, and which lines and branches they never run
 	@$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 lint: $(READY)  ## check the style and the type hints
@@ -130,3 +132,7 @@ $(FUSED): $(READY) native/Makefile native/batchnorm_clip.cc native/mxnet_operato
 $(JPEG_BOX): $(READY) native/Makefile native/jpeg_box.cc
 	@$(MAKE) --no-print-directory -B -C native jpeg-box || \
 	  echo "make: without parts of JPEGs (apt-get install libjpeg-dev): training images will be read more slowly"
+
+$(PIXELS): $(READY) native/Makefile native/pixels.cc
+	@$(MAKE) --no-print-directory -B -C native pixels || \
+	  echo "make: without native/pixels.cc: training images will be coloured more slowly"

@@ -87,11 +87,12 @@ def python_alone() -> None:
     """Libraries that do nothing: what stays is done by one thread of Python at a time, and bounds what all give."""
     import cv2
 
-    from common.data import jpeg_box, training_images
+    from common.data import jpeg_box, pixels
     crop = np.zeros((SIDE, SIDE, 3), np.uint8)
     jpeg_box.library = lambda: SimpleNamespace(decode_box=lambda *_: 0)  # type: ignore[assignment]
+    pixels.library = lambda: SimpleNamespace(  # type: ignore[assignment]
+        change_hls=lambda *_: None, normalise=lambda *_: None)
     cv2.warpAffine = cv2.flip = lambda *_, **__: crop  # type: ignore[assignment]
-    cv2.cvtColor = training_images.normalise = lambda *_, **__: None  # type: ignore[assignment]
 
 
 def open_image_record_iter(request: dict) -> Opened:

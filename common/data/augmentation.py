@@ -14,12 +14,12 @@ from common.base.errors import InputError
 from common.data import auto_augment, random_erasing
 from common.data.draws import Draw, between, towards_the_middle, whole
 from common.data.jpeg_box import EncodedImage
+from common.data.pixels import change_hls
 from common.images.preprocess import size_for_shorter_side
 
 DRAWS = 64  # random numbers that one image needs at most, with ImageRecordIter's options
 ATTEMPTS = 10  # to place a crop of random area
 AROUND = 3  # pixels around those that a crop shows, which interpolation may look at
-HLS_LIMITS = (180, 255, 255)  # of 8-bit hue, lightness and saturation in OpenCV
 # ImageNet's principal components, in RGB, each times its standard deviation (Krizhevsky et al., 2012)
 COMPONENTS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]) * (
     55.46, 4.794, 1.148)
@@ -241,20 +241,3 @@ def _contrasted(crop, factor):
 def _saturated(crop, factor):
     grey = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(crop, factor, grey, 1 - factor, 0)
-
-
-def change_hls(crop: np.ndarray, hue: int, lightness: int, saturation: int) -> None:
-    """Add to hue (0 to 180, two degrees each), lightness and saturation (0 to 255) of uint8 (height, width, 3), BGR,
-    contiguous, in place; what goes beyond an end stays there, hue too."""
-    cv2.cvtColor(crop, cv2.COLOR_BGR2HLS, dst=crop)
-    pixels = crop.reshape(len(crop), -1)
-    low, high, change = np.empty((3, crop.shape[1], 3), np.uint8)
-    for channel, (amount, limit) in enumerate(zip((hue, lightness, saturation), HLS_LIMITS)):
-        amount = min(max(amount, -limit), limit)
-        low[:, channel], high[:, channel] = max(-amount, 0), min(limit - amount, 255)
-        change[:, channel] = amount % 256
-    # clipped before, so that bytes do not overflow: several times as fast as a table
-    np.maximum(pixels, low.ravel(), out=pixels)
-    np.minimum(pixels, high.ravel(), out=pixels)
-    np.add(pixels, change.ravel(), out=pixels)
-    cv2.cvtColor(crop, cv2.COLOR_HLS2BGR, dst=crop)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.base.errors import InputError
-from common.data import jpeg_box
+from common.data import jpeg_box, pixels
 from common.data.augmentation import Augmentation
 from common.data.evaluation_images import EvaluationIter
 from common.data.heads import check_heads
@@ -103,7 +103,8 @@ def training_iter(args: argparse.Namespace, images: TrainingSet, epoch: int = 0,
 
 
 def _opencv_iter(args, images, epoch, rank, workers, first):
-    jpeg_box.library()  # warns here, once, if it is not there
+    for module in (jpeg_box, pixels):
+        module.library()  # warns here, once, if it is not there
     wanted = batches_in_epoch(images.examples, args.batch_size, workers) * args.batch_size * workers
     numbers = epoch_order(images.examples, wanted, args.seed, epoch)[rank::workers]
     return TrainingImages(images.files, numbers, args.batch_size, augmentation_of(args, images), args.rgb_mean,

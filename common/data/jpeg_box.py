@@ -1,7 +1,6 @@
 """Part of an encoded image: of a JPEG no more is decoded than is wanted, if `make setup` could build
 native/jpeg_box.cc."""
 import ctypes
-import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,27 +8,19 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from common.base.errors import last_line
-from common.base.machine import load_library
+from common.data.native_library import BUILD, native_library
 from common.images.decoding import decode
 from common.images.pixel_limit import check_pixels, room_for
 
-LIBRARY = Path(__file__).resolve().parents[2] / "native" / "build" / "libjpeg_box.so"
+LIBRARY = BUILD / "libjpeg_box.so"
+ARGUMENTS = {"decode_box": (ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, ctypes.c_void_p)}
 
 
 @cache
 def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
     """The library that decodes parts of JPEGs; None, and a warning, if it is not built or cannot be loaded."""
-    why = f"{path.name} is not built: make setup builds it, if there is g++ and libjpeg-turbo's header"
-    if path.exists():
-        try:
-            loaded = load_library(path)
-            loaded.decode_box.argtypes = (ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, ctypes.c_void_p)
-            return loaded
-        except (OSError, AttributeError) as error:
-            why = f"{path.name} cannot be loaded: {last_line(error)}"
-    logging.warning("Whole images are decoded for parts of them, which is slower: %s", why)
-    return None
+    return native_library(path, ARGUMENTS, "g++ and libjpeg-turbo's header",
+                          "Whole images are decoded for parts of them, which is slower")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from common.base.errors import ImageError, InputError
 from common.data.augmentation import DRAWS, Augmentation
 from common.data.jpeg_box import open_image
+from common.data.pixels import normalise
 from common.data.random_erasing import erase
 from common.find_mxnet import mx
-from common.images.preprocess import normalise
 from common.images.recordio import check_label, read_record, record_offsets, unpack_image
 
 IMAGES_OF_A_TASK = 8
