@@ -3,7 +3,7 @@
 PoCL's own are functions of its library that are not inlined: each call has all registers saved to memory, which makes a
 convolution three to four times slower, and on AMD's processors with AVX-512 PoCL 3.0 crashes when it compiles min and
 max of 16 numbers. These use Clang's vectors, as PoCL and other OpenCL drivers for processors are built on Clang. TVM
-hands each kernel's source to `tvm_callback_opencl_postproc`.
+hands each kernel's source to `tvm_callback_opencl_postproc`. A program of several kernels has each definition once.
 """
 import re
 
@@ -14,8 +14,13 @@ from common.compiler.blocked import layout_of
 TYPES = ("float", "half", "double", "int", "uint", "long", "ulong", "short", "ushort", "char", "uchar")
 SPACES = ("__global", "__local", "__private")
 VECTOR = """
-typedef {type}{lanes} unaligned_{type}{lanes} __attribute__((aligned(sizeof({type}))));"""
+#ifndef UNALIGNED_{type}{lanes}
+#define UNALIGNED_{type}{lanes}
+typedef {type}{lanes} unaligned_{type}{lanes} __attribute__((aligned(sizeof({type}))));
+#endif"""
 ACCESS = """
+#ifndef INLINED_{type}{lanes}{space}
+#define INLINED_{type}{lanes}{space}
 static {type}{lanes} __attribute__((overloadable, always_inline))
 inlined_vload{lanes}(int offset, const {space} {type}* source) {{
   return *(const {space} unaligned_{type}{lanes}*)(source + offset * {lanes});
@@ -23,8 +28,11 @@ inlined_vload{lanes}(int offset, const {space} {type}* source) {{
 static void __attribute__((overloadable, always_inline))
 inlined_vstore{lanes}({type}{lanes} value, int offset, {space} {type}* target) {{
   *({space} unaligned_{type}{lanes}*)(target + offset * {lanes}) = value;
-}}"""
+}}
+#endif"""
 EXTREMES = """
+#ifndef EXTREMES_{type}
+#define EXTREMES_{type}
 static {type} __attribute__((overloadable, always_inline))
 inlined_max({type} a, {type} b) {{
   return a < b ? b : a;
@@ -32,7 +40,8 @@ inlined_max({type} a, {type} b) {{
 static {type} __attribute__((overloadable, always_inline))
 inlined_min({type} a, {type} b) {{
   return b < a ? b : a;
-}}"""
+}}
+#endif"""
 
 
 @tvm.register_func("tvm_callback_opencl_postproc", override=True)

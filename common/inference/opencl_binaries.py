@@ -1,7 +1,8 @@
 """Have an OpenCL driver build kernels, as a process of its own, since a driver may build one at a time in each.
 
 JSON on standard input: {"device": its name, "kernels": {name: source}, "parent"}. On standard output, for each, its
-name and what the driver returns, as TVM's module reads them: a uint64 length before the bytes of each.
+name and what the driver returns, as TVM's module reads them: a uint64 length before the bytes of each. Kernels that are
+built together have the same binary.
 """
 import json
 import os
@@ -9,6 +10,7 @@ import struct
 import sys
 
 os.environ["PYOPENCL_NO_CACHE"] = "1"  # TVM's networks are kept by common.inference.cache
+TOGETHER = 5  # kernels of a program: PoCL reads its own header for each program, TVM keeps a program for each kernel
 
 
 def main(request: dict) -> None:
@@ -21,10 +23,14 @@ def main(request: dict) -> None:
     device = next(device for _, devices in PLATFORMS for device in devices
                   if device.name.strip() == request["device"].strip())
     context = pyopencl.Context([device])
-    for name, source in request["kernels"].items():
-        program = pyopencl.Program(context, source).build()
-        for content in (name.encode(), program.get_info(pyopencl.program_info.BINARIES)[0]):
-            sys.stdout.buffer.write(struct.pack("<Q", len(content)) + content)
+    kernels = list(request["kernels"].items())
+    for start in range(0, len(kernels), TOGETHER):
+        names, sources = zip(*kernels[start:start + TOGETHER])
+        program = pyopencl.Program(context, "".join(sources)).build()
+        binary = program.get_info(pyopencl.program_info.BINARIES)[0]
+        for name in names:
+            for content in (name.encode(), binary):
+                sys.stdout.buffer.write(struct.pack("<Q", len(content)) + content)
 
 
 if __name__ == "__main__":

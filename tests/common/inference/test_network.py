@@ -1,4 +1,5 @@
 """Networks opened, run and kept, against MXNet; each compile here is of a network of one convolution."""
+import io
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from common.base.errors import InputError
 from common.evaluation.score import predict
-from common.inference import network
+from common.inference import kernels, network
 from common.inference.network import CompiledNetwork, open_network, tuning_line
 from tests.checkpoints import save_like
 from tests.conftest import ROOT
@@ -251,6 +252,20 @@ def test_opencl_runs_the_kernels_that_are_kept(one_convolution, tmp_path, monkey
     mixed = shutil.copytree(ours.folder, tmp_path / "mixed")
     shutil.copy(other.folder / "kernels", mixed)
     np.testing.assert_allclose(CompiledNetwork(mixed, ours.params).predict(DATA), expected[1], atol=1e-6)
+
+
+def test_kernels_that_one_program_holds(one_convolution, tmp_path, monkeypatch):
+    opened = open_network(one_convolution, 0, SHAPE, "opencl")
+    folder = shutil.copytree(opened.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("kernels"))
+    monkeypatch.setattr(kernels, "usable_cores", lambda: 1)
+    kernels.keep_kernels(folder)
+    file, binaries = io.BytesIO(kernels_of(folder)), {}
+    count, = struct.unpack("<Q", file.read(8))
+    for _ in range(count):
+        name, binary = (file.read(*struct.unpack("<Q", file.read(8))) for _ in range(2))
+        binaries[name] = binary
+    assert len(binaries) == count > len(set(binaries.values()))
+    check(CompiledNetwork(folder, opened.params).predict(DATA), one_convolution)
 
 
 def test_kernels_that_the_driver_refuses_are_built_anew(one_convolution, tmp_path):
