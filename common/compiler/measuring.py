@@ -10,12 +10,14 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 
+import psutil
 import tvm
 from tvm._ffi.libinfo import find_lib_path
-from tvm.contrib.popen_pool import PopenWorker, kill_child_processes
+from tvm.contrib.popen_pool import PopenWorker
 from tvm.rpc.tracker import TrackerServerHandler
 
 from common.base.errors import InputError, last_line
@@ -60,8 +62,13 @@ def _server(kind, tracker_port, key):
 
 
 def end_processes() -> None:
-    """End all processes that this one has started, among them those that build and measure."""
-    kill_child_processes(os.getpid())
+    """End all processes that this one has started, among them those that build and measure, but for Python's tracker of
+    semaphores: it ends with this process, which from Python 3.14 on would warn if it were gone before."""
+    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
+    for process in psutil.Process().children(recursive=True):
+        if process.pid != tracker:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @contextmanager
