@@ -84,7 +84,7 @@ def prepare(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataL
     schedule = Schedule(recipe, [images.batches for images in stages], workers.count, args.num_examples)
     pipeline = {**getattr(stages[0].train, "conditions", {}), "workers": workers.count, "batches": schedule.batches,
                 "num_examples": args.num_examples}
-    settings = recipe.settings(args, 0)
+    settings = recipe.settings(args, -1)
     weights = class_weights_of(settings, stages[0].train)
     teacher = load_teacher(settings, stages[0].train.provide_data[0][1], classes, devices) if settings.teacher else None
     if teacher:

@@ -66,7 +66,7 @@ def _moments(network, names, params, images, device):
                            for array in (internals[name], mx.sym.square(internals[name]))])
     module = mx.mod.Module(pooled, [desc[0] for desc in images.provide_data], label_names=None, context=device)
     module.bind(images.provide_data, for_training=False)
-    module.set_params(*({name: params[name] for name in names if name in params} for names in (
+    module.set_params(*({name: params[name] for name in needed if name in params} for needed in (
         pooled.list_arguments(), pooled.list_auxiliary_states())), allow_missing=True)  # but for the data
     batches = []
     images.seek(0, 0)
