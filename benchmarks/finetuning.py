@@ -45,11 +45,9 @@ def main(args: argparse.Namespace) -> None:
                "checkpoint": Path(args.model_prefix).name, **machine()}
         print(row, flush=True)
         write_csv(args.out, [row], append=True)
-    wanted = [{key: str(run[key]) for key in KEYS} for run in runs]
     for contender in args.contenders:
-        found = [float(row["top_1"]) for row in results.rows()
-                 if row["contender"] == contender and {key: row[key] for key in KEYS} in wanted]
-        print(f"{contender}: {spread(found)}, {len(found)} runs")
+        if rows := results.of(run for run in runs if run["contender"] == contender):
+            print(f"{contender}: {spread([float(row['top_1']) for row in rows])}")
 
 
 def chosen(args: argparse.Namespace, seed: int) -> Path:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
-from benchmarks.runtimes import answers, by_python
+from benchmarks.runtimes import answers
 from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read
@@ -74,8 +74,8 @@ def main(args: argparse.Namespace) -> None:
         for name, (quantizer, runtime, file) in WAYS.items():
             try:
                 if quantizer:
-                    by_python(args.python, "benchmarks.quantizers", quantizer, f"{folder}/float32.onnx",
-                              f"{folder}/calibration.npy", f"{folder}/{file}")
+                    output_of("-m", "benchmarks.quantizers", quantizer, f"{folder}/float32.onnx",
+                              f"{folder}/calibration.npy", f"{folder}/{file}", python=args.python)
                 found[name] = answers(args.python, runtime, folder, file)
             except InputError as error:
                 print(f"{name}: left out: {error}", file=sys.stderr)

@@ -7,7 +7,6 @@ For each parameter: the length of what its update differs by, over that of the u
 a virtual environment with what requirements-runtimes.txt lists.
 """
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,10 +16,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import ROOT
+from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
 from common.base.arguments import ArgumentParser, positive
-from common.base.errors import InputError, reported
+from common.base.errors import reported
 
 CLASSES, LR = 1000, 1.0
 NOTHING = 1e-12
@@ -61,10 +60,7 @@ def by_other_python(args: argparse.Namespace, kind: str, images: np.ndarray, lab
     """As `by_mxnet`, by PyTorch in that type."""
     with tempfile.TemporaryDirectory(prefix="mobilenetv2-") as folder:
         np.savez(f"{folder}/given.npz", images=images, labels=labels, multiplier=args.multiplier, **weights)
-        done = subprocess.run([args.python, "-m", "benchmarks.one_step", "--by-pytorch", kind, folder], cwd=ROOT,
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise InputError((done.stderr.splitlines() or [f"--python {args.python} failed"])[-1])
+        output_of("-m", "benchmarks.one_step", "--by-pytorch", kind, folder, python=args.python)
         return dict(np.load(f"{folder}/updates.npz"))
 
 

@@ -65,11 +65,10 @@ def main(args: argparse.Namespace) -> None:
                               "train_top_1": f"{row['train_top_1']:.4f}", "top_1": f"{row['top_1']:.4f}",
                               "seconds": f"{row['seconds']:.1f}", "versions": versions, **machine()} for row in rows],
                   append=True)
-    rows = [row for row in results.rows() if int(row["side"]) == args.side and int(row["epochs"]) == args.epochs]
+    rows = results.of(runs)
     for contender in CONTENDERS:
-        last = [float(row["top_1"]) for row in rows if row["contender"] == contender
-                and row["epoch"] == row["epochs"]]
-        print(f"{contender}: top-1 {spread(last)} after {args.epochs} epochs, {len(last)} runs")
+        last = [float(row["top_1"]) for row in rows if row["contender"] == contender and row["epoch"] == row["epochs"]]
+        print(f"{contender}: top-1 after {args.epochs} epochs {spread(last)}")
     draw(rows, args.chart)
 
 

@@ -8,7 +8,6 @@
 left out, in a line. int8 needs tools/calibrate.py first.
 """
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import ROOT, output_of
+from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
 from benchmarks.runtime_runners import RUNTIMES
 from common.base.arguments import ArgumentParser, not_negative, positive
@@ -82,18 +81,9 @@ def main(args: argparse.Namespace) -> None:
 
 def answers(python: str, name: str, folder: str, file: str) -> tuple[str, np.ndarray]:
     """(versions, probabilities (N, classes)) of a runtime on `folder`/images.npy. Raises InputError where it fails."""
-    said = by_python(python, "benchmarks.runtime_runners", name, f"{folder}/{file}", f"{folder}/images.npy",
-                     f"{folder}/answers.npy")
+    said = output_of("-m", "benchmarks.runtime_runners", name, f"{folder}/{file}", f"{folder}/images.npy",
+                     f"{folder}/answers.npy", python=python)
     return said.splitlines()[-1], np.load(f"{folder}/answers.npy")
-
-
-def by_python(python: str, module: str, *arguments: str) -> str:
-    """What a module prints that another Python runs. Raises InputError with the last line of its errors."""
-    done = subprocess.run([python, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        *_, last = done.stderr.splitlines() or [f"it ended with {done.returncode}"]
-        raise InputError(last)
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,22 +61,29 @@ class Results:
     path: Path
     keys: tuple[str, ...]
 
-    def rows(self) -> list[dict]:
+    def of(self, runs: Iterable[dict]) -> list[dict]:
+        """The rows of these runs."""
+        wanted = set(map(self._key, runs))
+        return [row for row in self._rows() if self._key(row) in wanted]
+
+    def missing(self, runs: Iterable[dict]) -> list[dict]:
+        there = set(map(self._key, self._rows()))
+        return [run for run in runs if self._key(run) not in there]
+
+    def _key(self, run):
+        return tuple(str(run[key]) for key in self.keys)
+
+    def _rows(self):
         if not self.path.exists():
             return []
         with open(self.path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
-
-    def missing(self, runs: Iterable[dict]) -> list[dict]:
-        there = {tuple(row[key] for key in self.keys) for row in self.rows()}
-        return [run for run in runs if tuple(str(run[key]) for key in self.keys) not in there]
 
 
 def mxnet_version() -> str:
     return f"mxnet {version('mxnet')}"
 
 
-def spread(values: Iterable[float], form: Callable[[float], str] = "{:.3f}".format) -> str:
-    """Mean, and least to greatest."""
-    values = list(values)
-    return f"{form(sum(values) / len(values))} ({form(min(values))}-{form(max(values))})"
+def spread(values: list[float]) -> str:
+    """Mean, least to greatest, and how many runs."""
+    return f"{sum(values) / len(values):.3f} ({min(values):.3f}-{max(values):.3f}), {len(values)} runs"
