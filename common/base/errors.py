@@ -13,8 +13,8 @@ from pathlib import Path
 MXNET = "MXNetError: "
 # what installs a package, of the names that are imported; requirements.txt does all others
 REQUIREMENTS = {
-    **dict.fromkeys(("PIL", "cv2", "filelock", "ml_dtypes", "numpy", "platformdirs", "pyopencl", "requests",
-                     "simplejpeg", "tomli", "tqdm", "tvm"), "requirements-inference.txt"),
+    **dict.fromkeys(("PIL", "cv2", "filelock", "ml_dtypes", "numpy", "platformdirs", "psutil", "pyopencl",
+                     "requests", "simplejpeg", "tomli", "tqdm", "tvm"), "requirements-inference.txt"),
     **dict.fromkeys(("keras", "openvino", "tensorflow", "timm", "torch", "torchvision"),
                     "requirements-converters.txt"),
     "onnxruntime": "requirements-dev.txt", "skimage": "requirements-benchmarks.txt"}
