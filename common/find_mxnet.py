@@ -5,12 +5,13 @@
 Everything that needs MXNet imports it from here. MXNet has to come before TVM in one process: TVM loads its LLVM for
 everyone, and MXNet then crashes on it. (`common.inference.runtime` owns what comes after: pyopencl, then TVM.)
 """
+import os
 import re
 import sys
 
 from common.base import nvidia
 from common.base.errors import InputError
-from common.base.machine import THREADS, check_environment
+from common.base.machine import THREADS, check_environment, usable_cores
 
 if "tvm" in sys.modules and "mxnet" not in sys.modules:
     raise ImportError("import common.find_mxnet before TVM: MXNet crashes when it is loaded after it")
@@ -18,6 +19,8 @@ if "tvm" in sys.modules and "mxnet" not in sys.modules:
 check_environment({  # what MXNet ends the process on, or waits for without end
     "OMP_NUM_THREADS": THREADS, "MXNET_CPU_WORKER_NTHREADS": THREADS,
     "MXNET_ENGINE_TYPE": "NaiveEngine|ThreadedEngine|ThreadedEnginePerDevice", "DMLC_ROLE": "worker|server|scheduler"})
+# of itself it takes half of the machine's processors, whether they are threads of cores or not
+os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 if sys.flags.optimize > 1:
     raise InputError("MXNet needs docstrings: run Python without -OO, or PYTHONOPTIMIZE=2")
 

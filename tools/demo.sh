@@ -3,6 +3,7 @@
 # stages (the scale narrows, as in the published runs), evaluate, compile for OpenCL.
 set -e
 : "${PYTHON:=python}"
+export OMP_NUM_THREADS=1  # or the last bits of sums, and so the weights, would depend on the number of cores
 
 run() {
     echo

@@ -11,6 +11,7 @@ a signal killed it; all others are then ended. SIGINT and SIGTERM are passed on 
 """
 import argparse
 import ipaddress
+import os
 import shlex
 import shutil
 import signal
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.base.arguments import ArgumentParser, amount, port, positive
 from common.base.errors import InputError, reported
+from common.base.machine import usable_cores
 from common.launching.hosts import (
     address_for,
     check_hosts,
@@ -104,6 +106,8 @@ def main(args: argparse.Namespace) -> int:
            "DMLC_NUM_WORKER": str(args.num_workers), "DMLC_NUM_SERVER": str(servers)}
     passed = passed_on([name for names in args.env for name in names.split(",")])
     of_role = {"scheduler": {}, "server": dict(chain(*args.env_server)), "worker": dict(chain(*args.env_worker))}
+    if not hosts and "OMP_NUM_THREADS" not in os.environ:  # or each would take all cores
+        of_role["worker"] = {"OMP_NUM_THREADS": str(max(1, usable_cores() // args.num_workers)), **of_role["worker"]}
     check_hosts(ssh, hosts, passed, command)
 
     heeded = [number for number in (*LEAVE, signal.SIGTSTP) if signal.getsignal(number) != signal.SIG_IGN]

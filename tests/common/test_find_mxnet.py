@@ -1,4 +1,5 @@
-"""GPUs that MXNet cannot run on; NVIDIA's libraries and Arm's. Driver and libraries here only say what they are."""
+"""The threads that MXNet takes; GPUs that it cannot run on; NVIDIA's libraries and Arm's. Driver and libraries here
+only say what they are."""
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from ctypes.util import find_library
 
 import pytest
 
+from common.base.machine import usable_cores
 from symbols._cuda import LIBRARIES
 from tests.conftest import ROOT
 
@@ -32,6 +34,21 @@ def compile_library(path, source, *options):
 def python(code, **env):
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, **env})
+
+
+def test_mxnet_takes_a_thread_for_each_core_that_it_may_use():
+    threads = """
+import ctypes, re
+import common.find_mxnet
+library = re.search(r"\\S*/libgomp\\S*", open("/proc/self/maps").read())[0]
+print(ctypes.CDLL(library).omp_get_max_threads())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    one = f"import os\nos.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
+    for before, given, expected in (("", {}, usable_cores()), (one, {}, 1), ("", {"OMP_NUM_THREADS": "3"}, 3)):
+        done = subprocess.run([sys.executable, "-c", before + threads], cwd=ROOT, env={**environment, **given},
+                              capture_output=True, text=True, check=True)
+        assert int(done.stdout) == expected
 
 
 @pytest.mark.parametrize(("cuda", "capability", "status", "gpus", "said"), [

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from common.base.machine import usable_cores
 from tests.conftest import ROOT
 
 LAUNCH = [sys.executable, str(ROOT / "tools" / "launch.py")]
@@ -320,6 +321,16 @@ with open(role, "w") as file:
     for role, variables in roles.items():
         assert json.loads((tmp_path / role).read_text()) == [
             {**dict.fromkeys("ABC"), "MINE": "m", **variables}, ["two words", "$HOME", "\\", ";", "true"]]
+
+
+@pytest.mark.parametrize("workers, options, threads", [
+    (1, (), usable_cores()), (2 * usable_cores(), (), 1), (1, ("--env-worker", "OMP_NUM_THREADS:7"), 7)])
+def test_workers_of_one_machine_share_its_cores(tmp_path, workers, options, threads):
+    program = "test $DMLC_ROLE = worker && echo $OMP_NUM_THREADS; true"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    process = subprocess.run([*LAUNCH, "-n", str(workers), "-s", "1", *options, "sh", "-c", program], cwd=tmp_path,
+                             env=environment, capture_output=True, text=True)
+    assert process.stdout.split() == [str(threads)] * workers, process.stderr
 
 
 def test_a_program_with_a_space_in_its_name(tmp_path):
