@@ -24,6 +24,10 @@ from common.compiler.relay_network import Network
 from common.inference.weights import PARAMS, Weights, packed, save_weights
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a linker may say of a disk
+# of TVM's passes, those that find nothing in these networks: each has the types of the whole graph inferred again,
+# SimplifyExpr for each of its rules, which was a third of a compile
+NEEDLESS = ["SimplifyExpr", "SimplifyExprPostAlterOp", "FoldScaleAxis", "BackwardFoldScaleAxis",
+            "ForwardFoldScaleAxis", "qnn.Legalize", "CanonicalizeCast", "FlattenAtrousConv"]
 logging.getLogger("autotvm").setLevel(logging.ERROR)  # a warning, once for each process, that nothing was tuned
 te_compiler.libinfo = cache(te_compiler.libinfo)  # asked for each candidate schedule: a quarter of a compile's time
 
@@ -53,7 +57,7 @@ def compiled_by_tvm(symbol_file: str | Path, target: str) -> Iterator[None]:
 def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -> Built:
     """`network` for what `resolve_target` returns, with tuning records (of common.compiler.records.Records)."""
     config = PASS_CONFIG if layout_of(target) else {}
-    with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config):
+    with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config, disabled_pass=NEEDLESS):
         module, inputs = lifted(lay_out(network.module, target), network.params,
                                 network.folded and network.folded.shapes)
         library = relay.build(module, target=target)
