@@ -1,9 +1,13 @@
-"""Loads, stores, minimum and maximum of vectors in OpenCL C for processors, in place of vload, vstore, min and max.
+"""OpenCL C for processors: with loads, stores, minimum and maximum of vectors in place of vload, vstore, min and max,
+and with the size of groups.
 
 PoCL's own are functions of its library that are not inlined: each call has all registers saved to memory, which makes a
 convolution three to four times slower, and on AMD's processors with AVX-512 PoCL 3.0 crashes when it compiles min and
 max of 16 numbers. These use Clang's vectors, as PoCL and other OpenCL drivers for processors are built on Clang. TVM
 hands each kernel's source to `tvm_callback_opencl_postproc`. A program of several kernels has each definition once.
+
+Where a group is one work item, as in this repository's schedules, the kernel says so. PoCL then compiles it well at
+once, and need not do so again for the size that it is first run with (`common.inference.drivers`).
 """
 import re
 
@@ -44,9 +48,12 @@ inlined_min({type} a, {type} b) {{
 #endif"""
 
 
+ALONE = "__attribute__((reqd_work_group_size(1, 1, 1)))"
+
+
 @tvm.register_func("tvm_callback_opencl_postproc", override=True)
-def with_inlined_vectors(source: str, target: tvm.target.Target) -> str:
-    """`source`, TVM's OpenCL C, with them if the target is a processor; unchanged for other devices."""
+def for_processors(source: str, target: tvm.target.Target) -> str:
+    """`source`, TVM's OpenCL C of a kernel, if the target is a processor; unchanged for other devices."""
     if not layout_of(target):
         return source
     types = [name for name in TYPES if re.search(rf"\b{name}\d*\b", source)]
@@ -57,4 +64,6 @@ def with_inlined_vectors(source: str, target: tvm.target.Target) -> str:
         definitions += [EXTREMES.format(type=f"{name}{n}") for name in types for n in ("", *lanes)]
     pragmas = re.match(r"(?:\s*(?:#.*|//.*)?\n)*", source).end()  # they enable half
     calls = re.sub(r"\b(v(?:load|store)\d+|min|max)\(", r"inlined_\1(", source[pragmas:])
+    if "get_group_id(" in calls and "get_local_id(" not in calls:  # the work item's number in its group is always 0
+        calls = calls.replace("__kernel void ", f"__kernel {ALONE} void ")
     return source[:pragmas] + "".join(definitions) + "\n" + calls

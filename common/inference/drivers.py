@@ -5,6 +5,8 @@ from contextlib import suppress
 
 # or PoCL's compiler prints how many warnings TVM's code caused, a line for each kernel
 os.environ.setdefault("POCL_EXTRA_BUILD_FLAGS", "-w")
+# or PoCL compiles each kernel again when it is first run, which makes it no faster (common.compiler.opencl_vectors)
+os.environ.setdefault("POCL_WORK_GROUP_SPECIALIZATION", "0")
 
 
 def _platforms() -> list:

@@ -11,6 +11,7 @@ import sys
 
 os.environ["PYOPENCL_NO_CACHE"] = "1"  # TVM's networks are kept by common.inference.cache
 TOGETHER = 5  # kernels of a program: PoCL reads its own header for each program, TVM keeps a program for each kernel
+ATTRIBUTE = "reqd_work_group_size"  # PoCL 3.0 gives it to the wrong kernels of a program that has others without it
 
 
 def main(request: dict) -> None:
@@ -23,9 +24,11 @@ def main(request: dict) -> None:
     device = next(device for _, devices in PLATFORMS for device in devices
                   if device.name.strip() == request["device"].strip())
     context = pyopencl.Context([device])
-    kernels = list(request["kernels"].items())
-    for start in range(0, len(kernels), TOGETHER):
-        names, sources = zip(*kernels[start:start + TOGETHER])
+    of_one_kind = [[], []]
+    for kernel in request["kernels"].items():
+        of_one_kind[ATTRIBUTE in kernel[1]].append(kernel)
+    for kernels in (kind[start:start + TOGETHER] for kind in of_one_kind for start in range(0, len(kind), TOGETHER)):
+        names, sources = zip(*kernels)
         program = pyopencl.Program(context, "".join(sources)).build()
         binary = program.get_info(pyopencl.program_info.BINARIES)[0]
         for name in names:
