@@ -13,6 +13,7 @@ import random
 import shlex
 import sys
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from benchmarks.results import machine, output, write_csv
 from benchmarks.training_runs import Results, by_mxnet, by_pytorch, mxnet_version, pack, spread
 from common.base.arguments import ArgumentParser, fraction, not_negative, positive
 from common.base.errors import reported
+from common.base.files import written_atomically
 
 RECIPE = "finetune"
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # C of the logistic regression, chosen on a fifth of train/
@@ -35,7 +37,8 @@ def main(args: argparse.Namespace) -> None:
     part = f"{args.held_out:g} of train" if args.held_out else "val"
     runs = [{"contender": contender, "flags": "" if contender == "logistic regression" else args.flags,
              "side": args.side, "per_class": args.per_class or "all", "part": part, "seed": seed}
-            for seed in args.seeds for contender in args.contenders if contender != "logistic regression" or not seed]
+            for seed in args.seeds for contender in args.contenders
+            if contender != "logistic regression" or args.per_class or not seed]  # the same for each seed
     for run in results.missing(runs):
         photographs = chosen(args, run["seed"])
         packed = pack(photographs, photographs / "packed")
@@ -48,6 +51,28 @@ def main(args: argparse.Namespace) -> None:
     for contender in args.contenders:
         if rows := results.of(run for run in runs if run["contender"] == contender):
             print(f"{contender}: {spread([float(row['top_1']) for row in rows])}")
+    draw([row for row in results.rows() if row["part"] == "val" and not row["flags"]], args.chart)
+
+
+def draw(rows: Iterable[dict], path: str) -> None:
+    """A panel for each number of photographs and size, a line for each contender, a dot for each seed."""
+    from matplotlib.figure import Figure
+
+    panels: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        title = f"{row['per_class']} photographs{' of a class' * (row['per_class'] != 'all')}, {row['side']} px"
+        panels.setdefault(title, {}).setdefault(row["contender"], []).append(float(row["top_1"]))
+    figure = Figure((8, 0.5 + 1.5 * len(panels)), layout="constrained")
+    for axes, (title, values) in zip(np.ravel(figure.subplots(len(panels), sharex=True)), panels.items()):
+        names = [name for name in CONTENDERS if name in values]
+        for place, name in enumerate(names):
+            axes.plot(values[name], [place] * len(values[name]), "o", alpha=0.6)
+            axes.plot(np.mean(values[name]), place, "|", color="black", markersize=16)
+        axes.set(title=title, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+        axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("top-1; a dot for each seed, a line at their mean")
+    with written_atomically(path) as partial:
+        figure.savefig(partial, dpi=100, format="png")
 
 
 def chosen(args: argparse.Namespace, seed: int) -> Path:
@@ -185,6 +210,8 @@ if __name__ == "__main__":
     parser.add_argument("--scratch", type=Path, required=True, help="folder for packed photographs and checkpoints, "
                         "kept for the next call")
     parser.add_argument("--out", type=output, default="benchmarks/finetuning.csv", help="CSV file that grows")
+    parser.add_argument("--chart", type=output, default="docs/finetuning.png",
+                        help="picture to draw, of all rows on val/ with the recipe's own values")
     arguments = parser.parse_args()
     with reported("finetuning.py"):
         main(arguments)
