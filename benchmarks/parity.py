@@ -100,7 +100,7 @@ if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="photographs: train/ and val/, a folder for each class in both")
     parser.add_argument("--side", type=positive, default=64, help="pixels of the crop")
-    parser.add_argument("--epochs", type=positive, default=12, help="of each run")
+    parser.add_argument("--epochs", type=positive, default=8, help="of each run")
     parser.add_argument("--seeds", type=not_negative, nargs="+", default=[0, 1, 2], help="a run of both for each")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch and torchvision")
     parser.add_argument("--scratch", type=Path, required=True, help="folder for packed photographs and checkpoints, "

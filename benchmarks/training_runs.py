@@ -61,23 +61,23 @@ class Results:
     path: Path
     keys: tuple[str, ...]
 
-    def of(self, runs: Iterable[dict]) -> list[dict]:
-        """The rows of these runs."""
-        wanted = set(map(self._key, runs))
-        return [row for row in self._rows() if self._key(row) in wanted]
-
-    def missing(self, runs: Iterable[dict]) -> list[dict]:
-        there = set(map(self._key, self._rows()))
-        return [run for run in runs if self._key(run) not in there]
-
-    def _key(self, run):
-        return tuple(str(run[key]) for key in self.keys)
-
-    def _rows(self):
+    def rows(self) -> list[dict]:
         if not self.path.exists():
             return []
         with open(self.path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
+
+    def of(self, runs: Iterable[dict]) -> list[dict]:
+        """The rows of these runs."""
+        wanted = set(map(self._key, runs))
+        return [row for row in self.rows() if self._key(row) in wanted]
+
+    def missing(self, runs: Iterable[dict]) -> list[dict]:
+        there = set(map(self._key, self.rows()))
+        return [run for run in runs if self._key(run) not in there]
+
+    def _key(self, run):
+        return tuple(str(run[key]) for key in self.keys)
 
 
 def mxnet_version() -> str:
