@@ -7,7 +7,7 @@ import numpy as np
 import tvm
 from tvm import relay
 
-from common.inference.weights import ARITHMETIC
+from common.inference.weights import ARITHMETIC, value
 
 RESHAPES = ("reshape", "squeeze", "expand_dims", "nn.batch_flatten")
 
@@ -18,7 +18,8 @@ def lifted(module: tvm.IRModule, params: dict[str, np.ndarray],
 
     In place of the largest parts that are computed from `params` alone, the result has inputs, which are named after a
     parameter. A part with an operator that has no expression stays in the network. Expressions are over parameters of
-    these `shapes`, if given, after which `params` have zeros.
+    these `shapes`, if given, after which `params` have zeros. What is made of constant arrays alone is computed here,
+    by NumPy: TVM would compile each part to do so.
     """
     module = relay.transform.InferType()(module)
     lifter = _Lifter(params, shapes)
@@ -42,9 +43,11 @@ class _Lifter(relay.ExprMutator):
         return super().visit_var(var) if expression is None else self._input(var, expression)
 
     def _input(self, node, expression):
+        if isinstance(expression, np.ndarray):
+            return relay.const(expression)
         params = relay.analysis.free_vars(node)
         if not params:
-            return node  # of constants alone: TVM computes it
+            return node  # of numbers alone: TVM computes it
         name, count = params[0].name_hint, 1
         while name in self.expressions:
             count += 1
@@ -53,7 +56,8 @@ class _Lifter(relay.ExprMutator):
         return relay.var(name, node.checked_type)
 
     def _expression(self, node):
-        """That of `node`; None if it depends on the image, or has an operator without one."""
+        """That of `node`, or its value if it is of constant arrays alone; None if it depends on the image, has an
+        operator without an expression, or is of parameters and constant arrays."""
         if node not in self._found:
             self._found[node] = self._new_expression(node)
         return self._found[node]
@@ -62,12 +66,17 @@ class _Lifter(relay.ExprMutator):
         if isinstance(node, relay.Var):
             return self._parameter(node.name_hint) if node.name_hint in self._params else None
         if isinstance(node, relay.Constant):
-            return node.data.numpy().item() if not node.data.shape else None
+            return node.data.numpy() if node.data.shape else node.data.numpy().item()
         if not isinstance(node, relay.Call) or not isinstance(node.op, tvm.ir.Op):
             return None
         operands = [self._expression(argument) for argument in node.args]
-        if None in operands:
+        kinds = set(map(type, operands))
+        if type(None) in kinds or np.ndarray in kinds and kinds & {str, list}:
             return None
+        expression = self._of_call(node, operands)
+        return value(expression, {}) if np.ndarray in kinds and expression is not None else expression
+
+    def _of_call(self, node, operands):
         name, attrs = node.op.name, node.attrs
         if name in ARITHMETIC:
             return [name, *operands]

@@ -11,6 +11,7 @@ So one network.so serves all checkpoints of a network. What depends on the numbe
 does, is in `network.params`, in the form of TVM's save_param_dict.
 """
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,9 @@ from common.inference.runtime import tvm
 
 WEIGHTS, PARAMS = "weights.json", "network.params"
 
-ARITHMETIC = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide,
-              "negative": np.negative, "sqrt": np.sqrt}
-SHAPING = {"pad": np.pad, "reshape": np.reshape, "transpose": np.transpose, "cast": np.asarray}
+ARITHMETIC: dict[str, Callable] = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply,
+                                   "divide": np.divide, "negative": np.negative, "sqrt": np.sqrt}
+SHAPING: dict[str, Callable] = {"pad": np.pad, "reshape": np.reshape, "transpose": np.transpose, "cast": np.asarray}
 
 
 class Weights(NamedTuple):
@@ -36,18 +37,19 @@ class Weights(NamedTuple):
 def packed(expressions: dict[str, Any], params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{name: array} of the `expressions` of weights.json over the `params` of a checkpoint, BatchNorm folded."""
     with np.errstate(over="ignore"):  # in float16, as in compiled code
-        return {name: np.ascontiguousarray(_value(expression, params)) for name, expression in expressions.items()}
+        return {name: np.ascontiguousarray(value(expression, params)) for name, expression in expressions.items()}
 
 
-def _value(expression, params):
+def value(expression: Any, params: dict[str, np.ndarray]) -> Any:
+    """The array of one expression, or the number."""
     if isinstance(expression, str):
         return params[expression]
     if not isinstance(expression, list):
         return expression
     operation, *operands = expression
     if operation in ARITHMETIC:
-        return ARITHMETIC[operation](*(_value(operand, params) for operand in operands))
-    return SHAPING[operation](_value(operands[0], params), *operands[1:])
+        return ARITHMETIC[operation](*(value(operand, params) for operand in operands))
+    return SHAPING[operation](value(operands[0], params), *operands[1:])
 
 
 def load_weights(folder: str | Path) -> Weights | None:

@@ -43,6 +43,19 @@ def in_order(module, kind):
     return found
 
 
+def test_constant_arrays_are_computed_and_not_mixed_with_parameters():
+    array = np.random.RandomState(0).normal(size=(1, 16, 1, 1)).astype(np.float32)
+    data, weight = relay.var("data", shape=(1, 2, 4, 4, 8)), relay.var("weight", shape=(1, 16, 1, 1))
+    in_blocks = relay.layout_transform(relay.const(array), "NCHW", "NCHW8c")
+    mixed = relay.layout_transform(relay.multiply(weight, relay.negative(relay.const(array))), "NCHW", "NCHW8c")
+    body = relay.add(relay.multiply(data, in_blocks), mixed)
+    module, inputs = lifted(tvm.IRModule.from_expr(relay.Function([data, weight], body)), {"weight": array})
+    constants = [node.data.numpy() for node in in_order(module, relay.Constant)]
+    np.testing.assert_array_equal(constants[0], array.reshape(1, 2, 8, 1, 1).transpose(0, 1, 3, 4, 2))
+    np.testing.assert_array_equal(constants[1], -array)
+    assert inputs == {"weight": "weight"}
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("target", ["llvm", "llvm -keys=cpu", "opencl -device=mali"])
 def test_the_numbers_are_those_that_tvm_computes(prefix, target, precision):
