@@ -105,9 +105,11 @@ def main(args: argparse.Namespace) -> int:
     env = {"DMLC_PS_ROOT_URI": address, "DMLC_PS_ROOT_PORT": str(free_port(address, args.port)),
            "DMLC_NUM_WORKER": str(args.num_workers), "DMLC_NUM_SERVER": str(servers)}
     passed = passed_on([name for names in args.env for name in names.split(",")])
-    of_role = {"scheduler": {}, "server": dict(chain(*args.env_server)), "worker": dict(chain(*args.env_worker))}
-    if not hosts and "OMP_NUM_THREADS" not in os.environ:  # or each would take all cores
-        of_role["worker"] = {"OMP_NUM_THREADS": str(max(1, usable_cores() // args.num_workers)), **of_role["worker"]}
+    threads = {}
+    if not hosts and "OMP_NUM_THREADS" not in os.environ:  # or each process would take all cores
+        threads["OMP_NUM_THREADS"] = str(max(1, usable_cores() // args.num_workers))
+    of_role = {"scheduler": {}, "server": {**threads, **dict(chain(*args.env_server))},
+               "worker": {**threads, **dict(chain(*args.env_worker))}}
     check_hosts(ssh, hosts, passed, command)
 
     heeded = [number for number in (*LEAVE, signal.SIGTSTP) if signal.getsignal(number) != signal.SIG_IGN]
