@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     runs = [{"contender": contender, "flags": "" if contender == "logistic regression" else args.flags,
              "side": args.side, "per_class": args.per_class or "all", "part": part, "seed": seed}
             for seed in args.seeds for contender in args.contenders
-            if contender != "logistic regression" or args.per_class or not seed]  # the same for each seed
+            if contender != "logistic regression" or args.per_class or not seed]  # it does not depend on the seed
     for run in results.missing(runs):
         photographs = chosen(args, run["seed"])
         packed = pack(photographs, photographs / "packed")

@@ -46,8 +46,6 @@ inlined_min({type} a, {type} b) {{
   return b < a ? b : a;
 }}
 #endif"""
-
-
 ALONE = "__attribute__((reqd_work_group_size(1, 1, 1)))"
 
 

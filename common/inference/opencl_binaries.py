@@ -24,16 +24,22 @@ def main(request: dict) -> None:
     device = next(device for _, devices in PLATFORMS for device in devices
                   if device.name.strip() == request["device"].strip())
     context = pyopencl.Context([device])
-    of_one_kind = [[], []]
-    for kernel in request["kernels"].items():
-        of_one_kind[ATTRIBUTE in kernel[1]].append(kernel)
-    for kernels in (kind[start:start + TOGETHER] for kind in of_one_kind for start in range(0, len(kind), TOGETHER)):
-        names, sources = zip(*kernels)
+    for names in programs(request["kernels"]):
+        sources = [request["kernels"][name] for name in names]
         program = pyopencl.Program(context, "".join(sources)).build()
         binary = program.get_info(pyopencl.program_info.BINARIES)[0]
         for name in names:
             for content in (name.encode(), binary):
                 sys.stdout.buffer.write(struct.pack("<Q", len(content)) + content)
+
+
+def programs(kernels: dict[str, str]) -> list[list[str]]:
+    """The names of the kernels of each program, of `kernels`, {name: source}."""
+    found = []
+    for has_attribute in (False, True):
+        names = [name for name, source in kernels.items() if (ATTRIBUTE in source) == has_attribute]
+        found += [names[start:start + TOGETHER] for start in range(0, len(names), TOGETHER)]
+    return found
 
 
 if __name__ == "__main__":
