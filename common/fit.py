@@ -41,7 +41,7 @@ def add_fit_args(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def fit(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataLoader,
         logger: logging.Logger | None = None, arg_params: dict | None = None, aux_params: dict | None = None,
-        batch_end_callback: Callable | Sequence[Callable] = ()) -> dict:
+        batch_end_callback: Callable | Sequence[Callable] | None = None) -> dict:
     """Train `network`, whose output is (N, classes), as the flags `args` say; returns {"train": {...}, "validation":
     {...}}, loss and accuracies of the last epoch.
 
@@ -52,7 +52,8 @@ def fit(args: argparse.Namespace, network: mx.sym.Symbol, data_loader: DataLoade
     `batch_end_callback`: called after each batch with an mx.model.BatchEndParam. Raises InputError for what cannot be
     used, before training begins if it can be known then, and if the loss is not finite; Stopped on a signal.
     """
-    callbacks = batch_end_callback if isinstance(batch_end_callback, Sequence) else [batch_end_callback]
+    callbacks = batch_end_callback or ()
+    callbacks = callbacks if isinstance(callbacks, Sequence) else [callbacks]
     with logged(logger):
         setup = prepare(args, network, data_loader, arg_params, aux_params)
         if setup is None:

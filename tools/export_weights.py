@@ -5,7 +5,7 @@
     python tools/export_weights.py models/mobilenetv2 mobilenetv2-int8.onnx --epoch 235 --to onnx --precision int8
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.tflite --epoch 235 --to tflite
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.safetensors --epoch 235 --to torchvision
-    python tools/export_weights.py models/mobilenetv2 mobilenetv2 --epoch 235 --to timm
+    python tools/export_weights.py models/timm-140 mobilenetv2_140 --to timm
     python tools/export_weights.py models/mobilenetv2 mobilenetv2.npz --epoch 235 --to npz
 
 tools/convert_weights.py reads .safetensors, .npz and .onnx back, to the same checkpoint, and .tflite, to the same
