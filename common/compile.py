@@ -13,7 +13,7 @@ from common.base.errors import InputError, reported, with_kind
 from common.base.processes import dies_with
 from common.checkpoint.params import checkpoint_files
 
-TIMES = {"llvm": "ten seconds", "opencl": "twenty seconds"}  # on two cores
+TIMES = {"llvm": "eight seconds", "opencl": "fifteen seconds"}  # on two cores
 
 
 def main(request: dict) -> None:

@@ -51,7 +51,7 @@ def check(probabilities, prefix):
 def test_a_later_process_runs_what_is_kept_and_loads_no_compiler(one_convolution, cache):
     first = start(OPEN, one_convolution, "llvm")
     printed, said = first.communicate()
-    assert first.returncode == 0 and said == "compiling for llvm, about ten seconds\n"
+    assert first.returncode == 0 and said == "compiling for llvm, about eight seconds\n"
     check(eval(printed), one_convolution)
     second = start(OPEN + """
 assert "LLVM" not in open("/proc/self/maps").read() and "libtvm.so" not in open("/proc/self/maps").read()
@@ -133,7 +133,7 @@ def test_a_linker_that_fails_is_one_line_and_compiles_once(one_convolution, cach
     with pytest.raises(InputError, match=message) as error:
         open_network(one_convolution, 0, SHAPE, "llvm")
     assert "\n" not in str(error.value)
-    assert capfd.readouterr().err == "compiling for llvm, about ten seconds\n"
+    assert capfd.readouterr().err == "compiling for llvm, about eight seconds\n"
 
 
 def test_a_linker_without_room_is_an_error_of_the_file_system(one_convolution, tmp_path, monkeypatch):
