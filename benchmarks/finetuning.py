@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Fine-tuning on a folder of photographs, beside logistic regression on the network's features and PyTorch. Examples:
 
-    python benchmarks/finetuning.py flowers/ --model-prefix models/mobilenetv2 --python RUNTIMES/bin/python
-    python benchmarks/finetuning.py flowers/ --model-prefix models/mobilenetv2 --held-out 0.2 --flags="--lr 0.01"
+    python benchmarks/finetuning.py flowers/ --model-prefix PREFIX --python PYTHON --scratch SCRATCH
+    python benchmarks/finetuning.py flowers/ --model-prefix PREFIX --scratch SCRATCH --held-out 0.2 --flags="--lr 0.01"
 
 The folder has train/ and val/, with a folder of photographs for each class. val/ is read once, after the last epoch;
 --held-out, for choosing a recipe's values, takes its place by a share of train/. Rows that the CSV has already are not
@@ -51,7 +51,8 @@ def main(args: argparse.Namespace) -> None:
     for contender in args.contenders:
         if rows := results.of(run for run in runs if run["contender"] == contender):
             print(f"{contender}: {spread([float(row['top_1']) for row in rows])}")
-    draw([row for row in results.rows() if row["part"] == "val" and not row["flags"]], args.chart)
+    if rows := [row for row in results.rows() if row["part"] == "val" and not row["flags"]]:
+        draw(rows, args.chart)
 
 
 def draw(rows: Iterable[dict], path: str) -> None:

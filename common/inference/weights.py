@@ -36,10 +36,10 @@ class Weights(NamedTuple):
 
 def packed(expressions: dict[str, Any], params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{name: array} of the `expressions` of weights.json over the `params` of a checkpoint, BatchNorm folded."""
-    with np.errstate(over="ignore"):  # in float16, as in compiled code
-        return {name: np.ascontiguousarray(value(expression, params)) for name, expression in expressions.items()}
+    return {name: np.ascontiguousarray(value(expression, params)) for name, expression in expressions.items()}
 
 
+@np.errstate(over="ignore")  # in float16, as in compiled code
 def value(expression: Any, params: dict[str, np.ndarray]) -> Any:
     """The array of one expression, or the number."""
     if isinstance(expression, str):
