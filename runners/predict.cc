@@ -171,7 +171,7 @@ void Preprocess(const std::string& path, const Description& description, float* 
     Fail(path + ": has " + std::to_string(image.width) + "x" + std::to_string(image.height) +
          " pixels: too many when the shorter side has " + std::to_string(length));
   }
-  const Image resized = area::Resized(image, upright ? longer : length, upright ? length : longer);
+  const Image resized = resize::Resized(image, upright ? longer : length, upright ? length : longer);
   const int top = (resized.height - crop_height) / 2, left = (resized.width - crop_width) / 2;
   for (int c = 0; c < 3; ++c) {
     for (int y = 0; y < crop_height; ++y) {

@@ -343,7 +343,7 @@ def preprocess(image: np.ndarray, resize: int, crop: int, mean: list[float], std
     size = (resize, resize * height // width) if height > width else (resize * width // height, resize)
     if math.prod(size) > MAX_PIXELS:
         raise InputError(f"has {width}x{height} pixels: too many when the shorter side has {resize}")
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR if resize > min(height, width) else cv2.INTER_AREA)
     top, left = (image.shape[0] - shape[2]) // 2, (image.shape[1] - shape[3]) // 2
     rgb = image[top:top + shape[2], left:left + shape[3], ::-1].astype(np.float32)
     return ((rgb - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)

@@ -1,5 +1,5 @@
-// cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) of 8-bit RGB, with OpenCV's arithmetic, so that the
-// network sees the same numbers (opencv/modules/imgproc/src/resize.cpp, version 4.11).
+// cv2.resize(image, (width, height)) of 8-bit RGB, by INTER_AREA where it shrinks, by INTER_LINEAR where it enlarges, with
+// OpenCV's arithmetic, so that the network sees the same numbers (opencv/modules/imgproc/src/resize.cpp, version 4.11).
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 #include "image.h"
 
-namespace area {
+namespace resize {
 
 inline uint8_t Rounded(float value) { return uint8_t(std::clamp(std::nearbyint(value), 0.0f, 255.0f)); }
 
@@ -73,23 +73,18 @@ struct Pair {
 };
 
 inline std::vector<Pair> Pairs(int from_size, int to_size) {
-  const double inverse = double(to_size) / from_size, scale = 1.0 / inverse;
+  const double scale = 1.0 / (double(to_size) / from_size);
   std::vector<Pair> pairs;
   for (int to = 0; to < to_size; ++to) {
-    int from = int(std::floor(to * scale));
-    float part = float((to + 1) - (from + 1) * inverse);
-    part = part <= 0 ? 0.0f : part - std::floor(part);
-    if (from >= from_size - 1) {
-      from = from_size - 1;
-      part = 0.0f;
-    }
-    pairs.push_back({from, std::min(from + 1, from_size - 1), int(std::lrint((1.0f - part) * 2048)),
+    const float centre = float((to + 0.5) * scale - 0.5);
+    const int from = int(std::floor(centre));
+    const float part = centre - from;
+    pairs.push_back({std::max(from, 0), std::min(from + 1, from_size - 1), int(std::lrint((1.0f - part) * 2048)),
                      int(std::lrint(part * 2048))});
   }
   return pairs;
 }
 
-// OpenCV enlarges with INTER_AREA by a kind of linear interpolation, in whole numbers.
 inline void Enlarge(const Image& image, Image* out) {
   const std::vector<Pair> columns = Pairs(image.width, out->width);
   const std::vector<Pair> rows = Pairs(image.height, out->height);
@@ -122,4 +117,4 @@ inline Image Resized(const Image& image, int height, int width) {
   return out;
 }
 
-}  // namespace area
+}  // namespace resize

@@ -63,7 +63,8 @@ def prepared(image, size=64):
     """A BGR image by hand: shorter side, centre crop, RGB, mean and deviation."""
     resize = {64: 77, 96: 116}[size]  # 115.5
     shorter = min(image.shape[:2])
-    image = cv2.resize(image, [resize * n // shorter for n in image.shape[1::-1]], interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, [resize * n // shorter for n in image.shape[1::-1]],
+                       interpolation=cv2.INTER_LINEAR if resize > shorter else cv2.INTER_AREA)
     top, left = ((n - size) // 2 for n in image.shape[:2])
     rgb = image[top:top + size, left:left + size, ::-1].astype(np.float64)
     return ((rgb - [127.5, 110, 90.5]) / [60, 55.5, 70]).transpose(2, 0, 1)[np.newaxis].astype(np.float32)

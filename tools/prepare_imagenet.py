@@ -29,7 +29,8 @@ def get_args_parser() -> ArgumentParser:
     images.add_argument("--short-side", type=positive, default=480, help="shorter side of the packed images, in pixels")
     images.add_argument("--enlarge", action="store_true",
                         help="enlarge smaller images to --short-side, as MXNet's im2rec.py --resize does")
-    images.add_argument("--quality", type=positive, default=95, help="JPEG quality, 1 to 100")
+    images.add_argument("--quality", type=positive, help="JPEG quality, 1 to 100, that all images are encoded with "
+                        "(default: 95, and a JPEG that needs no other size is packed as it is)")
     images.add_argument("--synset", metavar="FILE", help="for folders: the label of each is the number, from 0, of the "
                         "line of FILE that begins with its name, so that a part of ImageNet keeps ImageNet's labels "
                         "(default: their sorted order)")

@@ -19,10 +19,10 @@ class EvaluationIter(mx.io.DataIter):
     """Batches of images, prepared by `common.images.preprocess`; `pad` of the last batch says how many places are
     empty, `index` the images' numbers, from 0, in `rec` and `idx`, as `common.images.recordio.record_files` takes them.
 
-    For 256 : 224 the numbers are those of ImageRecordIter(resize=256, inter_method=3), which cannot be used for this:
-    it skips in the next pass the images it borrowed to fill the last batch, cannot have batches of more than twice the
-    images, and ends the process without a word on an image that it cannot decode. The next batch is decoded, by
-    `threads` threads, while the network computes.
+    For 256 : 224 the numbers of images that are not enlarged are those of ImageRecordIter(resize=256, inter_method=3),
+    which cannot be used for this: it skips in the next pass the images it borrowed to fill the last batch, cannot have
+    batches of more than twice the images, and ends the process without a word on an image that it cannot decode. The
+    next batch is decoded, by `threads` threads, while the network computes.
 
     Of `parts` workers, number `part` (from 0) has the records part, part + parts, part + 2 * parts, ...; the last ones
     may have one fewer, or none. `num_images` is how many they are, None if no index tells.

@@ -75,8 +75,10 @@ def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float], da
 def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.ndarray:
     """The centre, of `height` and `width` pixels, of `image` (H, W, C) resized so that its shorter side has `length`.
 
-    To the bit ImageRecordIter(resize=length, inter_method=3): OpenCV's INTER_AREA, with MXNet's rounding. Pixels
-    right of the crop and below it are not computed. Raises ImageError for a strip that would need gigabytes.
+    To the bit ImageRecordIter(resize=length, inter_method=3), OpenCV's INTER_AREA, for an image that is shrunk; one
+    that is enlarged is as by inter_method=1, linear, since INTER_AREA then repeats pixels. Sizes are rounded as MXNet
+    rounds them. Pixels right of the crop and below it are not computed. Raises ImageError for a strip that would need
+    gigabytes.
     """
     resized_width, resized_height = size_for_shorter_side(image.shape[0], image.shape[1], length)
     if resized_width * resized_height > MOST_PIXELS:
@@ -85,5 +87,6 @@ def resized_crop(image: np.ndarray, length: int, height: int, width: int) -> np.
     scale_y, scale_x = resized_height / image.shape[0], resized_width / image.shape[1]
     # a little more than the crop covers; OpenCV gives it the size that the scale says, rounded
     seen = image[:int((top + height) / scale_y) + 3, :int((left + width) / scale_x) + 3]
-    resized = cv2.resize(seen, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(seen, None, fx=scale_x, fy=scale_y,
+                         interpolation=cv2.INTER_LINEAR if length > min(image.shape[:2]) else cv2.INTER_AREA)
     return resized[top:top + height, left:left + width]

@@ -31,7 +31,7 @@ PACKAGES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
 FILES = (*(f"{part}.{kind}" for part in PARTS for kind in KINDS), "synset.txt", "skipped.csv", NAME)
 
 
-def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 480, quality: int = 95,
+def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 480, quality: int | None = None,
             enlarge: bool = False, seed: int = 0, workers: int | None = None, strict: bool = False,
             any_count: bool = False, verify_first: bool = False, synset: str | Path | None = None,
             val_share: float | None = None, commit_seconds: float = COMMIT_SECONDS) -> dict:
@@ -45,7 +45,7 @@ def prepare(source_dir: str | Path, out_dir: str | Path, *, short_side: int = 48
 
     Raises InputError for incomplete sources, for an `out_dir` that holds something else, and for a full disk.
     """
-    if not 1 <= quality <= 100:
+    if quality is not None and not 1 <= quality <= 100:
         raise InputError(f"quality {quality}: give 1 to 100")
     if val_share is not None and not 0 < val_share < 1:
         raise InputError(f"val_share {val_share:g}: give a number above 0, and less than 1")

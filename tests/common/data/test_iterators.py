@@ -78,15 +78,15 @@ def test_preprocess_by_hand():
 
 @pytest.mark.parametrize("shape", [(3, 48, 48), (3, 224, 224), (3, 64, 48), (3, 33, 97)])
 def test_preprocess_evaluation_and_image_record_iter_agree(packed, shape):
-    """Shrunk and enlarged images, and input shapes that are not square."""
-    std = (58.4, 57.1, 57.4)
+    """Shrunk images (inter_method=3) and enlarged ones (1), and input shapes that are not square."""
+    std, length = (58.4, 57.1, 57.4), Preprocessing().resize_for(max(shape[1:]))
     fed, = (batch.data[0].asnumpy()
             for batch in evaluation_iter(options(packed, image_shape=shape, rgb_std=std, batch_size=103), 2))
-    reference = next(image_record_iter(packed, shape, std, batch_size=103, inter_method=3,
-                                       resize=Preprocessing().resize_for(max(shape[1:])))).data[0].asnumpy()
-    np.testing.assert_allclose(fed, reference, atol=1e-4)
-    for data, (_, encoded) in zip(fed, records(packed)):
+    area, linear = (next(image_record_iter(packed, shape, std, batch_size=103, inter_method=method,
+                                           resize=length)).data[0].asnumpy() for method in (3, 1))
+    for data, shrunk, enlarged, (_, encoded) in zip(fed, area, linear, records(packed)):
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        np.testing.assert_allclose(data, enlarged if length > min(image.shape[:2]) else shrunk, atol=1e-4)
         np.testing.assert_allclose(preprocess(image, shape, Preprocessing(std=std))[0], data, atol=1e-4)
 
 
