@@ -88,8 +88,8 @@ class Contender:
 
 
 def add_contender_args(parser: argparse.ArgumentParser, runners: dict, default: Iterable[str] | None = None) -> None:
-    parser.add_argument("--contenders", nargs="+", choices=runners, default=list(default or runners), metavar="NAME",
-                        help=f"of {', '.join(runners)}")
+    parser.add_argument("--contenders", nargs="+", choices=runners, metavar="NAME",
+                        default=list(runners if default is None else default), help=f"of {', '.join(runners)}")
     parser.add_argument("--frameworks", metavar="PYTHON", default=str(ROOT / ".venv-converters" / "bin" / "python"),
                         help="the Python that has what requirements-converters.txt lists")
 

@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import machine, output, write_csv
-from benchmarks.training_runs import Results, by_mxnet, by_pytorch, mxnet_version, pack, spread
+from benchmarks.training_runs import Results, by_pytorch, mxnet_version, pack, score, spread, train
 from common.base.arguments import ArgumentParser, fraction, not_negative, positive
 from common.base.errors import reported
 from common.base.files import written_atomically
@@ -163,9 +163,9 @@ def shared(args: argparse.Namespace) -> list[str]:
 
 def trained(args: argparse.Namespace, run: dict, photographs: Path, packed: Path, *flags: str) -> tuple[float, dict]:
     name = "-".join(str(run[key]) for key in KEYS).translate({ord(letter): "_" for letter in " ./="})
-    rows, top_1 = by_mxnet(packed, Path(args.scratch, "runs", name),
-                           ["--recipe", RECIPE, *shared(args), "--seed", str(run["seed"]), *flags], validate=False)
-    return top_1, {"epochs": len(rows), "versions": mxnet_version()}
+    prefix = Path(args.scratch, "runs", name)
+    rows = train(packed, prefix, ["--recipe", RECIPE, *shared(args), "--seed", str(run["seed"]), *flags])
+    return score(prefix, len(rows), packed), {"epochs": len(rows), "versions": mxnet_version()}
 
 
 def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Path) -> tuple[float, dict]:

@@ -2,11 +2,14 @@
 """One network in many ways: latency, throughput, seconds to the first result, memory, difference from MXNet. Example:
 
     python benchmarks/inference.py --model-prefix models/imagenet1k-mnetv2-1_0
+    python benchmarks/inference.py --model-prefix models/imagenet1k-mnetv2-1_0 --calibration photographs/
 
 Each contender is a process of its own, with a thread for each core, in float32, and has the network as its users have
 it: MXNet's checkpoint; for ONNX Runtime and OpenVINO the ONNX, for PyTorch the safetensors of tools/export_weights.py;
 for TVM the compiled network, which is in the cache after a first start that is not counted. Input and output are NumPy
-arrays, and so a run holds the copies of both.
+arrays, and so a run holds the copies of both. With --calibration there are three in int8 too: TVM, and ONNX Runtime and
+OpenVINO with their makers' quantisers, all calibrated on the same photographs; OpenVINO's needs the Python of
+requirements-runtimes.txt for --frameworks.
 
 latency: of one image; in each round every contender has a turn, in random order, that begins when the one before it
 rests. It warms up, then runs for a quarter of a second, or once. Medians and quartiles are those of all runs; the ratio
@@ -30,14 +33,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contender import Contender, add_contender_args, pythons, turns
 from benchmarks.inference_report import draw, markdown
-from benchmarks.inference_runners import ALL, RUNNERS
+from benchmarks.inference_runners import ALL, IN_8_BITS, RUNNERS
+from benchmarks.int8 import calibration, copied
 from benchmarks.processes import ROOT, output_of
 from benchmarks.results import machine, output, write_csv
 from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import InputError, reported
 from common.base.files import check_not_read
 from common.checkpoint.prefix import check_no_file_name, files_read
-from common.checkpoint.preprocessing import load_preprocessing
+from common.checkpoint.preprocessing import Preprocessing, load_preprocessing
 from common.images.preprocess import preprocess, read_image
 
 BASE, REFERENCE = "onnxruntime", "mxnet"
@@ -54,12 +58,30 @@ def requests(args: argparse.Namespace, scratch: str) -> list:
         output_of("tools/export_weights.py", request["prefix"], out, "--epoch", args.epoch, "--to", kind)
     if any(name.startswith("tvm") for name in args.pythons):
         request["host_cpu"] = output_of("-c", "from common.compiler.targets import host_cpu; print(host_cpu())").strip()
-    image = preprocess(read_image(ROOT / "data" / "cat.jpg"), preprocessing=load_preprocessing(args.model_prefix))
+    preprocessing = load_preprocessing(args.model_prefix)
+    image = preprocess(read_image(ROOT / "data" / "cat.jpg"), preprocessing=preprocessing)
+    if args.calibration:
+        request |= quantised(args, image.shape[1:], preprocessing, scratch)
     found = []
     for batch in (1, args.batch_size):
         path = f"{scratch}/{batch}.npy"
         np.save(path, np.concatenate([np.roll(image, 14 * shift, axis=3) for shift in range(batch)]))
         found.append(request | {"data": path, "data_shape": [batch, *image.shape[1:]]})
+    return found
+
+
+def quantised(args: argparse.Namespace, image_shape: tuple, preprocessing: Preprocessing, scratch: str) -> dict:
+    """What the contenders of IN_8_BITS open: the checkpoint, calibrated, and its ONNX, quantised as their makers do,
+    with the same photographs."""
+    args.image_shape, seen = image_shape, calibration(args)
+    prefix, float32, images = copied(args, seen, scratch), f"{scratch}/float32.onnx", f"{scratch}/calibration.npy"
+    output_of("tools/export_weights.py", prefix, float32, "--epoch", args.epoch, "--to", "onnx", "--fold")
+    np.save(images, np.concatenate([preprocess(read_image(path), preprocessing=preprocessing) for path in seen]))
+    found = {"calibrated": prefix, "by_onnxruntime": f"{scratch}/static.onnx", "by_nncf": f"{scratch}/nncf.xml"}
+    for name, quantizer, out in (("onnxruntime-int8", "onnxruntime", found["by_onnxruntime"]),
+                                 ("openvino-int8", "nncf", found["by_nncf"])):
+        if name in args.pythons:
+            output_of("-m", "benchmarks.quantizers", quantizer, float32, images, out, python=args.pythons[name])
     return found
 
 
@@ -151,6 +173,9 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--chart {args.chart}: give the name of a .png file")
     for path in (args.out, args.chart):
         check_not_read(path, *files_read(args.model_prefix, args.epoch))
+    args.contenders = args.contenders or [*RUNNERS, *(IN_8_BITS if args.calibration else ())]
+    if not args.calibration and (needy := [name for name in args.contenders if name in IN_8_BITS]):
+        raise InputError(f"{', '.join(needy)}: give --calibration FOLDER, photographs to quantise with")
     args.pythons = pythons(args, ALL)
     args.scratch = args.scratch and os.path.abspath(args.scratch)
 
@@ -177,7 +202,9 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model-prefix", required=True, help="PREFIX of PREFIX-symbol.json")
     parser.add_argument("--epoch", type=not_negative, default=0, help="number of PREFIX-%%04d.params")
-    add_contender_args(parser, ALL, default=RUNNERS)
+    add_contender_args(parser, ALL, default=())
+    parser.add_argument("--calibration", help="folder of photographs that the contenders in int8 are quantised with")
+    parser.add_argument("--count", type=positive, default=64, help="how many of --calibration, at most")
     parser.add_argument("--rounds", type=positive, default=20, help="turns of each")
     parser.add_argument("--starts", type=positive, default=5, help="starts of each that are counted")
     parser.add_argument("--batch-size", type=positive, default=16, help="images at a time for the throughput")

@@ -54,8 +54,8 @@ COLORS = {"tvm-llvm": "#0072B2", "tvm-opencl": "#D55E00"}  # Okabe and Ito's
 OTHERS, PALE, FAINT = "#7F7F7F", 0.5, "#555555"
 FAR = 4  # times the median: bars beyond leave the panel, so that the others can be told apart
 ROOM = 1.28  # times the longest other bar is the panel's width: for the numbers behind the bars
-NOTE = ("{processor}, {cores} cores, float32. Thin lines: quartiles of the runs; of the first result, the fastest and "
-        "the slowest start. Bars with an arrow go on.")
+NOTE = ("{processor}, {cores} cores, float32 but where a name says int8. Thin lines: quartiles of the runs; of the "
+        "first result, the fastest and the slowest start. Bars with an arrow go on.")
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
          "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "x",
          "axes.axisbelow": True, "grid.color": "#E6E6E6", "text.parse_math": False}
@@ -100,7 +100,7 @@ def draw_panel(place: "Axes", panel: Panel, rows: list[dict]) -> None:
     for height, (row, value, (low, high)) in enumerate(zip(rows, values, spreads)):
         name, text = row["contender"], panel.form.format(value)
         color = next((color for kind, color in COLORS.items() if name.startswith(kind)), OTHERS)
-        pale = name.startswith("tvm") and not name.endswith("-tuned")
+        pale = name.endswith(("-own", "-untuned"))
         place.barh(height, value, color=color, alpha=PALE if pale else 1, height=0.72)
         if value > far:
             place.text(0.99 * ROOM * end, height, f"{text} \N{RIGHTWARDS ARROW}", ha="right", va="center", fontsize=8)

@@ -28,26 +28,28 @@ def open_mxnet(request: dict) -> Opened:
             "executor of the Symbol API, fused by subgraph backend MKLDNN")
 
 
-def open_onnxruntime(request: dict, provider: str) -> Opened:
+def open_onnxruntime(request: dict, provider: str, network: str = "onnx") -> Opened:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request["cores"]
-    session = onnxruntime.InferenceSession(request["onnx"], options, providers=[provider])
+    session = onnxruntime.InferenceSession(request[network], options, providers=[provider])
     if provider not in session.get_providers():  # it takes another by itself
         sys.exit(f"ONNX Runtime cannot use {provider} here")
     return lambda data: session.run(None, {"data": data})[0], f"{provider}, all graph optimizations, as by default"
 
 
-def open_openvino(request: dict) -> Opened:
+def open_openvino(request: dict, network: str = "onnx", most_isa: str = "") -> Opened:
+    if most_isa:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = most_isa
     import openvino
 
     core = openvino.Core()
-    model = core.read_model(request["onnx"])
+    model = core.read_model(request[network])
     model.reshape(request["data_shape"])
     compiled = core.compile_model(model, "CPU", {
         "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": request["cores"]})
-    return lambda data: compiled(data)[0], "latency hint, float32"
+    return lambda data: compiled(data)[0], "latency hint, float32 where it is not in 8 bits"
 
 
 def open_pytorch(request: dict, freeze: bool, device: str = "cpu") -> Opened:
@@ -70,11 +72,12 @@ def open_pytorch(request: dict, freeze: bool, device: str = "cpu") -> Opened:
     return predict, setting
 
 
-def open_tvm(request: dict, target: str, records: str | None) -> Opened:
+def open_tvm(request: dict, target: str, records: str | None, precision: str = "float32") -> Opened:
     from common.inference.network import open_network
 
-    target = target.format(host_cpu=request["host_cpu"])
-    network = open_network(request["prefix"], request["epoch"], request["data_shape"], target, records=records)
+    target, prefix = target.format(host_cpu=request["host_cpu"]), request["prefix"]
+    network = open_network(request["calibrated"] if precision == "int8" else prefix, request["epoch"],
+                           request["data_shape"], target, precision, records=records)
     if records and not network.records:
         sys.exit(f"there are no tuning records for {target} on this device: tools/tune.py makes them")
     return network.predict, f"{target}, {network.records or 'no records'}: {network.tuned} layers tuned, " \
@@ -108,7 +111,21 @@ ON_CUDA = {
     "pytorch-frozen-cuda": Runner("PyTorch, frozen, CUDA", ("torch",), partial(
         open_pytorch, freeze=True, device="cuda"), elsewhere=True),
 }
-ALL = RUNNERS | ON_CUDA
+# where --calibration gives photographs to quantise with
+IN_8_BITS = {
+    "onnxruntime-int8": Runner("ONNX Runtime, int8", ("onnxruntime",), partial(
+        open_onnxruntime, provider="CPUExecutionProvider", network="by_onnxruntime")),
+    "openvino-int8": Runner("OpenVINO, int8", ("openvino",), partial(open_openvino, network="by_nncf"), elsewhere=True),
+    "tvm-llvm-int8": Runner("TVM llvm, int8", TVM, partial(
+        open_tvm, target="llvm", records=None, precision="int8")),  # whose schedules have no records
+}
+# held to AVX2 on a processor that has AVX-512 too; ONNX Runtime cannot be
+ON_AVX2 = {
+    "openvino-avx2": Runner("OpenVINO, AVX2", ("openvino",), partial(open_openvino, most_isa="AVX2"), elsewhere=True),
+    "tvm-llvm-avx2-tuned": Runner("TVM llvm, AVX2, tuned", TVM, partial(
+        open_tvm, target="llvm -mcpu=haswell", records="auto")),
+}
+ALL = RUNNERS | ON_CUDA | IN_8_BITS | ON_AVX2
 
 
 def opened(runner: Runner, request: dict) -> tuple[Callable[[], np.ndarray], str, Callable[[dict], None]]:

@@ -54,8 +54,7 @@ def main(args: argparse.Namespace) -> None:
     synset = names_file(args.synset, args.model_prefix)
     if not synset and not args.unlabelled:
         raise InputError(f"--synset: {args.model_prefix} has no names of classes beside it")
-    photographs, seen = sorted(images_in([args.images])), sorted(images_in([args.calibration]))
-    seen = random.Random(0).sample(seen, min(args.count, len(seen)))
+    photographs, seen = sorted(images_in([args.images])), calibration(args)
     check_not_read(args.out, *([synset] if synset else []), *files_read(args.model_prefix, args.epoch), *photographs,
                    *seen)
     labels = None
@@ -88,6 +87,14 @@ def main(args: argparse.Namespace) -> None:
     rows = [row(args, name, versions, probabilities, base, labels, len(seen))
             for name, (versions, probabilities) in found.items()]
     write_csv(args.out, rows, args.append)
+
+
+def calibration(args: argparse.Namespace) -> list[str]:
+    """--count photographs of --calibration, drawn at random."""
+    from common.inference.classify import images_in
+
+    photographs = sorted(images_in([args.calibration]))
+    return random.Random(0).sample(photographs, min(args.count, len(photographs)))
 
 
 def label(path: str, classes: list[str]) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import machine, output, write_csv
-from benchmarks.training_runs import Results, by_mxnet, by_pytorch, mxnet_version, pack, spread
+from benchmarks.training_runs import Results, by_pytorch, mxnet_version, pack, spread, train
 from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import reported
 from common.base.files import written_atomically
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
             versions = f"torch {versions}"
         else:
             prefix = Path(args.scratch, "runs", f"{args.side}-{args.epochs}-{run['seed']}")
-            rows, versions = by_mxnet(packed, prefix, flags(args, run["seed"]), validate=True)[0], mxnet_version()
+            rows, versions = train(packed, prefix, flags(args, run["seed"]), validate=True), mxnet_version()
         write_csv(args.out, [{**run, "epoch": row["epoch"], "loss": f"{row['loss']:.4f}",
                               "train_top_1": f"{row['train_top_1']:.4f}", "top_1": f"{row['top_1']:.4f}",
                               "seconds": f"{row['seconds']:.1f}", "versions": versions, **machine()} for row in rows],

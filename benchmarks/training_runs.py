@@ -21,25 +21,28 @@ def pack(folder: Path, out: Path) -> Path:
     return out
 
 
-def by_mxnet(packed: Path, prefix: Path, flags: Iterable[str], validate: bool) -> tuple[list[dict], float]:
-    """Train as a user does; ([{"epoch", "loss", "train_top_1", "top_1", "seconds"}, ...], top-1 of the last epoch by
-    eval_imagenet.py). `validate`: after every epoch too."""
+def train(packed: Path, prefix: Path, flags: Iterable[str], validate: bool = False) -> list[dict]:
+    """Train as a user does; [{"epoch", "loss", "train_top_1", "top_1", "seconds"}, ...], "top_1" None without
+    `validate`."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     output_of("train_imagenet.py", "--data-train", packed / "train.rec", "--model-prefix", prefix, "--top-k", "0",
               "--keep", "1", "--overwrite", "1", *(("--data-val", packed / "val.rec") if validate else ()), *flags,
               stderr=None)
     events = [json.loads(line) for line in Path(f"{prefix}-metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     scores = {event["epoch"]: event["top-1"] for event in events if event["event"] == "validation"}
-    rows = [{"epoch": event["epoch"] + 1, "loss": event["loss"], "train_top_1": event["top-1"],
+    return [{"epoch": event["epoch"] + 1, "loss": event["loss"], "train_top_1": event["top-1"],
              "top_1": scores.get(event["epoch"]), "seconds": event["seconds"]}
             for event in events if event["event"] == "epoch"]
-    said = output_of("eval_imagenet.py", "--model-prefix", prefix, "--epoch", len(rows), "--data-val",
-                     packed / "val.rec")
-    return rows, float(SAID.search(said)[1])
+
+
+def score(prefix: Path, epoch: int, packed: Path) -> float:
+    """Top-1 of a checkpoint, by eval_imagenet.py."""
+    said = output_of("eval_imagenet.py", "--model-prefix", prefix, "--epoch", epoch, "--data-val", packed / "val.rec")
+    return float(SAID.search(said)[1])
 
 
 def by_pytorch(python: str, request: dict, scratch: Path) -> tuple[list[dict], str]:
-    """(the lines of `benchmarks.pytorch_training`, as those of `by_mxnet`; PyTorch's version). Raises InputError."""
+    """(the lines of `benchmarks.pytorch_training`, as those of `train`; PyTorch's version). Raises InputError."""
     scratch.mkdir(parents=True, exist_ok=True)
     file = scratch / "request.json"
     file.write_text(json.dumps(request), encoding="utf-8")

@@ -10,16 +10,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from benchmarks import inference
 from benchmarks.contender import Contender
 from benchmarks.inference_report import figure_of, markdown, read
-from benchmarks.inference_runners import RUNNERS
+from benchmarks.inference_runners import IN_8_BITS, ON_AVX2, RUNNERS
 from common.base.errors import InputError
+
+DRAWN = RUNNERS | IN_8_BITS | ON_AVX2
 
 
 def rows_of_all(latency=lambda name: 10.0):
     """As `inference.rows_of` gives them, without measurements."""
     args = inference.get_args_parser().parse_args(["--model-prefix", "x"])
     found = {name: {"times": [[latency(name) / 1e3, 1.1 * latency(name) / 1e3]] * 2, "others": 0, "peak_mib": 412.5,
-                    "probabilities": np.full((1, 3), 1 / 3), "setting": "", "versions": ""} for name in RUNNERS}
-    return list(inference.rows_of(args, {name: [1, 2, 3.5] for name in RUNNERS}, found, found))
+                    "probabilities": np.full((1, 3), 1 / 3), "setting": "", "versions": ""} for name in DRAWN}
+    return list(inference.rows_of(args, {name: [1, 2, 3.5] for name in DRAWN}, found, found))
 
 
 @pytest.mark.parametrize("slowest", [10.0, 35.0, 3000.0])
@@ -32,7 +34,7 @@ def test_no_text_of_the_chart_lies_on_another_or_outside(slowest):
     texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
              if text.get_text() and text.get_visible() and text not in not_drawn]
     boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
-    assert {row.label for row in RUNNERS.values()} <= {text for text, _ in boxes}
+    assert {row.label for row in DRAWN.values()} <= {text for text, _ in boxes}
     for (a, box_a), (b, box_b) in itertools.combinations(boxes, 2):
         assert not box_a.overlaps(box_b), (a, b)
     for text, box in boxes:
@@ -67,16 +69,23 @@ def test_another_table_is_refused(tmp_path):
         read(tmp_path / "x.csv")
 
 
+def test_nothing_is_quantised_without_photographs():
+    with pytest.raises(InputError, match="^tvm-llvm-int8: give --calibration FOLDER"):
+        inference.main(inference.get_args_parser().parse_args(
+            ["--model-prefix", "x", "--contenders", "mxnet", "tvm-llvm-int8"]))
+
+
 @pytest.mark.long
 def test_a_run(checkpoint, tmp_path, capsys):
     out, chart = tmp_path / "out" / "x.csv", tmp_path / "out" / "x.png"
     inference.main(inference.get_args_parser().parse_args(
-        ["--model-prefix", str(checkpoint), "--contenders", "tvm-llvm-untuned", "onnxruntime", "mxnet", "--rounds", "2",
+        ["--model-prefix", str(checkpoint), "--contenders", "tvm-llvm-untuned", "onnxruntime", "mxnet",
+         "onnxruntime-int8", "tvm-llvm-int8", "--calibration", "data", "--rounds", "2",
          "--starts", "2", "--batch-size", "2", "--out", str(out), "--chart", str(chart)]))
     with out.open(newline="") as file:
         rows = {row["contender"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["mxnet", "onnxruntime", "tvm-llvm-untuned"]
-    assert all(float(row["max_difference"]) < 1e-4 for row in rows.values())
+    assert list(rows) == ["mxnet", "onnxruntime", "tvm-llvm-untuned", "onnxruntime-int8", "tvm-llvm-int8"]
+    assert all(float(row["max_difference"]) < (0.1 if name in IN_8_BITS else 1e-4) for name, row in rows.items())
     assert float(rows["onnxruntime"]["ratio_to_onnxruntime"]) == 1
     for row in rows.values():
         assert int(row["latency_runs"]) >= 2 and int(row["throughput_runs"]) >= 2

@@ -100,9 +100,9 @@ def choose(wanted: str | Path | None, target: tvm.target.Target,
            device: Device | None = None) -> Records | None:
     """The Records that `wanted` asks for: those in the file at that path, none (None), or those that fit best (AUTO).
 
-    `device`: what `target` is for, if that is known. Records of this very device fit best, then those that need the
-    most flags. For AUTO, files that cannot be used are passed over, with a line on standard output, and so are files
-    of another TVM.
+    `device`: what `target` is for; None for another machine's, of which the target tells no more than its vectors.
+    Records of this very device fit best, then those that need the most flags. For AUTO, files that cannot be used are
+    passed over, with a line on standard output, and so are files of another TVM.
     """
     if wanted is None:
         return None
@@ -129,7 +129,12 @@ def _passed_over():
 
 
 def _fits(about, target, device):
-    same = {"kind": target.kind.name, "layout": layout_of(target), "tvm": tvm.__version__}
-    if device is None or any(about[key] != value for key, value in same.items()):
+    layout = layout_of(target)
+    same = {"kind": target.kind.name, "layout": layout, "tvm": tvm.__version__}
+    if any(about[key] != value for key, value in same.items()):
         return False
+    if device is None:  # nothing is known of it but, of a processor, that it has the vectors of the target's layout
+        if target.kind.name != "llvm":
+            return False
+        device = Device("", 0, NEEDS.get(layout, ()))
     return about["device"] in (None, device.name) and set(about["needs"]) <= set(device.flags)
