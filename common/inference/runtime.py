@@ -22,6 +22,9 @@ from common.inference.plugin import load_plugin
 NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pyopencl pocl-binary-distribution "
              "(on ARM: apt-get install pocl-opencl-icd); --target llvm works without OpenCL")
 ONLY_RUNTIME = "TVM_USE_RUNTIME_LIB"
+# in a vector of the code that LLVM makes for a processor of this name, with which the version of PoCL's device ends;
+# LLVM 14 takes Zen 4 for znver3, and a processor that it does not know for generic
+LLVM_FLOATS = {"znver1": 8, "znver2": 8, "znver3": 8, "x86-64-v3": 8, "x86-64-v2": 4, "x86-64": 4, "generic": 4}
 
 
 def _import_tvm():
@@ -115,9 +118,16 @@ def describe(target: str) -> Device:
     if kind_of(target) != "opencl":
         return Device(processor_name(), 0, processor_flags())
     name = device.device_name
-    floats = max((d.native_vector_width_float for _, devices in PLATFORMS for d in devices
+    floats = max((vector_floats(d) for _, devices in PLATFORMS for d in devices
                   if d.name == name and _is_processor(d)), default=0)
     return Device(name, floats, processor_flags() if floats else ())
+
+
+def vector_floats(device: Any) -> int:
+    """How many floats a vector holds in the code of `device`, of pyopencl: PoCL tells those of the processor, though
+    its LLVM may be older than that, and use shorter ones."""
+    return min([device.native_vector_width_float,
+                *(floats for name, floats in LLVM_FLOATS.items() if device.version.endswith(f"-{name}"))])
 
 
 def _is_processor(device: Any) -> bool:
