@@ -73,12 +73,14 @@ def open_pytorch(request: dict, freeze: bool, device: str = "cpu") -> Opened:
 
 
 def open_tvm(request: dict, target: str, records: str | None, precision: str = "float32") -> Opened:
+    if "-keys=opencl" in target:  # TVM's groups of many work items need what common.inference.drivers turns off
+        os.environ["POCL_WORK_GROUP_SPECIALIZATION"] = "1"
     from common.inference.network import open_network
 
     target, prefix = target.format(host_cpu=request["host_cpu"]), request["prefix"]
     network = open_network(request["calibrated"] if precision == "int8" else prefix, request["epoch"],
                            request["data_shape"], target, precision, records=records)
-    if records and not network.records:
+    if records and not network.records and request["data_shape"][0] == 1:  # the setting tells it of a batch
         sys.exit(f"there are no tuning records for {target} on this device: tools/tune.py makes them")
     return network.predict, f"{target}, {network.records or 'no records'}: {network.tuned} layers tuned, " \
                             f"{network.untuned} not"

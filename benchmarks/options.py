@@ -23,7 +23,7 @@ from benchmarks.processes import output_of
 from benchmarks.results import machine, output, write_csv
 from benchmarks.training_runs import Results, mxnet_version, pack, score, spread, train
 from common.base.arguments import ArgumentParser, not_negative, positive
-from common.base.errors import reported
+from common.base.errors import InputError, reported
 
 KEYS = ("folder", "start", "multiplier", "side", "epochs", "option", "seed")
 LAST = 3  # checkpoints whose mean is scored
@@ -36,7 +36,7 @@ class Option:
     scored: str = ""
 
 
-NONE = "none"
+NONE, DISTILLATION = "none", "distillation"
 OPTIONS = {
     NONE: Option(),
     "mixup": Option("--mixup 0.2"),
@@ -48,7 +48,7 @@ OPTIONS = {
     "clipped gradients": Option("--clip-grad-norm 1"),
     "moving average": Option("--ema 0.998", scored="-ema"),
     f"mean of the last {LAST}": Option(f"--keep {LAST}", scored="-mean"),
-    "distillation": Option("--teacher {teacher} --temperature 4 --hard-weight 0.3"),
+    DISTILLATION: Option("--teacher {teacher} --temperature 4 --hard-weight 0.3"),
     "96 px": Option("--image-shape 3,96,96"),
     "128 px": Option("--image-shape 3,128,128"),
     "4 times the epochs": Option("--num-epochs {epochs_4}"),
@@ -56,6 +56,9 @@ OPTIONS = {
 
 
 def main(args: argparse.Namespace) -> None:
+    args.options = args.options or [option for option in OPTIONS if option != DISTILLATION or args.teacher]
+    if DISTILLATION in args.options and not args.teacher:
+        raise InputError(f"--options {DISTILLATION}: give --teacher PREFIX")
     results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch, "packed"))
     args.classes = sum(path.is_dir() for path in Path(args.folder, "train").iterdir())
     runs = [{"folder": Path(args.folder).resolve().name, "start": Path(args.model_prefix or "random").name,
@@ -103,7 +106,7 @@ def show(rows: list[dict]) -> None:
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="photographs: train/ and val/, a folder for each class in both")
-    parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), help="what to measure")
+    parser.add_argument("--options", nargs="+", choices=OPTIONS, help="what to measure (default: all)")
     parser.add_argument("--model-prefix", help="PREFIX of the weights to go on from")
     parser.add_argument("--teacher", help="PREFIX of the teacher, for distillation")
     parser.add_argument("--multiplier", type=float, default=1.0, help="of a network from random weights")

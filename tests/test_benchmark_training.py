@@ -1,10 +1,20 @@
-"""The benchmark of a training step, on a few small ones."""
+"""The benchmarks of training: of a step, on a few small ones, and of options."""
 import csv
 import sys
 
 import pytest
 
-from benchmarks import training
+import train_imagenet
+from benchmarks import options, training
+from common.training.recipe import parse
+
+
+@pytest.mark.parametrize("name", options.OPTIONS)
+def test_an_option_is_one_of_train_imagenet(name):
+    flags = options.OPTIONS[name].flags.format(teacher="x", epochs_4=32).split()
+    chosen = [vars(parse(train_imagenet.get_args_parser(), ["--num-epochs", "8", *given])) for given in ([], flags)]
+    changed = {key for key in chosen[0] if chosen[0][key] != chosen[1][key]}
+    assert {flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")} <= changed
 
 
 @pytest.mark.long

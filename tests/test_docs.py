@@ -17,6 +17,8 @@ PROGRAM = re.compile(r"(?<![\w./-])(?:(?:tools/|benchmarks/)?\w+\.py|-m common\.
 MEASURED = [  # file in benchmarks/, rows of it, columns that a table of docs/benchmarks.md or docs/weights.md has
     ("inference.csv", {}, ["label", "latency_ms", "ratio_to_onnxruntime", "images_per_s", "first_result_s", "peak_mib",
                            "max_difference"]),
+    ("inference_amd.csv", {}, ["label", "latency_ms", "ratio_to_onnxruntime", "images_per_s", "first_result_s",
+                               "peak_mib", "max_difference"]),
     ("training.csv", {"side": "224"}, ["contender", "images_per_s", "times_pytorch_nchw", "peak_mib"]),
     ("training.csv", {"side": "128"}, ["contender", "images_per_s", "times_pytorch_nchw"]),
     ("input.csv", {"used_cores": "1"}, ["images_per_s", "of_bound"]),
