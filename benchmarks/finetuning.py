@@ -162,8 +162,7 @@ def shared(args: argparse.Namespace) -> list[str]:
 
 
 def trained(args: argparse.Namespace, run: dict, photographs: Path, packed: Path, *flags: str) -> tuple[float, dict]:
-    name = "-".join(str(run[key]) for key in KEYS).translate({ord(letter): "_" for letter in " ./="})
-    prefix = Path(args.scratch, "runs", name)
+    prefix = Path(args.scratch, "runs", Results(Path(args.out), KEYS).name(run))
     rows = train(packed, prefix, ["--recipe", RECIPE, *shared(args), "--seed", str(run["seed"]), *flags])
     return score(prefix, len(rows), packed), {"epochs": len(rows), "versions": mxnet_version()}
 

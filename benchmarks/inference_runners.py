@@ -77,8 +77,8 @@ def open_tvm(request: dict, target: str, records: str | None, precision: str = "
         os.environ["POCL_WORK_GROUP_SPECIALIZATION"] = "1"
     from common.inference.network import open_network
 
-    target, prefix = target.format(host_cpu=request["host_cpu"]), request["prefix"]
-    network = open_network(request["calibrated"] if precision == "int8" else prefix, request["epoch"],
+    target = target.format(host_cpu=request["host_cpu"])
+    network = open_network(request["calibrated" if precision == "int8" else "prefix"], request["epoch"],
                            request["data_shape"], target, precision, records=records)
     if records and not network.records and request["data_shape"][0] == 1:  # the setting tells it of a batch
         sys.exit(f"there are no tuning records for {target} on this device: tools/tune.py makes them")

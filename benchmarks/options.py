@@ -73,8 +73,7 @@ def main(args: argparse.Namespace) -> None:
 
 def measured(args: argparse.Namespace, run: dict, packed: Path) -> dict:
     option = OPTIONS[run["option"]]
-    name = "-".join(str(run[key]) for key in KEYS[1:]).translate({ord(letter): "_" for letter in " ."})
-    prefix = Path(args.scratch, "runs", name)
+    prefix = Path(args.scratch, "runs", Results(Path(args.out), KEYS).name(run))
     rows = train(packed, prefix, [*base(args, run["seed"]), *option.flags.format(
         teacher=args.teacher, epochs_4=4 * args.epochs).split()])
     epoch = len(rows)

@@ -79,6 +79,10 @@ class Results:
         there = set(map(self._key, self.rows()))
         return [run for run in runs if self._key(run) not in there]
 
+    def name(self, run: dict) -> str:
+        """Of its files."""
+        return "-".join(self._key(run)).translate({ord(letter): "_" for letter in " ./="})
+
     def _key(self, run):
         return tuple(str(run[key]) for key in self.keys)
 

@@ -1,5 +1,6 @@
-// cv2.resize(image, (width, height)) of 8-bit RGB, by INTER_AREA where it shrinks, by INTER_LINEAR where it enlarges, with
-// OpenCV's arithmetic, so that the network sees the same numbers (opencv/modules/imgproc/src/resize.cpp, version 4.11).
+// cv2.resize(image, (width, height)) of 8-bit RGB, by INTER_AREA where it shrinks and INTER_LINEAR where it enlarges,
+// with OpenCV's arithmetic, so that the network sees the same numbers (opencv/modules/imgproc/src/resize.cpp, version
+// 4.11).
 #pragma once
 
 #include <algorithm>
