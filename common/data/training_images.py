@@ -1,6 +1,5 @@
 """Training images from RecordIO by simplejpeg, libjpeg-turbo and OpenCV, in threads: several times as fast as
 ImageRecordIter, and each image is augmented for itself."""
-import ctypes
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from common.base.errors import ImageError, InputError
 from common.data.augmentation import DRAWS, Augmentation
 from common.data.jpeg_box import open_image
+from common.data.memory import memory_of
 from common.data.pixels import normalise
 from common.data.random_erasing import erase
 from common.find_mxnet import mx
@@ -80,7 +80,7 @@ class TrainingImages(mx.io.DataIter):
     def _begin(self, batch):
         """((data, labels), tasks that write them) of a batch."""
         arrays = [mx.nd.empty(desc.shape) for desc in (*self.provide_data, *self.provide_label)]
-        data, labels = map(_memory, arrays)
+        data, labels = map(memory_of, arrays)
         rng = np.random.default_rng((*self._key, batch))
         # those of ImageRecordIter's options first: the crops are the same with others and without
         draws = np.hstack([rng.random((self.batch_size, count)) for count in (DRAWS, self._augmentation.more_draws)])
@@ -103,10 +103,3 @@ class TrainingImages(mx.io.DataIter):
             normalise(crop, self._mean, self._std, data[i])
             if self._augmentation.random_erase:
                 erase(data[i], self._augmentation.random_erase, draw)
-
-
-def _memory(array: mx.nd.NDArray) -> np.ndarray:
-    """The memory of an NDArray of float32, of the processor, as long as that lives."""
-    pointer = ctypes.POINTER(ctypes.c_float)()
-    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
-    return np.ctypeslib.as_array(pointer, array.shape)

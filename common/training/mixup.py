@@ -1,15 +1,16 @@
-"""Mixup (Zhang et al., 2017) and CutMix (Yun et al., 2019): each image of a batch is mixed with another one, and so are
-their labels."""
+"""Mixup (Zhang et al., 2017) and CutMix (Yun et al., 2019): each image of a batch is mixed with the one before it, and
+so are their labels."""
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from common.data.memory import memory_of
 from common.find_mxnet import mx
 
 
 class MixedIter(mx.io.DataIter):
-    """The batches of `images`, mixed, with targets (N, num_classes) in place of labels.
+    """The batches of `images`, mixed in place, with targets (N, num_classes) in place of labels.
 
     `mixup` and `cutmix` are the alpha of each, 0 for none; if there are both, either is as likely for a batch. The
     chance of batch b is that of the numbers (*seeds, b), so that a run resumed at any batch sees the same.
@@ -39,36 +40,47 @@ class MixedIter(mx.io.DataIter):
         self._batch += 1
         way, alpha = self._ways[rng.integers(len(self._ways)) if len(self._ways) > 1 else 0]
         targets = mx.nd.one_hot(batch.label[0], self._num_classes, **self._values)
-        data, targets = way(batch.data[0], targets, alpha, rng)
-        return mx.io.DataBatch([data], [targets], pad=batch.pad)
+        way(memory_of(batch.data[0]), memory_of(targets), alpha, rng)
+        return mx.io.DataBatch(batch.data, [targets], pad=batch.pad)
 
 
-def mixed_up(data: mx.nd.NDArray, targets: mx.nd.NDArray, alpha: float, rng: np.random.Generator) -> tuple:
-    """(data, targets): of data (N, ...) and a random order of it: l x + (1 - l) y, l from Beta(alpha, alpha)."""
-    share, order = rng.beta(alpha, alpha), mx.nd.array(rng.permutation(len(data)))
-    return _weighed(data, order, share), _weighed(targets, order, share)
+def mixed_up(data: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator) -> None:
+    """Data x (N, ...) become l x + (1 - l) y, y the image before each, l from Beta(alpha, alpha); so do targets."""
+    share = rng.beta(alpha, alpha)
+
+    def weighed(mine, other):
+        mine *= share
+        mine += (1 - share) * other
+    for array in (data, targets):
+        _with_the_one_before(array, weighed)
 
 
-def cut_and_mixed(data: mx.nd.NDArray, targets: mx.nd.NDArray, alpha: float, rng: np.random.Generator) -> tuple:
-    """(data, targets): data (N, C, H, W), in which one box of all images is that of a random order of them. The box has
-    its centre anywhere and, before the image cuts it, the area 1 - l, l from Beta(alpha, alpha); targets are weighed by
-    the area that it has."""
-    share, order = rng.beta(alpha, alpha), mx.nd.array(rng.permutation(len(data)))
+def cut_and_mixed(data: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator) -> None:
+    """One box of data (N, C, H, W) becomes that of the image before each. The box has its centre anywhere and, before
+    the image cuts it, the area 1 - l, l from Beta(alpha, alpha); targets are weighed by the area that it has."""
+    share = rng.beta(alpha, alpha)
     box = []
     for side in data.shape[2:]:
         centre, half = int(rng.integers(side)), int(0.5 * math.sqrt(1 - share) * side)
         box.append((max(centre - half, 0), min(centre + half, side)))
     (top, bottom), (left, right) = box
-    area = (bottom - top) * (right - left)
+    area = (bottom - top) * (right - left) / math.prod(data.shape[2:])
     if not area:
-        return data, targets
-    mixed = data.copy()
-    mixed[:, :, top:bottom, left:right] = data[:, :, top:bottom, left:right].take(order)
-    return mixed, _weighed(targets, order, 1 - area / math.prod(data.shape[2:]))
+        return
+
+    def with_box(mine, other):
+        mine[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+
+    def weighed(mine, other):
+        mine *= 1 - area
+        mine += area * other
+    _with_the_one_before(data, with_box)
+    _with_the_one_before(targets, weighed)
 
 
-def _weighed(array, order, share):
-    mixed = array.take(order)  # changed in place: memory for a batch costs more than its arithmetic
-    mixed *= 1 - share
-    mixed += share * array
-    return mixed
+def _with_the_one_before(array, change):
+    """change(x, the one before it) for each x of an array, in place and in the processor's cache. The last is the one
+    before the first."""
+    last = array[-1].copy()
+    for i in reversed(range(len(array))):
+        change(array[i], array[i - 1] if i else last)
