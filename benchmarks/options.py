@@ -10,6 +10,7 @@ from random weights with the values of benchmarks/parity.py, with it the recipe 
 each option is added alone. val/ is read once, after the last epoch. Runs that the CSV has already are not made again.
 """
 import argparse
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +28,43 @@ from common.base.errors import InputError, reported
 
 KEYS = ("folder", "start", "multiplier", "side", "epochs", "option", "seed")
 LAST = 3  # checkpoints whose mean is scored
+# Of a run of 8 epochs: in about the time of 96 px from the first epoch on, with rates near those of its cosine.
+GROWING = """
+[[stage]]
+epochs = 3
+image-shape = [3, 64, 64]
+lr = 0.05
+lr-factor = 1
+warmup-epochs = 1
+
+[[stage]]
+epochs = 3
+image-shape = [3, 96, 96]
+lr = 0.03
+lr-factor = 1
+
+[[stage]]
+epochs = 2
+image-shape = [3, 128, 128]
+lr = 0.015
+lr-mode = "cosine"
+"""
+GROWING_EPOCHS = 8
 
 
 @dataclass
 class Option:
-    """`flags` of train_imagenet.py, and the PREFIX-`scored` of which the accuracy is told."""
+    """`flags` of train_imagenet.py, and the PREFIX-`scored` of which the accuracy is told. Options with the same flags
+    are scored on one run. `stages`: of a recipe, which decide what they name in place of the usual flags."""
     flags: str = ""
     scored: str = ""
+    stages: str = ""
 
 
-NONE, DISTILLATION = "none", "distillation"
+NONE, DISTILLATION, GROWING_SIZES = "none", "distillation", "64, 96, 128 px"
+KEPT = f"--keep {LAST}"
 OPTIONS = {
-    NONE: Option(),
+    NONE: Option(KEPT),
     "mixup": Option("--mixup 0.2"),
     "CutMix": Option("--cutmix 1"),
     "TrivialAugment": Option("--auto-augment ta_wide"),
@@ -47,49 +73,68 @@ OPTIONS = {
     "AdamW": Option("--optimizer adamw --lr 0.001 --wd 0.05"),
     "clipped gradients": Option("--clip-grad-norm 1"),
     "moving average": Option("--ema 0.998", scored="-ema"),
-    f"mean of the last {LAST}": Option(f"--keep {LAST}", scored="-mean"),
+    f"mean of the last {LAST}": Option(KEPT, scored="-mean"),
     DISTILLATION: Option("--teacher {teacher} --temperature 4 --hard-weight 0.3"),
     "96 px": Option("--image-shape 3,96,96"),
     "128 px": Option("--image-shape 3,128,128"),
+    GROWING_SIZES: Option(stages=GROWING),
     "4 times the epochs": Option("--num-epochs {epochs_4}"),
 }
 
 
 def main(args: argparse.Namespace) -> None:
-    args.options = args.options or [option for option in OPTIONS if option != DISTILLATION or args.teacher]
+    if not args.options:
+        left_out = {DISTILLATION: not args.teacher, GROWING_SIZES: args.model_prefix}
+        args.options = [option for option in OPTIONS if not left_out.get(option)]
     if DISTILLATION in args.options and not args.teacher:
         raise InputError(f"--options {DISTILLATION}: give --teacher PREFIX")
+    if GROWING_SIZES in args.options and args.model_prefix:
+        raise InputError(f"--options '{GROWING_SIZES}': of networks from random weights only; give no --model-prefix")
     results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch, "packed"))
     args.classes = sum(path.is_dir() for path in Path(args.folder, "train").iterdir())
     runs = [{"folder": Path(args.folder).resolve().name, "start": Path(args.model_prefix or "random").name,
              "multiplier": args.multiplier, "side": args.side, "epochs": args.epochs, "option": option, "seed": seed}
             for seed in args.seeds for option in args.options]
+    trained: dict = {}
     for run in results.missing(runs):
-        row = {**run, **measured(args, run, packed), "versions": mxnet_version(), **machine()}
+        row = {**run, **measured(args, run, packed, trained), "versions": mxnet_version(), **machine()}
         print(row, flush=True)
         write_csv(args.out, [row], append=True)
     show(results.of(runs))
 
 
-def measured(args: argparse.Namespace, run: dict, packed: Path) -> dict:
+def measured(args: argparse.Namespace, run: dict, packed: Path, trained: dict) -> dict:
+    """The rest of a row; `trained`: {PREFIX: epochs} of the runs that were made before, to which one may be added."""
     option = OPTIONS[run["option"]]
-    prefix = Path(args.scratch, "runs", Results(Path(args.out), KEYS).name(run))
-    rows = train(packed, prefix, [*base(args, run["seed"]), *option.flags.format(
-        teacher=args.teacher, epochs_4=4 * args.epochs).split()])
-    epoch = len(rows)
+    twin = next(name for name, other in OPTIONS.items()
+                if (other.flags, other.stages) == (option.flags, option.stages))
+    prefix = Path(args.scratch, "runs", Results(Path(args.out), KEYS).name({**run, "option": twin}))
+    if prefix not in trained:
+        trained[prefix] = train(packed, prefix, [*base(args, run["seed"], option.stages), *option.flags.format(
+            teacher=args.teacher, epochs_4=4 * args.epochs).split()])
+    epoch = len(trained[prefix])
     if option.scored == "-mean":
         output_of("tools/average_checkpoints.py", prefix, "--last", LAST, "--output", f"{prefix}-mean")
         epoch = 0
     return {"flags": option.flags, "top_1": f"{score(Path(f'{prefix}{option.scored}'), epoch, packed):.4f}",
-            "seconds": f"{sum(row['seconds'] for row in rows):.1f}"}
+            "seconds": f"{sum(row['seconds'] for row in trained[prefix]):.1f}"}
 
 
-def base(args: argparse.Namespace, seed: int) -> list[str]:
-    """The flags of a run without any option."""
+def base(args: argparse.Namespace, seed: int, stages: str = "") -> list[str]:
+    """The flags of a run without any option, but for what the `stages` of a recipe decide."""
     if args.model_prefix:
-        return ["--recipe", "finetune", "--pretrained-model", args.model_prefix, "--num-epochs", str(args.epochs),
-                "--image-shape", f"3,{args.side},{args.side}", "--seed", str(seed)]
-    return [*parity.flags(args, seed), "--multiplier", str(args.multiplier)]
+        flags = ["--recipe", "finetune", "--pretrained-model", args.model_prefix, "--num-epochs", str(args.epochs),
+                 "--image-shape", f"3,{args.side},{args.side}", "--seed", str(seed)]
+    else:
+        flags = [*parity.flags(args, seed), "--multiplier", str(args.multiplier)]
+    if not stages:
+        return flags
+    recipe = Path(args.scratch, f"growing-{seed}.toml")
+    recipe.write_text(stages)
+    decided = [f"--{name}" for name in ("num-epochs", *re.findall(r"^[a-z-]+(?= =)", stages, re.MULTILINE))]
+    pairs = zip(flags[::2], flags[1::2])
+    return [*(text for flag, value in pairs if flag not in decided for text in (flag, value)), "--recipe", str(recipe),
+            "--epoch-scale", str(args.epochs / GROWING_EPOCHS)]
 
 
 def show(rows: list[dict]) -> None:
@@ -102,7 +147,7 @@ def show(rows: list[dict]) -> None:
             print(f"{option}: {spread([float(row['top_1']) for row in found])}{time}")
 
 
-if __name__ == "__main__":
+def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="photographs: train/ and val/, a folder for each class in both")
     parser.add_argument("--options", nargs="+", choices=OPTIONS, help="what to measure (default: all)")
@@ -115,6 +160,9 @@ if __name__ == "__main__":
     parser.add_argument("--scratch", type=Path, required=True, help="folder for packed photographs and checkpoints, "
                         "kept for the next call")
     parser.add_argument("--out", type=output, default="benchmarks/options.csv", help="CSV file that grows")
-    arguments = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
     with reported("options.py"):
-        main(arguments)
+        main(get_args_parser().parse_args())

@@ -17,6 +17,17 @@ def test_an_option_is_one_of_train_imagenet(name):
     assert {flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")} <= changed
 
 
+def test_the_stages_of_an_option_decide_what_they_name(tmp_path):
+    args = options.get_args_parser().parse_args(["x", "--scratch", str(tmp_path), "--epochs", "16"])
+    args.classes = 20
+    recipe, usual = (parse(train_imagenet.get_args_parser(), options.base(args, 5, stages)).recipe
+                     for stages in (options.GROWING, ""))
+    assert [(stage["epochs"], stage["image_shape"], stage["lr"]) for stage in recipe.stages] == [
+        (6, (3, 64, 64), 0.05), (6, (3, 96, 96), 0.03), (4, (3, 128, 128), 0.015)]
+    assert {**usual.common, "image_shape": recipe.common["image_shape"]} == recipe.common
+    assert usual.stages[0]["wd"] == recipe.stages[1]["wd"] != 0
+
+
 @pytest.mark.long
 def test_a_run(tmp_path, capsys):
     out, profile = tmp_path / "training.csv", tmp_path / "profile.csv"
