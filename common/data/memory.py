@@ -1,4 +1,4 @@
-"""An NDArray's memory, for what NumPy and C++ write into it: an element costs MXNet several times what it costs them."""
+"""An NDArray's memory, for what NumPy and C++ write there, on a processor faster than MXNet."""
 import ctypes
 
 import numpy as np

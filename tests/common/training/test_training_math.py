@@ -63,8 +63,8 @@ class Batches(mx.io.DataIter):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_mixup(smoothing):
-    """As torchvision.transforms.v2.MixUp: l x + (1 - l) y, y the image before, and the same for smoothed targets; l from
-    Beta(a, a), a chance of its own for each batch."""
+    """As torchvision.transforms.v2.MixUp: l x + (1 - l) y, y the image before, and the same for smoothed targets. l is
+    from Beta(a, a), another one for each batch."""
     data, labels = RNG.normal(0, 1, (40, 3, 4, 4)).astype(np.float32), RNG.randint(0, 6, 40)
     images = MixedIter(Batches(data, labels, 10), 0.4, 0, 6, smoothing, (5, 2, 0))
     assert images.provide_label[0].shape == (10, 6)
