@@ -91,7 +91,7 @@ def python_alone() -> None:
     crop = np.zeros((SIDE, SIDE, 3), np.uint8)
     jpeg_box.library = lambda: SimpleNamespace(decode_box=lambda *_: 0)  # type: ignore[assignment]
     pixels.library = lambda: SimpleNamespace(  # type: ignore[assignment]
-        change_hls=lambda *_: None, normalise=lambda *_: None)
+        scale=lambda *_: None, change_hls=lambda *_: None, normalise=lambda *_: None)
     cv2.warpAffine = cv2.flip = lambda *_, **__: crop  # type: ignore[assignment]
 
 

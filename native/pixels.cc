@@ -1,4 +1,4 @@
-// What is done to every pixel of a training image beside decoding and moving it: the change of hue, lightness and
+// What is done to every pixel of a training image beside decoding it: scaling, the change of hue, lightness and
 // saturation, and the floats of the batch. To the bit what OpenCV 4.11 and NumPy compute, in one pass each.
 //
 // Nothing of Python: common/data/pixels.py calls it by ctypes, which lets other threads of Python run meanwhile, and
@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -148,6 +149,69 @@ INLINE void Normalise(const uint8_t* pixels, size_t size, const float* mean, con
   }
 }
 
+// Places between pixels, of which OpenCV's warpAffine knows 32, from coordinates that it has in 1024ths.
+constexpr int kPlaces = 32, kCoordinate = 1024;
+constexpr int64_t kBeyond = 2;  // pixels around the image: with those a pixel and the one after it are in memory
+
+// Where a pixel is seen: between number `pixel` and the next one, counted with those beyond, `part` of kPlaces from it.
+struct Place {
+  int64_t pixel, part;
+
+  Place(int64_t coordinate, int64_t size) {
+    const int64_t places = (coordinate + kCoordinate / kPlaces / 2) >> 5;
+    pixel = std::min(std::max(places >> 5, -kBeyond), size) + kBeyond;
+    part = places & (kPlaces - 1);
+  }
+};
+
+// Eight numbers of a row of pixels, of which the first three are one pixel's.
+typedef uint16_t Sums __attribute__((vector_size(16)));
+typedef int32_t Totals __attribute__((vector_size(16)));
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+
+INLINE Totals FourOf(const uint16_t* from) {
+  Sums sums;
+  std::memcpy(&sums, from, sizeof sums);
+  return reinterpret_cast<Totals>(__builtin_shuffle(sums, Sums{}, Sums{0, 8, 1, 9, 2, 10, 3, 11}));
+}
+
+INLINE void StoreFour(Totals totals, uint8_t* to) {
+  const Bytes bytes = __builtin_shuffle(reinterpret_cast<Bytes>(totals), Bytes{0, 4, 8, 12});
+  std::memcpy(to, &bytes, 4);
+}
+
+// Between two rows, then between two pixels of what that gives: whole numbers, so that the order does not matter.
+// Coordinates are rounded as OpenCV does, in a row in two steps.
+INLINE void Scale(const uint8_t* pixels, size_t stride, int64_t rows, int64_t columns, const double* change,
+                  const double* first, size_t height, size_t width, uint8_t fill, uint8_t* scaled) {
+  std::vector<Place> places;
+  for (size_t x = 0; x < width; ++x) {
+    places.emplace_back(std::llrint(change[0] * static_cast<double>(x) * kCoordinate) +
+                        std::llrint(first[0] * kCoordinate), columns);
+  }
+  const size_t size = 3 * columns, beyond = 3 * kBeyond;
+  const std::vector<uint8_t> filled(size, fill);
+  std::vector<uint16_t> sums(size + 2 * beyond + 8, kPlaces * fill);  // 8 are loaded for 3
+  std::vector<uint8_t> row(3 * width + 1);  // one more: a pixel is written with the byte after it
+  for (size_t y = 0; y < height; ++y) {
+    const Place down(std::llrint((change[1] * static_cast<double>(y) + first[1]) * kCoordinate), rows);
+    const uint8_t* two[2];
+    for (int64_t i = 0; i < 2; ++i) {
+      const int64_t at = down.pixel + i - kBeyond;
+      two[i] = at < 0 || at >= rows ? filled.data() : pixels + at * stride;
+    }
+    const uint16_t below = down.part, above = kPlaces - below;
+    for (size_t i = 0; i < size; ++i) sums[beyond + i] = two[0][i] * above + two[1][i] * below;
+    for (size_t x = 0; x < width; ++x) {
+      const uint16_t* at = sums.data() + 3 * places[x].pixel;
+      const Totals left = FourOf(at), right = FourOf(at + 3);
+      const Totals total = left * kPlaces + (right - left) * static_cast<int32_t>(places[x].part);
+      StoreFour((total + kPlaces * kPlaces / 2) >> 10, row.data() + 3 * x);
+    }
+    std::memcpy(scaled + 3 * width * y, row.data(), 3 * width);
+  }
+}
+
 #ifdef FP_FAST_FMAF
 constexpr bool kFma = true;
 #else
@@ -167,9 +231,26 @@ __attribute__((target("avx2,fma"))) void NormaliseAvx2(const uint8_t* pixels, si
                                                        const float* std, float* data) {
   Normalise(pixels, size, mean, std, data);
 }
+
+__attribute__((target("avx2,fma"))) void ScaleAvx2(const uint8_t* pixels, size_t stride, int64_t rows, int64_t columns,
+                                                   const double* change, const double* first, size_t height,
+                                                   size_t width, uint8_t fill, uint8_t* scaled) {
+  Scale(pixels, stride, rows, columns, change, first, height, width, fill, scaled);
+}
 #endif
 
 }  // namespace
+
+// Writes `height` rows of `width` pixels to `scaled`: pixel x of a row is what is seen at change[0] x + first[0] of the
+// `columns` of `pixels`, between two of them by their distances, and so are rows, by change[1] and first[1]. A row
+// begins `stride` bytes after the one before it. `fill` is around them.
+extern "C" void scale(const unsigned char* pixels, size_t stride, size_t rows, size_t columns, const double* change,
+                      const double* first, size_t height, size_t width, unsigned char fill, unsigned char* scaled) {
+#ifdef __x86_64__
+  if (HasAvx2()) return ScaleAvx2(pixels, stride, rows, columns, change, first, height, width, fill, scaled);
+#endif
+  Scale(pixels, stride, rows, columns, change, first, height, width, fill, scaled);
+}
 
 // Adds to hue (0 to 180), lightness and saturation (0 to 255) of `size` pixels, BGR, in place; what goes beyond an end
 // stays there.

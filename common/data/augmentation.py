@@ -14,7 +14,7 @@ from common.base.errors import InputError
 from common.data import auto_augment, random_erasing
 from common.data.draws import Draw, between, towards_the_middle, whole
 from common.data.jpeg_box import EncodedImage
-from common.data.pixels import change_hls
+from common.data.pixels import change_hls, warp
 from common.images.preprocess import size_for_shorter_side
 
 DRAWS = 64  # random numbers that one image needs at most, with ImageRecordIter's options
@@ -180,8 +180,7 @@ class Augmentation:
         if resized:  # what lies between the centre of a pixel at the edge and the edge has its colour
             pixels, x, y = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE), x - 1, y - 1
         moved = np.array([[xx, xy, x0 + xx * x + xy * y], [yx, yy, y0 + yx * x + yy * y]])
-        crop = cv2.warpAffine(pixels, moved, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
-                              borderValue=(self.fill_value,) * 3)
+        crop = warp(pixels, moved, rows, columns, self.fill_value)
         if self.pad:
             crop[:max(-top, 0)] = crop[max(size[0] - top, 0):] = self.fill_value
             crop[:, :max(-left, 0)] = crop[:, max(size[1] - left, 0):] = self.fill_value

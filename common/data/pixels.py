@@ -1,5 +1,5 @@
-"""What is done to every pixel of a training image beside decoding and moving it: by native/pixels.cc if `make setup`
-could build it, to the bit as by OpenCV and NumPy."""
+"""What is done to every pixel of a training image beside decoding it: by native/pixels.cc if `make setup` could build
+it, to the bit as by OpenCV and NumPy."""
 import ctypes
 import logging
 from collections.abc import Sequence
@@ -13,9 +13,11 @@ from common.data.native_library import BUILD, native_library
 from common.images import preprocess
 
 LIBRARY = BUILD / "libpixels.so"
-ARGUMENTS = {"change_hls": (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_float] * 3),
+ARGUMENTS = {"scale": (ctypes.c_void_p, *[ctypes.c_size_t] * 3, *[ctypes.c_void_p] * 2, *[ctypes.c_size_t] * 2,
+                       ctypes.c_ubyte, ctypes.c_void_p),
+             "change_hls": (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_float] * 3),
              "normalise": (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_void_p] * 3)}
-WITHOUT = "Colours of training images are changed by OpenCV, which is slower"
+WITHOUT = "Training images are scaled and their colours changed by OpenCV, which is slower"
 HLS_LIMITS = (180, 255, 255)  # of 8-bit hue, lightness and saturation in OpenCV
 IN_VECTORS = 16  # OpenCV computes so many pixels of a row at once at most, and rounds those that are left otherwise
 COMPARED = (512, 512, 3)  # where OpenCV rounds otherwise, one pixel of 10,000 is another
@@ -30,6 +32,15 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
         logging.warning("%s: its colours are not those of %s on this processor", WITHOUT, path.name)
         return None
     return native
+
+
+def warp(pixels: np.ndarray, matrix: np.ndarray, height: int, width: int, fill: int) -> np.ndarray:
+    """uint8 (height, width, 3): `pixels`, uint8 (rows, columns, 3), moved from (x, y) to `matrix` (x, y, 1), of float64;
+    what lies between pixels is interpolated, what is outside is `fill`."""
+    native = library() if not matrix[0, 1] and not matrix[1, 0] and pixels.strides[1:] == (3, 1) else None
+    return _scaled(native, pixels, matrix, height, width, fill) if native else cv2.warpAffine(
+        pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(fill,) * 3)
 
 
 def change_hls(crop: np.ndarray, hue: int, lightness: int, saturation: int) -> None:
@@ -50,6 +61,16 @@ def normalise(crop: np.ndarray, mean: Sequence[float], std: Sequence[float], dat
                          data.ctypes.data)
     else:
         preprocess.normalise(crop, mean, std, data)
+
+
+def _scaled(native, pixels, matrix, height, width, fill):
+    scales = matrix.diagonal()
+    change = scales[::-1] * (1 / scales.prod())  # as OpenCV inverts
+    first = -change * matrix[:, 2]
+    scaled = np.empty((height, width, 3), np.uint8)
+    native.scale(pixels.ctypes.data, pixels.strides[0], *pixels.shape[:2], change.ctypes.data, first.ctypes.data,
+                 height, width, fill, scaled.ctypes.data)
+    return scaled
 
 
 def _change_hls_by_opencv(crop, hue, lightness, saturation):

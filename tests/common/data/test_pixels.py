@@ -1,4 +1,4 @@
-"""Colours of training images by native/pixels.cc, against OpenCV and NumPy."""
+"""Scale and colours of training images by native/pixels.cc, against OpenCV and NumPy."""
 import os
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.data import pixels
-from common.data.pixels import change_hls, normalise
+from common.data.pixels import change_hls, normalise, warp
 
 CHANGES = [(400, 0, 0), (-400, 300, -300), (7, -9, 255), (0, 0, 0), (180, -255, 11), (-36, 50, -50)]
 OTHER_ROUNDING = """
@@ -25,6 +25,23 @@ def library(request, monkeypatch):
         monkeypatch.setattr(pixels, "library", lambda: None)
     elif pixels.library() is None:
         pytest.skip("native/pixels.cc is not built")
+
+
+def test_images_are_scaled_as_by_opencv_to_the_bit(library):
+    """From smaller and larger ones, of which a part is seen, or nothing."""
+    rng = np.random.default_rng(0)
+    for number in range(500):
+        (rows, columns), (height, width) = rng.integers(1, 60, 2), rng.integers(1, 80, 2).tolist()
+        pixels = rng.integers(0, 256, (rows, columns + 3, 3)).astype(np.uint8)[:, 1:columns + 1]
+        scales, moved = rng.uniform(0.3, 3, 2), rng.uniform(-90, 90, 2)
+        if number % 3 == 0:
+            moved = moved.round()  # what is seen may then lie in the middle between two places
+        if number % 5 == 0:
+            scales = np.ones(2)
+        matrix = np.array([[scales[0], 0, moved[0]], [-0.0, scales[1], moved[1]]])
+        expected = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR,
+                                  borderMode=cv2.BORDER_CONSTANT, borderValue=(99, 99, 99))
+        np.testing.assert_array_equal(warp(pixels, matrix, height, width, 99), expected)
 
 
 def changed(crop, change):
