@@ -11,17 +11,22 @@ waiting included that keeps one busy. Peak memory is that of a process of its ow
 in ten.
 """
 import argparse
+import csv
 import re
 import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,6 +40,7 @@ from common.checkpoint.prefix import check_no_file_name, files_read
 from common.inference.classify import classify_images, images_in, tabulate
 from common.inference.tables import answers_table
 
+MEAN = (123.68, 116.78, 103.94)  # RGB
 PEAK = """
 import re
 from pathlib import Path
@@ -42,6 +48,31 @@ import from_mxnet
 from_mxnet.main()
 print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
 """
+
+
+def by_onnxruntime(session: onnxruntime.InferenceSession, paths: list[Path], batch_size: int, out: str) -> int:
+    """Write the best five of each photograph to `out`; how many photographs there were."""
+    def prepared(path):
+        image = cv2.imread(str(path))
+        scale = 256 / min(image.shape[:2])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        top, left = (room // 2 for room in np.subtract(image.shape[:2], 224))
+        crop = image[top:top + 224, left:left + 224, ::-1].transpose(2, 0, 1)
+        return crop - np.float32(MEAN).reshape(3, 1, 1)
+
+    with ThreadPoolExecutor(machine()["cores"]) as pool, open(out, "w", newline="") as file:
+        table, begun = csv.writer(file), deque()
+        for at in [*range(0, len(paths), batch_size), None, None]:  # two batches ahead
+            if at is not None:
+                part = paths[at:at + batch_size]
+                begun.append((part, [pool.submit(prepared, path) for path in part]))
+            if begun and (len(begun) > 2 or at is None):
+                part, images = begun.popleft()
+                answers = session.run(None, {"data": np.stack([image.result() for image in images])})[0]
+                for path, scores in zip(part, answers):
+                    best = scores.argsort()[:-6:-1]
+                    table.writerow([path, *best, *scores[best]])
+    return len(paths)
 
 
 def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, list[tuple[float, float]]]:
@@ -69,8 +100,19 @@ def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, l
             return tabulate(images_in([folder]), args.images, write, names, bar=False, predict=network.predict,
                             data_shape=shape, threads=threads).classified
 
+    with tempfile.TemporaryDirectory() as scratch:
+        output_of("tools/export_weights.py", args.model_prefix, f"{scratch}/x.onnx", "--epoch", args.epoch, "--to",
+                  "onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = machine()["cores"]
+        session = onnxruntime.InferenceSession(f"{scratch}/x.onnx", options, providers=["CPUExecutionProvider"])
+
+    def hand_written():
+        with tempfile.TemporaryDirectory() as out:
+            return by_onnxruntime(session, sorted(folder.glob("*/*")), args.batch_size, f"{out}/x.csv")
+
     ways: dict[str, Callable] = {
-        "decode": decode, "network": compute, "both": both,
+        "decode": decode, "network": compute, "both": both, "ONNX Runtime": hand_written,
         **{f"both, {threads} threads": partial(both, threads) for threads in args.threads}}
     speeds = {way: [] for way in ways}
     for _ in range(args.rounds):
@@ -107,7 +149,7 @@ def rows_of(args: argparse.Namespace, target: str, folder: Path) -> Iterator[dic
                "share_of_cores_bound": f"{medians[way] / bound:.2f}" if both else "",
                "peak_mib": f"{all_of_them:.0f}" if way == "both" else "",
                f"peak_mib_of_1_in_{CLASSES}": f"{few:.0f}" if way == "both" else "", **machine(),
-               "opencv": version("opencv-python-headless"), "simplejpeg": version("simplejpeg")}
+               **{name: version(name) for name in ("opencv-python-headless", "simplejpeg", "onnxruntime")}}
 
 
 def main(args: argparse.Namespace) -> None:
@@ -120,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
         write_photographs(folder, args.images)
         for target in args.target:
             rows += rows_of(args, target, folder)
-            print(*rows[-3 - len(args.threads):], sep="\n")
+            print(*rows[-4 - len(args.threads):], sep="\n")
     write_csv(args.out, rows)
 
 

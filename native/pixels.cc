@@ -149,8 +149,8 @@ INLINE void Normalise(const uint8_t* pixels, size_t size, const float* mean, con
   }
 }
 
-// Places between pixels, of which OpenCV's warpAffine knows 32, from coordinates that it has in 1024ths.
-constexpr int kPlaces = 32, kCoordinate = 1024;
+// OpenCV's warpAffine knows 32 places between two pixels; coordinates it has in 1024ths.
+constexpr int kPlaceBits = 5, kCoordinateBits = 10, kPlaces = 1 << kPlaceBits, kCoordinate = 1 << kCoordinateBits;
 constexpr int64_t kBeyond = 2;  // pixels around the image: with those a pixel and the one after it are in memory
 
 // Where a pixel is seen: between number `pixel` and the next one, counted with those beyond, `part` of kPlaces from it.
@@ -158,8 +158,8 @@ struct Place {
   int64_t pixel, part;
 
   Place(int64_t coordinate, int64_t size) {
-    const int64_t places = (coordinate + kCoordinate / kPlaces / 2) >> 5;
-    pixel = std::min(std::max(places >> 5, -kBeyond), size) + kBeyond;
+    const int64_t places = (coordinate + kCoordinate / kPlaces / 2) >> (kCoordinateBits - kPlaceBits);
+    pixel = std::min(std::max(places >> kPlaceBits, -kBeyond), size) + kBeyond;
     part = places & (kPlaces - 1);
   }
 };
@@ -206,7 +206,7 @@ INLINE void Scale(const uint8_t* pixels, size_t stride, int64_t rows, int64_t co
       const uint16_t* at = sums.data() + 3 * places[x].pixel;
       const Totals left = FourOf(at), right = FourOf(at + 3);
       const Totals total = left * kPlaces + (right - left) * static_cast<int32_t>(places[x].part);
-      StoreFour((total + kPlaces * kPlaces / 2) >> 10, row.data() + 3 * x);
+      StoreFour((total + kPlaces * kPlaces / 2) >> 2 * kPlaceBits, row.data() + 3 * x);
     }
     std::memcpy(scaled + 3 * width * y, row.data(), 3 * width);
   }

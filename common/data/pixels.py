@@ -35,7 +35,7 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL | None:
 
 
 def warp(pixels: np.ndarray, matrix: np.ndarray, height: int, width: int, fill: int) -> np.ndarray:
-    """uint8 (height, width, 3): `pixels`, uint8 (rows, columns, 3), moved from (x, y) to `matrix` (x, y, 1), of float64;
+    """uint8 (height, width, 3): `pixels`, uint8 (rows, columns, 3), moved from (x, y) to `matrix` (x, y, 1), float64;
     what lies between pixels is interpolated, what is outside is `fill`."""
     native = library() if not matrix[0, 1] and not matrix[1, 0] and pixels.strides[1:] == (3, 1) else None
     return _scaled(native, pixels, matrix, height, width, fill) if native else cv2.warpAffine(
