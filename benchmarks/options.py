@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--options {DISTILLATION}: give --teacher PREFIX")
     if GROWING_SIZES in args.options and args.model_prefix:
         raise InputError(f"--options '{GROWING_SIZES}': of networks from random weights only; give no --model-prefix")
-    results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch, "packed"))
+    results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch))
     args.classes = sum(path.is_dir() for path in Path(args.folder, "train").iterdir())
     runs = [{"folder": Path(args.folder).resolve().name, "start": Path(args.model_prefix or "random").name,
              "multiplier": args.multiplier, "side": args.side, "epochs": args.epochs, "option": option, "seed": seed}

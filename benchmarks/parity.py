@@ -50,7 +50,7 @@ def request(args: argparse.Namespace, seed: int) -> dict:
 
 
 def main(args: argparse.Namespace) -> None:
-    results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch, "packed"))
+    results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch))
     args.classes = sum(path.is_dir() for path in Path(args.folder, "train").iterdir())
     runs = [{"contender": contender, "side": args.side, "epochs": args.epochs, "seed": seed}
             for seed in args.seeds for contender in CONTENDERS]

@@ -14,8 +14,9 @@ from common.base.errors import InputError
 SAID = re.compile(r"top-1 (\S+) .*\((\d+) images\)")
 
 
-def pack(folder: Path, out: Path) -> Path:
-    """train.rec and val.rec of a folder of photographs in `out`, if they are not there yet."""
+def pack(folder: Path, scratch: Path) -> Path:
+    """The folder in `scratch` of train.rec and val.rec of a folder of photographs, which are packed if they are not."""
+    out = scratch / "-".join(("packed", *folder.resolve().parts[1:]))
     if not (out / "dataset.json").exists():
         output_of("tools/prepare_imagenet.py", folder.resolve(), out, "--any-count", stderr=None)
     return out
