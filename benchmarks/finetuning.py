@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import machine, output, write_csv
-from benchmarks.training_runs import Results, by_pytorch, mxnet_version, pack, score, spread, train
+from benchmarks.training_runs import Results, by_pytorch, mxnet_version, pack, place_in, score, spread, train
 from common.base.arguments import ArgumentParser, fraction, not_negative, positive
 from common.base.errors import reported
 from common.base.files import written_atomically
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
             if contender != "logistic regression" or args.per_class or not seed]  # it does not depend on the seed
     for run in results.missing(runs):
         photographs = chosen(args, run["seed"])
-        packed = pack(photographs, photographs / "packed")
+        packed = pack(photographs, Path(args.scratch))
         began = time.monotonic()
         top_1, about = CONTENDERS[run["contender"]](args, run, photographs, packed)
         row = {**run, "top_1": f"{top_1:.4f}", "minutes": f"{(time.monotonic() - began) / 60:.1f}", **about,
@@ -80,7 +80,7 @@ def chosen(args: argparse.Namespace, seed: int) -> Path:
     """A folder with links to the photographs: of train/ as many of each class as --per-class says, drawn by the seed,
     and val/, or what is held out of train/."""
     name = f"{args.per_class or 'all'}-{args.held_out:g}" + (f"-{seed}" if args.per_class else "")
-    folder = Path(args.scratch, name)
+    folder = place_in(Path(args.scratch), name, Path(args.folder))
     if folder.exists():
         return folder
     for source in sorted(path for path in Path(args.folder, "train").iterdir() if path.is_dir()):

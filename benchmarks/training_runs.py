@@ -14,9 +14,14 @@ from common.base.errors import InputError
 SAID = re.compile(r"top-1 (\S+) .*\((\d+) images\)")
 
 
+def place_in(scratch: Path, what: str, folder: Path) -> Path:
+    """Where `what` was made of a folder is kept, apart from what was made of others."""
+    return scratch / "-".join((what, *folder.resolve().parts[1:]))
+
+
 def pack(folder: Path, scratch: Path) -> Path:
     """The folder in `scratch` of train.rec and val.rec of a folder of photographs, which are packed if they are not."""
-    out = scratch / "-".join(("packed", *folder.resolve().parts[1:]))
+    out = place_in(scratch, "packed", folder)
     if not (out / "dataset.json").exists():
         output_of("tools/prepare_imagenet.py", folder.resolve(), out, "--any-count", stderr=None)
     return out

@@ -1,11 +1,15 @@
 """The benchmarks of training: of a step, on a few small ones, and of options."""
 import csv
+import json
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 import train_imagenet
 from benchmarks import options, training
+from benchmarks.training_runs import pack
 from common.training.recipe import parse
 
 
@@ -25,7 +29,16 @@ def test_the_stages_of_an_option_decide_what_they_name(tmp_path):
     assert [(stage["epochs"], stage["image_shape"], stage["lr"]) for stage in recipe.stages] == [
         (6, (3, 64, 64), 0.05), (6, (3, 96, 96), 0.03), (4, (3, 128, 128), 0.015)]
     assert {**usual.common, "image_shape": recipe.common["image_shape"]} == recipe.common
-    assert usual.stages[0]["wd"] == recipe.stages[1]["wd"] != 0
+
+
+def test_each_folder_of_photographs_is_packed_for_itself(tmp_path):
+    for folder, count in (("a", 2), ("b", 3)):
+        for part in ("train", "val"):
+            (tmp_path / folder / part / "x").mkdir(parents=True)
+            for number in range(count):
+                cv2.imwrite(str(tmp_path / folder / part / "x" / f"{number}.png"), np.zeros((32, 32, 3), np.uint8))
+        packed = pack(tmp_path / folder, tmp_path / "scratch")
+        assert json.loads((packed / "dataset.json").read_text())["sources"]["train"]["images"] == count
 
 
 @pytest.mark.long
