@@ -10,7 +10,6 @@ from random weights with the values of benchmarks/parity.py, with it the recipe 
 each option is added alone. val/ is read once, after the last epoch. Runs that the CSV has already are not made again.
 """
 import argparse
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,43 +24,23 @@ from benchmarks.results import machine, output, write_csv
 from benchmarks.training_runs import Results, mxnet_version, pack, score, spread, train
 from common.base.arguments import ArgumentParser, not_negative, positive
 from common.base.errors import InputError, reported
+from common.base.files import read_toml
+from common.training.recipe import FOLDER
 
 KEYS = ("folder", "start", "multiplier", "side", "epochs", "option", "seed")
 LAST = 3  # checkpoints whose mean is scored
-# Of a run of 8 epochs: in about the time of 96 px from the first epoch on, with rates near those of its cosine.
-GROWING = """
-[[stage]]
-epochs = 3
-image-shape = [3, 64, 64]
-lr = 0.05
-lr-factor = 1
-warmup-epochs = 1
-
-[[stage]]
-epochs = 3
-image-shape = [3, 96, 96]
-lr = 0.03
-lr-factor = 1
-
-[[stage]]
-epochs = 2
-image-shape = [3, 128, 128]
-lr = 0.015
-lr-mode = "cosine"
-"""
-GROWING_EPOCHS = 8
 
 
 @dataclass
 class Option:
-    """`flags` of train_imagenet.py, and the PREFIX-`scored` of which the accuracy is told. Options with the same flags
-    are scored on one run. `stages`: of a recipe, which decide what they name in place of the usual flags."""
+    """`flags` of train_imagenet.py beside the usual ones, and the PREFIX-`scored` of which the accuracy is told; one
+    run serves options with the same flags. `recipe` is run in place of the usual flags, in as many epochs."""
     flags: str = ""
     scored: str = ""
-    stages: str = ""
+    recipe: str = ""
 
 
-NONE, DISTILLATION, GROWING_SIZES = "none", "distillation", "64, 96, 128 px"
+NONE, DISTILLATION, GROWING = "none", "distillation", "crops that grow"
 KEPT = f"--keep {LAST}"
 OPTIONS = {
     NONE: Option(KEPT),
@@ -77,19 +56,19 @@ OPTIONS = {
     DISTILLATION: Option("--teacher {teacher} --temperature 4 --hard-weight 0.3"),
     "96 px": Option("--image-shape 3,96,96"),
     "128 px": Option("--image-shape 3,128,128"),
-    GROWING_SIZES: Option(stages=GROWING),
+    GROWING: Option(recipe="today-64"),
     "4 times the epochs": Option("--num-epochs {epochs_4}"),
 }
 
 
 def main(args: argparse.Namespace) -> None:
     if not args.options:
-        left_out = {DISTILLATION: not args.teacher, GROWING_SIZES: args.model_prefix}
+        left_out = {DISTILLATION: not args.teacher, GROWING: args.model_prefix}
         args.options = [option for option in OPTIONS if not left_out.get(option)]
     if DISTILLATION in args.options and not args.teacher:
         raise InputError(f"--options {DISTILLATION}: give --teacher PREFIX")
-    if GROWING_SIZES in args.options and args.model_prefix:
-        raise InputError(f"--options '{GROWING_SIZES}': of networks from random weights only; give no --model-prefix")
+    if GROWING in args.options and args.model_prefix:
+        raise InputError(f"--options '{GROWING}': of networks from random weights only; give no --model-prefix")
     results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch))
     args.classes = sum(path.is_dir() for path in Path(args.folder, "train").iterdir())
     runs = [{"folder": Path(args.folder).resolve().name, "start": Path(args.model_prefix or "random").name,
@@ -107,42 +86,40 @@ def measured(args: argparse.Namespace, run: dict, packed: Path, trained: dict) -
     """The rest of a row; `trained`: {PREFIX: epochs} of the runs that were made before, to which one may be added."""
     option = OPTIONS[run["option"]]
     twin = next(name for name, other in OPTIONS.items()
-                if (other.flags, other.stages) == (option.flags, option.stages))
+                if (other.flags, other.recipe) == (option.flags, option.recipe))
     prefix = Path(args.scratch, "runs", Results(Path(args.out), KEYS).name({**run, "option": twin}))
     if prefix not in trained:
-        trained[prefix] = train(packed, prefix, [*base(args, run["seed"], option.stages), *option.flags.format(
+        trained[prefix] = train(packed, prefix, [*base(args, run["seed"], option.recipe), *option.flags.format(
             teacher=args.teacher, epochs_4=4 * args.epochs).split()])
     epoch = len(trained[prefix])
     if option.scored == "-mean":
         output_of("tools/average_checkpoints.py", prefix, "--last", LAST, "--output", f"{prefix}-mean")
         epoch = 0
-    return {"flags": option.flags, "top_1": f"{score(Path(f'{prefix}{option.scored}'), epoch, packed):.4f}",
+    return {"flags": f"--recipe {option.recipe}" if option.recipe else option.flags,
+            "top_1": f"{score(Path(f'{prefix}{option.scored}'), epoch, packed):.4f}",
             "seconds": f"{sum(row['seconds'] for row in trained[prefix]):.1f}"}
 
 
-def base(args: argparse.Namespace, seed: int, stages: str = "") -> list[str]:
-    """The flags of a run without any option, but for what the `stages` of a recipe decide."""
+def base(args: argparse.Namespace, seed: int, recipe: str = "") -> list[str]:
+    """The flags of a run without any option, or of a recipe from random weights."""
     if args.model_prefix:
-        flags = ["--recipe", "finetune", "--pretrained-model", args.model_prefix, "--num-epochs", str(args.epochs),
-                 "--image-shape", f"3,{args.side},{args.side}", "--seed", str(seed)]
-    else:
-        flags = [*parity.flags(args, seed), "--multiplier", str(args.multiplier)]
-    if not stages:
-        return flags
-    recipe = Path(args.scratch, f"growing-{seed}.toml")
-    recipe.write_text(stages)
-    decided = [f"--{name}" for name in ("num-epochs", *re.findall(r"^[a-z-]+(?= =)", stages, re.MULTILINE))]
-    pairs = zip(flags[::2], flags[1::2])
-    return [*(text for flag, value in pairs if flag not in decided for text in (flag, value)), "--recipe", str(recipe),
-            "--epoch-scale", str(args.epochs / GROWING_EPOCHS)]
+        return ["--recipe", "finetune", "--pretrained-model", args.model_prefix, "--num-epochs", str(args.epochs),
+                "--image-shape", f"3,{args.side},{args.side}", "--seed", str(seed)]
+    network = ["--multiplier", str(args.multiplier)]
+    if not recipe:
+        return [*parity.flags(args, seed), *network]
+    epochs = sum(stage["epochs"] for stage in read_toml(FOLDER / f"{recipe}.toml")["stage"])
+    return ["--recipe", recipe, "--epoch-scale", str(args.epochs / epochs), "--num-classes", str(args.classes),
+            "--seed", str(seed), *network]
 
 
 def show(rows: list[dict]) -> None:
-    """Top-1 of each option, and its seconds beside those of none, seed by seed."""
-    seconds = {row["seed"]: float(row["seconds"]) for row in rows if row["option"] == NONE}
+    """Top-1 of each option, and its seconds beside those of none, of the same seed and processor."""
+    seconds = {(row["seed"], row["processor"]): float(row["seconds"]) for row in rows if row["option"] == NONE}
     for option in OPTIONS:
         if found := [row for row in rows if row["option"] == option]:
-            ratios = [float(row["seconds"]) / seconds[row["seed"]] for row in found if row["seed"] in seconds]
+            ratios = [float(row["seconds"]) / seconds[run] for row in found
+                      if (run := (row["seed"], row["processor"])) in seconds]
             time = f", {np.median(ratios):.2f} of the time" if ratios else ""
             print(f"{option}: {spread([float(row['top_1']) for row in found])}{time}")
 

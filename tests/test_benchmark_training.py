@@ -21,14 +21,17 @@ def test_an_option_is_one_of_train_imagenet(name):
     assert {flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")} <= changed
 
 
-def test_the_stages_of_an_option_decide_what_they_name(tmp_path):
-    args = options.get_args_parser().parse_args(["x", "--scratch", str(tmp_path), "--epochs", "16"])
+def test_a_recipe_takes_the_place_of_the_usual_flags():
+    """With sizes that grow, and else the same values."""
+    args = options.get_args_parser().parse_args(["x", "--scratch", "x", "--epochs", "16", "--multiplier", "0.5"])
     args.classes = 20
-    recipe, usual = (parse(train_imagenet.get_args_parser(), options.base(args, 5, stages)).recipe
-                     for stages in (options.GROWING, ""))
-    assert [(stage["epochs"], stage["image_shape"], stage["lr"]) for stage in recipe.stages] == [
-        (6, (3, 64, 64), 0.05), (6, (3, 96, 96), 0.03), (4, (3, 128, 128), 0.015)]
-    assert {**usual.common, "image_shape": recipe.common["image_shape"]} == recipe.common
+    recipe, usual = (parse(train_imagenet.get_args_parser(), options.base(args, 5, name)).recipe
+                     for name in ("today-64", ""))
+    keys = "epochs", "image_shape", "lr", "warmup_epochs"
+    assert [tuple(stage[key] for key in keys) for stage in recipe.stages] == [
+        (6, (3, 64, 64), 0.05, 2), (6, (3, 96, 96), 0.03, 0), (4, (3, 128, 128), 0.015, 0)]
+    assert {**usual.common, "image_shape": recipe.common["image_shape"],
+            "lr_for_batch": recipe.common["lr_for_batch"]} == recipe.common
 
 
 def test_each_folder_of_photographs_is_packed_for_itself(tmp_path):

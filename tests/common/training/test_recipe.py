@@ -29,7 +29,7 @@ def schedule(*arguments, images=IMAGENET, workers=1):
 
 
 def test_the_recipes():
-    assert NAMES == ["classic-480", "cosine-150", "digits", "finetune", "published-1_0", "published-1_4"]
+    assert NAMES == ["classic-480", "cosine-150", "digits", "finetune", "published-1_0", "published-1_4", "today-64"]
     assert [recipe("--recipe", name).epochs for name in NAMES[:2]] == [480, 150]
 
 
