@@ -8,7 +8,8 @@ prepares them for the network, "network" computes a batch again and again, "both
 Where the network runs on the processor that decodes, they share its cores: cores_bound is 1 / (1 / decode + 1 /
 network), the most that is left where no core is idle in either. cpu_ms is what an image takes of all cores together,
 waiting included that keeps one busy. Peak memory is that of a process of its own, for all of them and for one folder
-in ten.
+in ten. "ONNX Runtime" is a short script as one writes it by hand: OpenCV decodes and prepares the next batches in a
+thread for each core, ONNX Runtime computes this one with as many, and the best five are written.
 """
 import argparse
 import csv
@@ -41,6 +42,7 @@ from common.inference.classify import classify_images, images_in, tabulate
 from common.inference.tables import answers_table
 
 MEAN = (123.68, 116.78, 103.94)  # RGB
+AHEAD = 2  # batches that are prepared while one is computed, by hand
 PEAK = """
 import re
 from pathlib import Path
@@ -62,16 +64,20 @@ def by_onnxruntime(session: onnxruntime.InferenceSession, paths: list[Path], bat
 
     with ThreadPoolExecutor(machine()["cores"]) as pool, open(out, "w", newline="") as file:
         table, begun = csv.writer(file), deque()
-        for at in [*range(0, len(paths), batch_size), None, None]:  # two batches ahead
-            if at is not None:
-                part = paths[at:at + batch_size]
-                begun.append((part, [pool.submit(prepared, path) for path in part]))
-            if begun and (len(begun) > 2 or at is None):
-                part, images = begun.popleft()
-                answers = session.run(None, {"data": np.stack([image.result() for image in images])})[0]
-                for path, scores in zip(part, answers):
-                    best = scores.argsort()[:-6:-1]
-                    table.writerow([path, *best, *scores[best]])
+
+        def finish(part, images):
+            answers = session.run(None, {"data": np.stack([image.result() for image in images])})[0]
+            for path, scores in zip(part, answers):
+                best = scores.argsort()[:-6:-1]
+                table.writerow([path, *best, *scores[best]])
+
+        for at in range(0, len(paths), batch_size):
+            part = paths[at:at + batch_size]
+            begun.append((part, [pool.submit(prepared, path) for path in part]))
+            if len(begun) > AHEAD:
+                finish(*begun.popleft())
+        for batch in begun:
+            finish(*batch)
     return len(paths)
 
 
@@ -161,8 +167,9 @@ def main(args: argparse.Namespace) -> None:
         folder = Path(scratch) / "photographs"
         write_photographs(folder, args.images)
         for target in args.target:
-            rows += rows_of(args, target, folder)
-            print(*rows[-4 - len(args.threads):], sep="\n")
+            found = list(rows_of(args, target, folder))
+            print(*found, sep="\n")
+            rows += found
     write_csv(args.out, rows)
 
 

@@ -92,7 +92,7 @@ def python_alone() -> None:
     jpeg_box.library = lambda: SimpleNamespace(decode_box=lambda *_: 0)  # type: ignore[assignment]
     pixels.library = lambda: SimpleNamespace(  # type: ignore[assignment]
         scale=lambda *_: None, change_hls=lambda *_: None, normalise=lambda *_: None)
-    cv2.warpAffine = cv2.flip = lambda *_, **__: crop  # type: ignore[assignment]
+    cv2.flip = lambda *_, **__: crop  # type: ignore[assignment]
 
 
 def open_image_record_iter(request: dict) -> Opened:

@@ -62,13 +62,12 @@ OPTIONS = {
 
 
 def main(args: argparse.Namespace) -> None:
-    if not args.options:
-        left_out = {DISTILLATION: not args.teacher, GROWING: args.model_prefix}
-        args.options = [option for option in OPTIONS if not left_out.get(option)]
-    if DISTILLATION in args.options and not args.teacher:
-        raise InputError(f"--options {DISTILLATION}: give --teacher PREFIX")
-    if GROWING in args.options and args.model_prefix:
-        raise InputError(f"--options '{GROWING}': of networks from random weights only; give no --model-prefix")
+    refused = {DISTILLATION: "" if args.teacher else "give --teacher PREFIX",
+               GROWING: "of networks from random weights only; give no --model-prefix" if args.model_prefix else ""}
+    args.options = args.options or [option for option in OPTIONS if not refused.get(option)]
+    for option in args.options:
+        if why := refused.get(option):
+            raise InputError(f"--options '{option}': {why}")
     results, packed = Results(Path(args.out), KEYS), pack(Path(args.folder), Path(args.scratch))
     args.classes = sum(path.is_dir() for path in Path(args.folder, "train").iterdir())
     runs = [{"folder": Path(args.folder).resolve().name, "start": Path(args.model_prefix or "random").name,

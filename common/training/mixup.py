@@ -47,12 +47,8 @@ class MixedIter(mx.io.DataIter):
 def mixed_up(data: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator) -> None:
     """Data x (N, ...) become l x + (1 - l) y, y the image before each, l from Beta(alpha, alpha); so do targets."""
     share = rng.beta(alpha, alpha)
-
-    def weighed(mine, other):
-        mine *= share
-        mine += (1 - share) * other
     for array in (data, targets):
-        _with_the_one_before(array, weighed)
+        _blend(array, share)
 
 
 def cut_and_mixed(data: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator) -> None:
@@ -70,12 +66,16 @@ def cut_and_mixed(data: np.ndarray, targets: np.ndarray, alpha: float, rng: np.r
 
     def with_box(mine, other):
         mine[:, top:bottom, left:right] = other[:, top:bottom, left:right]
-
-    def weighed(mine, other):
-        mine *= 1 - area
-        mine += area * other
     _with_the_one_before(data, with_box)
-    _with_the_one_before(targets, weighed)
+    _blend(targets, 1 - area)
+
+
+def _blend(array, share):
+    """Each x of an array becomes share x + (1 - share) y, y the one before it."""
+    def blended(mine, other):
+        mine *= share
+        mine += (1 - share) * other
+    _with_the_one_before(array, blended)
 
 
 def _with_the_one_before(array, change):
