@@ -222,9 +222,10 @@ void LoadOpenCL() {
   if (!found) Fail("no OpenCL library (libOpenCL.so.1): install the device's driver, or name one by OPENCL_LIBRARY");
   const std::string plugin = Folder() + "libtvm_opencl.so";
   if (access(plugin.c_str(), R_OK)) Fail(plugin + " is not there: run make libtvm_opencl.so");
-  if (!dlopen(plugin.c_str(), RTLD_NOW | RTLD_GLOBAL)) {
-    Fail(plugin + " cannot be loaded: remove it, and run make libtvm_opencl.so (" + dlerror() + ")");
-  }
+  void* library = dlopen(plugin.c_str(), RTLD_NOW | RTLD_GLOBAL);
+  void* fit = library ? dlsym(library, "FitPoclDevices") : nullptr;
+  if (!fit) Fail(plugin + " cannot be loaded: remove it, and run make libtvm_opencl.so (" + dlerror() + ")");
+  reinterpret_cast<void (*)()>(fit)();
 }
 
 // The kind of device that TVM takes: "GPU" if any platform has one, else "processor"; "" if this process has not loaded

@@ -471,8 +471,8 @@ def load_opencl() -> None:
     if not plugin.exists():
         raise InputError(f"{plugin} is not there: run make libtvm_opencl.so")
     try:
-        ctypes.CDLL(str(plugin), ctypes.RTLD_GLOBAL)
-    except OSError as error:
+        ctypes.CDLL(str(plugin), ctypes.RTLD_GLOBAL).FitPoclDevices()
+    except (OSError, AttributeError) as error:
         raise InputError(f"{plugin} cannot be loaded: remove it, and run make libtvm_opencl.so ({error})") from None
 
 

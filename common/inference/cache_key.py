@@ -12,6 +12,7 @@ from common.base.machine import processor_identity
 from common.checkpoint.params import checkpoint_files
 from common.inference.choices import files_of, kind_of, record_files
 from common.inference.drivers import PLATFORMS
+from common.inference.plugin import fitted_processor
 from common.inference.runtime import tvm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,5 +62,5 @@ def _libraries():
 
 
 def _opencl():
-    return [(platform.name, platform.version, device.name, device.version, device.driver_version)
-            for platform, devices in PLATFORMS for device in devices]
+    return [(platform.name, platform.version, device.name, device.version, device.driver_version,
+             fitted_processor(device)) for platform, devices in PLATFORMS for device in devices]

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.base.machine import usable_cores
-from common.inference.runtime import opencl_device, tvm
+from common.inference.plugin import fitted_processor
+from common.inference.runtime import opencl_device, processors, tvm
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels"
@@ -51,8 +52,9 @@ def keep_kernels(folder: str | Path) -> None:
     _, *parts = FUNCTION.split(modules[0].get_source())
     sources = sorted(zip(parts[::2], parts[1::2]), key=lambda kernel: len(kernel[1]))
     count = min(usable_cores(), len(sources))
-    shares = [{"device": device.device_name, "kernels": dict(sources[i::count]), "parent": os.getpid()}
-              for i in range(count)]
+    fitted = any(map(fitted_processor, processors(device.device_name)))
+    shares = [{"device": device.device_name, "fitted": fitted, "kernels": dict(sources[i::count]),
+               "parent": os.getpid()} for i in range(count)]
     with ThreadPoolExecutor(count) as pool:
         built = list(pool.map(_built, shares))
     if all(built):

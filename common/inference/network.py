@@ -12,19 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from common.base.errors import InputError
+from common.base.errors import InputError, printable
 from common.checkpoint.fold import identity, load_folded
 from common.checkpoint.symbol import INPUT
 from common.inference.cache import Cache
 from common.inference.cache_key import key_of
 from common.inference.choices import AUTO, check_device, kind_of
 from common.inference.kernels import keep_kernels, load_library
-from common.inference.runtime import ONLY_RUNTIME, describe, device_of, graph_executor
+from common.inference.runtime import ONLY_RUNTIME, describe, device_of, graph_executor, tvm
 from common.inference.weights import inputs_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SLOW = ("warning: int8 is slower than float32 for --target {!r}, which has no VNNI instructions; it only makes the "
         "network smaller (docs/inference.md)")
+NOT_BUILT = re.compile(r"OpenCL build error.*\n(?:Error: .*\n)?(.*)")  # TVM's words, then the compiler's
 
 
 class CompiledNetwork:
@@ -47,11 +48,18 @@ class CompiledNetwork:
         self._executor.set_input(**inputs_of(self.folder, params))
 
     def predict(self, data: np.ndarray) -> np.ndarray:
-        """Probabilities (N, classes), float32. Raises ValueError unless `data` is float32 of `data_shape`."""
+        """Probabilities (N, classes), float32. Raises ValueError unless `data` is float32 of `data_shape`, InputError
+        if the OpenCL driver cannot compile the network, which it does when it is first run."""
         if data.shape != self.data_shape or data.dtype != np.float32:
             raise ValueError(f"expected float32 {self.data_shape}, not {data.dtype} {data.shape}")
         self._executor.set_input(INPUT, data)
-        self._executor.run()
+        try:
+            self._executor.run()
+        except tvm.error.TVMError as error:
+            if (found := NOT_BUILT.search(str(error))) is None:
+                raise
+            raise InputError(f"the OpenCL driver of {self.device.device_name} cannot compile the network "
+                             f"({printable(found[1])}): update the driver, or give --target llvm") from None
         return self._executor.get_output(0).numpy()
 
 

@@ -1,8 +1,8 @@
 """Have an OpenCL driver build kernels, as a process of its own, since a driver may build one at a time in each.
 
-JSON on standard input: {"device": its name, "kernels": {name: source}, "parent"}. On standard output, for each, its
-name and what the driver returns, as TVM's module reads them: a uint64 length before the bytes of each. Kernels that are
-built together have the same binary.
+JSON on standard input: {"device": its name, "fitted": whether the plug-in chose the processor for which its code is,
+"kernels": {name: source}, "parent"}. On standard output, for each, its name and what the driver returns, as TVM's
+module reads them: a uint64 length before the bytes of each. Kernels that are built together have the same binary.
 """
 import json
 import os
@@ -21,6 +21,9 @@ def main(request: dict) -> None:
     from common.inference.drivers import PLATFORMS
 
     dies_with(request["parent"])
+    if request["fitted"]:  # which is known in its own process alone
+        from common.inference.runtime import opencl_device
+        opencl_device()
     device = next(device for _, devices in PLATFORMS for device in devices
                   if device.name.strip() == request["device"].strip())
     context = pyopencl.Context([device])

@@ -17,14 +17,14 @@ from common.base.errors import InputError
 from common.base.machine import THREADS, check_environment, processor_flags, processor_name, usable_cores
 from common.inference.choices import kind_of
 from common.inference.drivers import PLATFORMS
-from common.inference.plugin import load_plugin
+from common.inference.plugin import fitted_processor, load_plugin
 
 NO_OPENCL = ("install your GPU's OpenCL driver, or for this processor: pip install pyopencl pocl-binary-distribution "
              "(on ARM: apt-get install pocl-opencl-icd); --target llvm works without OpenCL")
 ONLY_RUNTIME = "TVM_USE_RUNTIME_LIB"
-# in a vector of the code that LLVM makes for a processor of this name, with which the version of PoCL's device ends;
-# LLVM 14 takes Zen 4 for znver3, and a processor that it does not know for generic
-LLVM_FLOATS = {"znver1": 8, "znver2": 8, "znver3": 8, "x86-64-v3": 8, "x86-64-v2": 4, "x86-64": 4, "generic": 4}
+# in a vector of the code that LLVM makes for a processor of this name, with which the version of PoCL's device ends
+LLVM_FLOATS = {"znver1": 8, "znver2": 8, "znver3": 8, "haswell": 8, "x86-64-v3": 8, "x86-64-v2": 4, "x86-64": 4,
+               "generic": 4}
 
 
 def _import_tvm():
@@ -118,18 +118,22 @@ def describe(target: str) -> Device:
     if kind_of(target) != "opencl":
         return Device(processor_name(), 0, processor_flags())
     name = device.device_name
-    floats = max((vector_floats(d) for _, devices in PLATFORMS for d in devices
-                  if d.name == name and _is_processor(d)), default=0)
+    floats = max((vector_floats(device, fitted_processor(device)) for device in processors(name)), default=0)
     return Device(name, floats, processor_flags() if floats else ())
 
 
-def vector_floats(device: Any) -> int:
-    """How many floats a vector holds in the code of `device`, of pyopencl: PoCL tells those of the processor, though
-    its LLVM may be older than that, and use shorter ones."""
+def vector_floats(device: Any, fitted: str = "") -> int:
+    """How many floats a vector holds in the code of `device`, of pyopencl, `fitted` to a processor by the plug-in: PoCL
+    tells those of this one, though its LLVM may be older than that, and use shorter ones."""
+    processor = f"-{fitted}" if fitted else device.version
     return min([device.native_vector_width_float,
-                *(floats for name, floats in LLVM_FLOATS.items() if device.version.endswith(f"-{name}"))])
+                *(floats for name, floats in LLVM_FLOATS.items() if processor.endswith(f"-{name}"))])
 
 
-def _is_processor(device: Any) -> bool:
+def processors(name: str) -> list:
+    """The processors under OpenCL, of pyopencl, with the name of a TVM device."""
+    if not PLATFORMS:
+        return []
     import pyopencl
-    return bool(device.type & pyopencl.device_type.CPU)
+    return [device for _, devices in PLATFORMS for device in devices
+            if device.name == name and device.type & pyopencl.device_type.CPU]

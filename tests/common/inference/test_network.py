@@ -99,6 +99,13 @@ def test_another_checkpoint_of_the_network_is_not_compiled(one_convolution, tmp_
         CompiledNetwork(other.folder, {"conv_weight": np.zeros((4, 3, 3, 3), np.float32)})
 
 
+def test_a_driver_that_cannot_compile_is_one_line(one_convolution, monkeypatch):
+    opened = open_network(one_convolution, 0, SHAPE, "opencl", cache=False)
+    monkeypatch.setenv("POCL_EXTRA_BUILD_FLAGS", "-Dfloat=!")
+    with pytest.raises(InputError, match="the OpenCL driver of .* cannot compile the network .*expected identifier"):
+        opened.predict(DATA)
+
+
 def test_without_the_cache_nothing_is_kept(one_convolution, cache):
     opened = open_network(one_convolution, 0, SHAPE, "llvm", cache=False)
     assert opened.folder.is_dir() and not cache.exists()

@@ -1,0 +1,110 @@
+// PoCL makes code for the processor that its LLVM takes this one for. An LLVM that is older than the processor errs:
+// that of PyPI's PoCL takes AMD's Zen 4 for Zen 3, which has no AVX-512, and Zen 5 for "generic", for which its Clang
+// compiles nothing (pocl/pocl#1049). PoCL has no option for it. Here the name in its record of the device is replaced
+// by that of a processor that LLVM has known for long and that has the same vectors.
+//
+// Where the record has the name differs between versions of PoCL. But the device's version ends with "-TRIPLE-NAME",
+// and in the record a pointer to TRIPLE is followed by one to NAME. Where there is no such pair, nothing is changed.
+// Memory is read through /proc/self/mem, for which a word that is no pointer is an error and no more.
+#define CL_TARGET_OPENCL_VERSION 120
+#include <CL/cl.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace {
+
+constexpr size_t kWords = 256, kLongest = 64;
+constexpr const char *kAvx512 = "skylake-avx512", *kAvx2 = "haswell", *kOther = "x86-64";
+
+// The name of a processor with the vectors of this one; null if they are not known.
+const char* Equivalent() {
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return kAvx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return kAvx2;
+  return kOther;
+#endif
+  return nullptr;
+}
+
+class Memory {
+ public:
+  ~Memory() { close(file_); }
+
+  template <typename T>
+  bool Read(std::uintptr_t address, T* to) const {
+    return pread(file_, to, sizeof(T), static_cast<off_t>(address)) == static_cast<ssize_t>(sizeof(T));
+  }
+
+  // The string at an address; "" if there is none.
+  std::string String(std::uintptr_t address) const {
+    std::string found;
+    for (char letter; found.size() < kLongest && Read(address + found.size(), &letter); found += letter) {
+      if (!letter) return found;
+    }
+    return "";
+  }
+
+ private:
+  int file_ = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+};
+
+std::string Version(cl_device_id device) {
+  std::array<char, 1024> version{};
+  clGetDeviceInfo(device, CL_DEVICE_VERSION, version.size() - 1, version.data(), nullptr);
+  return version.data();
+}
+
+bool EndsWith(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && !text.compare(text.size() - end.size(), end.size(), end);
+}
+
+// Whether LLVM's name, at the end of a device's version, is that of a processor with shorter vectors.
+bool IsWrong(const std::string& version, const char* equivalent) {
+  if (EndsWith(version, "-generic")) return true;
+  return equivalent == kAvx512 &&
+         (EndsWith(version, "-znver1") || EndsWith(version, "-znver2") || EndsWith(version, "-znver3"));
+}
+
+}  // namespace
+
+// The name of the processor that the device's code is made for from here on; null if PoCL's own is left.
+extern "C" const char* FitPoclDevice(cl_device_id device) {
+  const std::string version = Version(device);
+  const char* equivalent = Equivalent();
+  if (!equivalent || version.find("PoCL") == std::string::npos || !IsWrong(version, equivalent)) return nullptr;
+  const Memory memory;
+  const auto record = reinterpret_cast<std::uintptr_t>(device);
+  for (size_t word = 0; word < kWords; ++word) {
+    std::array<std::uintptr_t, 2> pair{};
+    if (!memory.Read(record + word * sizeof(pair[0]), &pair)) break;
+    const std::string triple = memory.String(pair[0]), name = memory.String(pair[1]);
+    if (pair[1] == reinterpret_cast<std::uintptr_t>(equivalent)) return equivalent;  // fitted before
+    if (!triple.empty() && !name.empty() && EndsWith(version, "-" + triple + "-" + name)) {
+      reinterpret_cast<const char**>(record)[word + 1] = equivalent;
+      return equivalent;
+    }
+  }
+  return nullptr;
+}
+
+// The same for all processors.
+extern "C" void FitPoclDevices() {
+  cl_uint count = 0;
+  if (clGetPlatformIDs(0, nullptr, &count)) return;
+  std::vector<cl_platform_id> platforms(count);
+  clGetPlatformIDs(count, platforms.data(), nullptr);
+  for (cl_platform_id platform : platforms) {
+    if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_CPU, 0, nullptr, &count)) continue;
+    std::vector<cl_device_id> devices(count);
+    clGetDeviceIDs(platform, CL_DEVICE_TYPE_CPU, count, devices.data(), nullptr);
+    for (cl_device_id device : devices) FitPoclDevice(device);
+  }
+}
