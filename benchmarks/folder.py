@@ -81,7 +81,17 @@ def by_onnxruntime(session: onnxruntime.InferenceSession, paths: list[Path], bat
     return len(paths)
 
 
-def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, list[tuple[float, float]]]:
+def session_of(args: argparse.Namespace, scratch: Path) -> onnxruntime.InferenceSession:
+    """The checkpoint in ONNX Runtime, with a thread for each core that sleeps where it waits."""
+    output_of("tools/export_weights.py", args.model_prefix, scratch / "x.onnx", "--epoch", args.epoch, "--to", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = machine()["cores"]
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(scratch / "x.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+def measured(args: argparse.Namespace, target: str, folder: Path,
+             session: onnxruntime.InferenceSession) -> dict[str, list[tuple[float, float]]]:
     """{way: [(images/s, milliseconds of all cores for an image)] of the rounds}."""
     from common.inference.network import open_network
 
@@ -105,13 +115,6 @@ def measured(args: argparse.Namespace, target: str, folder: Path) -> dict[str, l
         with tempfile.TemporaryDirectory() as out, answers_table(f"{out}/x.csv") as write:
             return tabulate(images_in([folder]), args.images, write, names, bar=False, predict=network.predict,
                             data_shape=shape, threads=threads).classified
-
-    with tempfile.TemporaryDirectory() as scratch:
-        output_of("tools/export_weights.py", args.model_prefix, f"{scratch}/x.onnx", "--epoch", args.epoch, "--to",
-                  "onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = machine()["cores"]
-        session = onnxruntime.InferenceSession(f"{scratch}/x.onnx", options, providers=["CPUExecutionProvider"])
 
     def hand_written():
         with tempfile.TemporaryDirectory() as out:
@@ -140,8 +143,9 @@ def peak(args: argparse.Namespace, target: str, paths: list[Path]) -> float:
     return float(re.findall(r"[\d.]+", said)[-1])
 
 
-def rows_of(args: argparse.Namespace, target: str, folder: Path) -> Iterator[dict]:
-    speeds = measured(args, target, folder)
+def rows_of(args: argparse.Namespace, target: str, folder: Path,
+            session: onnxruntime.InferenceSession) -> Iterator[dict]:
+    speeds = measured(args, target, folder, session)
     medians = {way: statistics.median(speed for speed, _ in values) for way, values in speeds.items()}
     slower = min(medians["decode"], medians["network"])
     bound = 1 / (1 / medians["decode"] + 1 / medians["network"])
@@ -166,8 +170,9 @@ def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch) / "photographs"
         write_photographs(folder, args.images)
+        session = session_of(args, Path(scratch))
         for target in args.target:
-            found = list(rows_of(args, target, folder))
+            found = list(rows_of(args, target, folder, session))
             print(*found, sep="\n")
             rows += found
     write_csv(args.out, rows)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from common.base.errors import InputError
 from common.base.files import make_folder, written_atomically
-from common.base.machine import processor_name, usable_cores
+from common.base.machine import processor_identity, processor_name, usable_cores
 
 
 def machine() -> dict:
     """The processor, its cores that may be used, and Python."""
-    return {"processor": processor_name(), "cores": usable_cores(), "python": platform.python_version()}
+    known = processor_identity()
+    numbers = ", ".join(f"{name} {known[name]}" for name in ("cpu family", "model") if name in known)
+    name = f"{processor_name()} ({numbers})" if numbers else processor_name()  # an "AMD EPYC" may be any of several
+    return {"processor": name, "cores": usable_cores(), "python": platform.python_version()}
 
 
 def output(path: str) -> str:
