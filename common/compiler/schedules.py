@@ -15,8 +15,9 @@ from tvm.topi.nn import pad
 from tvm.topi.nn.utils import get_pad_tuple
 from tvm.topi.utils import get_const_tuple, traverse_inline
 
-# vectors in a tile, which a processor's 16 (AVX2) or 32 (AVX-512, NEON) registers should hold
-SMALLEST, UNTUNED, LARGEST = 6, 14, 30
+# vectors in a tile, which a processor's registers should hold, with those of the kernel and the pixels
+SMALLEST, LARGEST = 6, 30
+UNTUNED = {16: 14, 8: 8, 4: 14}  # by channels in a vector: AVX2 (8) has 16 registers, AVX-512 and NEON have 32
 MAX_BLOCKS = 5
 OPENCL = "opencl"
 TAG = "blocked_output"  # of a convolution's tensor
@@ -26,15 +27,15 @@ def divisors(number: int, limit: int) -> list[int]:
     return [n for n in range(1, min(number, limit) + 1) if number % n == 0]
 
 
-def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int) -> None:
-    """The space of tiles: adjacent pixels (within a row, or several complete rows) by blocks of channels."""
+def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channels: int) -> None:
+    """The space of tiles: adjacent pixels (within a row, or several complete rows) by blocks of `channels`."""
     pixels = [p for p in divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
     tiles = [(p, b) for p in pixels for b in divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
     smallest = min(SMALLEST, max(p * b for p, b in tiles))
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     cfg.define_knob("channels_outer", [1, 0])
     if cfg.is_fallback:
-        untuned = max((p * b <= UNTUNED and b <= 2, p * b, b) for p, b in tiles)
+        untuned = max((p * b <= UNTUNED[channels] and b <= 2, p * b, b) for p, b in tiles)
         cfg["tile"] = autotvm.task.space.OtherOptionEntity((untuned[1] // untuned[2], untuned[2]))
         cfg["channels_outer"] = autotvm.task.space.OtherOptionEntity(1)
 
@@ -49,7 +50,7 @@ def conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Seque
     (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
     channel = te.reduce_axis((0, in_chunks * inner), "channel")
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    define_tile(cfg, height, width, chunks)
+    define_tile(cfg, height, width, chunks, block)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
@@ -72,7 +73,7 @@ def depthwise_conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, stri
     data, height, width = padded(data, kh, kw, strides, padding, dilation)
     (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    define_tile(cfg, height, width, 1)
+    define_tile(cfg, height, width, 1, block)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)

@@ -69,7 +69,7 @@ def conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Seque
     data, height, width = padded(data, kh, kw, strides, padding, dilation)
     chunk, four, k = (te.reduce_axis((0, n), name) for n, name in ((in_chunks, "chunk"), (fours, "four"), (DOT, "k")))
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    define_tile(cfg, height, width, chunks)
+    define_tile(cfg, height, width, chunks, block)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
@@ -88,7 +88,7 @@ def depthwise_conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, stri
     (sh, sw), (dh, _) = strides, dilation
     data, height, width = padded(data, kh, DOT, strides, padding, dilation)
     row, k = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, DOT), "k")
-    define_tile(cfg, height, width, 1)
+    define_tile(cfg, height, width, 1, block)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)

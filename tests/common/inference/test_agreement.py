@@ -83,5 +83,5 @@ def test_targets_agree_with_mxnet_everywhere(tmp_path, target, multiplier, strid
 def test_tuned_and_untuned_agree_with_mxnet(tmp_path, target, records, multiplier, batch):
     export(tmp_path / "exported", (3, 224, 224), multiplier=multiplier)
     network = check_agreement(tmp_path / "exported", (batch, 3, 224, 224), target, epoch=3, records=records)
-    measured = (1, 16) if target in ("llvm", "opencl") else (1,)  # batches, of multiplier 1.0, in tuning/
-    assert bool(network.tuned) == (records == "auto" and multiplier == 1.0 and batch in measured)
+    if target in ("opencl", "llvm -mcpu=haswell"):  # of which tuning/ has records, of multiplier 1.0
+        assert bool(network.tuned) == (records == "auto" and multiplier == 1.0)
