@@ -15,9 +15,9 @@ from tvm.topi.nn import pad
 from tvm.topi.nn.utils import get_pad_tuple
 from tvm.topi.utils import get_const_tuple, traverse_inline
 
-# vectors in a tile, which a processor's registers should hold, with those of the kernel and the pixels
-SMALLEST, LARGEST = 6, 30
-UNTUNED = {16: 14, 8: 8, 4: 14}  # by channels in a vector: AVX2 (8) has 16 registers, AVX-512 and NEON have 32
+# vectors in a tile, which a processor's 32 registers (AVX-512, NEON) should hold, with those of the kernel
+SMALLEST, UNTUNED, LARGEST = 6, 14, 30
+AVX2, UNTUNED_AVX2 = 8, 8  # channels in a vector, of a processor with 16; vectors in a tile
 MAX_BLOCKS = 5
 OPENCL = "opencl"
 TAG = "blocked_output"  # of a convolution's tensor
@@ -35,7 +35,8 @@ def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channel
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     cfg.define_knob("channels_outer", [1, 0])
     if cfg.is_fallback:
-        untuned = max((p * b <= UNTUNED[channels] and b <= 2, p * b, b) for p, b in tiles)
+        most = UNTUNED_AVX2 if channels == AVX2 else UNTUNED
+        untuned = max((p * b <= most and b <= 2, p * b, b) for p, b in tiles)
         cfg["tile"] = autotvm.task.space.OtherOptionEntity((untuned[1] // untuned[2], untuned[2]))
         cfg["channels_outer"] = autotvm.task.space.OtherOptionEntity(1)
 

@@ -37,8 +37,8 @@ def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pocl")
     (folder / "driver.cc").write_text(DRIVER)
     headers = Path(find_spec("tvm").submodule_search_locations[0], "3rdparty", "OpenCL-Headers")
-    subprocess.run([os.environ.get("CXX", "g++"), "-shared", "-fPIC", "-std=c++17", "-Wall", "-Werror", "-Wno-cpp",
-                    f"-I{headers}", "-DCL_TARGET_OPENCL_VERSION=120", folder / "driver.cc",
+    subprocess.run([os.environ.get("CXX", "g++"), "-shared", "-Wl,-Bsymbolic", "-fPIC", "-std=c++17", "-Wall",
+                    "-Werror", "-Wno-cpp", f"-I{headers}", "-DCL_TARGET_OPENCL_VERSION=120", folder / "driver.cc",
                     ROOT / "native" / "pocl_processor.cc", "-o", folder / "fit.so"], check=True)
     library = ctypes.CDLL(str(folder / "fit.so"))
     library.FitPoclDevice.restype = ctypes.c_char_p
