@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -66,11 +67,15 @@ bool EndsWith(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && !text.compare(text.size() - end.size(), end.size(), end);
 }
 
-// Whether LLVM's name, at the end of a device's version, is that of a processor with shorter vectors.
-bool IsWrong(const std::string& version, const char* equivalent) {
-  if (EndsWith(version, "-generic")) return true;
-  return equivalent == kAvx512 &&
-         (EndsWith(version, "-znver1") || EndsWith(version, "-znver2") || EndsWith(version, "-znver3"));
+// The name at the end of a device's version if it is that of a processor with shorter vectors than this one's; else "".
+std::string WrongName(const std::string& version, const std::string& equivalent) {
+  if (version.find(" HSTR: ") == std::string::npos) return "";  // not PoCL's
+  for (const char* name : {"generic", "znver1", "znver2", "znver3"}) {
+    if (EndsWith(version, std::string("-") + name) && (equivalent == kAvx512 || name == std::string("generic"))) {
+      return name;
+    }
+  }
+  return "";
 }
 
 }  // namespace
@@ -79,18 +84,19 @@ bool IsWrong(const std::string& version, const char* equivalent) {
 extern "C" const char* FitPoclDevice(cl_device_id device) {
   const std::string version = Version(device);
   const char* equivalent = Equivalent();
-  if (!equivalent || version.find("PoCL") == std::string::npos || !IsWrong(version, equivalent)) return nullptr;
+  const std::string wrong = equivalent ? WrongName(version, equivalent) : "";
+  if (wrong.empty()) return nullptr;
   const Memory memory;
   const auto record = reinterpret_cast<std::uintptr_t>(device);
   for (size_t word = 0; word < kWords; ++word) {
     std::array<std::uintptr_t, 2> pair{};
     if (!memory.Read(record + word * sizeof(pair[0]), &pair)) break;
     const std::string triple = memory.String(pair[0]), name = memory.String(pair[1]);
-    if (pair[1] == reinterpret_cast<std::uintptr_t>(equivalent)) return equivalent;  // fitted before
-    if (!triple.empty() && !name.empty() && EndsWith(version, "-" + triple + "-" + name)) {
-      reinterpret_cast<const char**>(record)[word + 1] = equivalent;
-      return equivalent;
-    }
+    if (triple.empty() || !EndsWith(version, "-" + triple + "-" + wrong)) continue;
+    if (name == equivalent) return equivalent;  // replaced before
+    if (name != wrong) continue;
+    reinterpret_cast<const char**>(record)[word + 1] = strdup(equivalent);  // PoCL may free it
+    return equivalent;
   }
   return nullptr;
 }

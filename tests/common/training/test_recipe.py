@@ -29,8 +29,16 @@ def schedule(*arguments, images=IMAGENET, workers=1):
 
 
 def test_the_recipes():
-    assert NAMES == ["classic-480", "cosine-150", "digits", "finetune", "published-1_0", "published-1_4", "today-64"]
+    assert NAMES == ["classic-480", "cosine-150", "digits", "finetune", "published-1_0", "published-1_4", "today-64",
+                     "today-finetune"]
     assert [recipe("--recipe", name).epochs for name in NAMES[:2]] == [480, 150]
+
+
+def test_fine_tuning_of_today_is_what_was_measured():
+    """As benchmarks/finetuning.csv says it, in flags."""
+    flags = ["--optimizer", "adamw", "--lr", "0.001", "--wd", "0.05"]
+    today, measured = recipe("--recipe", "today-finetune"), recipe("--recipe", "finetune", *flags)
+    assert today.stages == measured.stages and today.common == measured.common
 
 
 @pytest.mark.parametrize(("name", "curve"), [("published-1_0", "1_0"), ("published-1_4", "1_4")])
