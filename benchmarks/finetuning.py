@@ -13,7 +13,8 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from common.base.arguments import ArgumentParser, fraction, not_negative, positi
 from common.base.errors import reported
 from common.base.files import written_atomically
 
-RECIPE = "finetune"
+RECIPE, TODAY = "finetune", "today-finetune"
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # C of the logistic regression, chosen on a fifth of train/
 KEYS = ("contender", "flags", "side", "per_class", "part", "seed")
 
@@ -134,7 +135,7 @@ def features(args: argparse.Namespace, photographs: Path, packed: Path) -> list[
     return found
 
 
-def start(args: argparse.Namespace, packed: Path, unfolded: bool = False) -> tuple:
+def start(args: argparse.Namespace, packed: Path, recipe: str = RECIPE, unfolded: bool = False) -> tuple:
     """(settings, network, arg_params, aux_params) that a run begins with; `unfolded`: with the statistics that
     train_imagenet.py gives folded weights."""
     import train_imagenet
@@ -147,7 +148,7 @@ def start(args: argparse.Namespace, packed: Path, unfolded: bool = False) -> tup
     from symbols.mobilenetv2 import get_symbol
 
     flags = parse(train_imagenet.get_args_parser(), [
-        "--recipe", RECIPE, "--data-train", f"{packed}/train.rec", *shared(args)])
+        "--recipe", recipe, "--data-train", f"{packed}/train.rec", *shared(args)])
     settings, network = flags.recipe.settings(flags, 0), get_symbol(**vars(flags))
     weights = weights_of(args.model_prefix)
     params = start_params(network, arrays_of(weights), weights, (1, *settings.image_shape))
@@ -161,18 +162,20 @@ def shared(args: argparse.Namespace) -> list[str]:
             *shlex.split(args.flags)]
 
 
-def trained(args: argparse.Namespace, run: dict, photographs: Path, packed: Path, *flags: str) -> tuple[float, dict]:
+def trained(args: argparse.Namespace, run: dict, photographs: Path, packed: Path, *flags: str,
+            recipe: str = RECIPE) -> tuple[float, dict]:
     prefix = Path(args.scratch, "runs", Results(Path(args.out), KEYS).name(run))
-    rows = train(packed, prefix, ["--recipe", RECIPE, *shared(args), "--seed", str(run["seed"]), *flags])
+    rows = train(packed, prefix, ["--recipe", recipe, *shared(args), "--seed", str(run["seed"]), *flags])
     return score(prefix, len(rows), packed), {"epochs": len(rows), "versions": mxnet_version()}
 
 
-def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Path) -> tuple[float, dict]:
+def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Path,
+             recipe: str = RECIPE) -> tuple[float, dict]:
     """The recipe's values in the words of `benchmarks.pytorch_training.Request`."""
     from common.data.iterators import augmentation_options
     from common.images.options import preprocessing_of
 
-    settings, _, arg_params, aux_params = start(args, packed, unfolded=True)
+    settings, _, arg_params, aux_params = start(args, packed, recipe, unfolded=True)
     weights = Path(args.scratch, "start.npz")
     np.savez(weights, **{name: array.asnumpy() for name, array in {**arg_params, **aux_params}.items()})
     prepared, augmented = preprocessing_of(settings), augmentation_options(settings)
@@ -181,7 +184,7 @@ def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Pat
         "train": str(photographs / "train"), "val": str(photographs / "val"), "classes": settings.num_classes,
         "side": args.side, "shorter": shorter, "epochs": settings.epochs, "seed": run["seed"],
         "batch_size": settings.batch_size, "lr": settings.lr, "head_lr_mult": settings.head_lr_mult,
-        "warmup_epochs": settings.warmup_epochs, "momentum": settings.mom, "nesterov": settings.optimizer == "nag",
+        "warmup_epochs": settings.warmup_epochs, "momentum": settings.mom, "optimizer": settings.optimizer,
         "weight_decay": settings.wd, "label_smoothing": settings.label_smoothing,
         "hls": [settings.max_random_h, settings.max_random_l, settings.max_random_s], "mean": prepared.mean,
         "std": prepared.std, "resize": prepared.resize_for(args.side), "same_padding": settings.padding == "same",
@@ -189,12 +192,14 @@ def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Pat
     return rows[-1]["top_1"], {"epochs": len(rows), "versions": f"torch {versions}"}
 
 
-def last_layer(args: argparse.Namespace, run: dict, photographs: Path, packed: Path) -> tuple[float, dict]:
-    return trained(args, run, photographs, packed, "--train-from", "fc")
-
-
-CONTENDERS = {"logistic regression": logistic_regression, "all layers": trained, "fc alone": last_layer,
-              "all layers, PyTorch": by_torch}
+CONTENDERS: dict[str, Callable] = {
+    "logistic regression": logistic_regression,
+    "all layers": trained,
+    "all layers, AdamW": partial(trained, recipe=TODAY),
+    "fc alone": lambda *given: trained(*given, "--train-from", "fc"),
+    "all layers, PyTorch": by_torch,
+    "all layers, AdamW, PyTorch": partial(by_torch, recipe=TODAY),
+}
 
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)

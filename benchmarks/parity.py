@@ -44,7 +44,7 @@ def request(args: argparse.Namespace, seed: int) -> dict:
     """The same for `benchmarks.pytorch_training`."""
     return {"train": str(Path(args.folder, "train").resolve()), "val": str(Path(args.folder, "val").resolve()),
             "classes": args.classes, "side": args.side, "epochs": args.epochs, "seed": seed, "batch_size": BATCH,
-            "lr": LR, "nesterov": True, "momentum": MOMENTUM, "weight_decay": DECAY, "label_smoothing": SMOOTHING,
+            "lr": LR, "optimizer": "nag", "momentum": MOMENTUM, "weight_decay": DECAY, "label_smoothing": SMOOTHING,
             "warmup_epochs": WARMUP, "resized_crop": AREA, "shorter": (0, 0), "resize": round(args.side * 256 / 224),
             "threads": machine()["cores"]}
 

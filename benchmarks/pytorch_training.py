@@ -49,7 +49,7 @@ class Request:
     head_lr_mult: float = 1.0
     warmup_epochs: float = 0.0
     momentum: float = 0.9
-    nesterov: bool = False
+    optimizer: str = "nag"
     weight_decay: float = 4e-5
     label_smoothing: float = 0.0
     resized_crop: tuple[float, float] | None = None
@@ -174,6 +174,13 @@ def groups(network: Network, request: Request) -> list:
     return found
 
 
+def optimizer_of(request: Request, parameters: list) -> torch.optim.Optimizer:
+    """The optimizer that MXNet calls `request.optimizer`."""
+    if request.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=0.0)
+    return torch.optim.SGD(parameters, lr=0.0, momentum=request.momentum, nesterov=request.optimizer == "nag")
+
+
 def rate(request: Request, step: int, steps: int) -> float:
     """Cosine to 0 after a linear warm-up from 0, for each step."""
     warmup = request.warmup_epochs * steps / request.epochs
@@ -197,7 +204,7 @@ def train(request: Request) -> None:
         network.load_published(dict(np.load(request.start)))
     train_batches, val_batches = loaders(request)
     loss_of = nn.CrossEntropyLoss(label_smoothing=request.label_smoothing)
-    optimizer = torch.optim.SGD(groups(network, request), lr=0.0, momentum=request.momentum, nesterov=request.nesterov)
+    optimizer = optimizer_of(request, groups(network, request))
     step, steps = 0, request.epochs * len(train_batches)
     for epoch in range(request.epochs):
         network.train()
