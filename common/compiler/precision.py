@@ -6,7 +6,7 @@ from tvm import relay
 
 from common.base.errors import InputError
 from common.checkpoint.int8 import load_calibration
-from common.compiler import vnni
+from common.compiler import dot_products
 from common.compiler.blocked import BLOCKS
 from common.compiler.processor import has_feature
 from common.compiler.quantize import Arithmetic, channels_of, quantized
@@ -21,8 +21,8 @@ def target_for(target: tvm.target.Target, precision: str) -> tvm.target.Target:
 
     Raises InputError for an unknown precision, or one that the processor of `target` has no instructions for.
     """
-    if precision == "int8" and target.kind.name == "llvm" and (block := vnni.block_for(target)):
-        return _with_keys(target, [vnni.KEY, f"nchw{block}c"])
+    if precision == "int8" and target.kind.name == "llvm" and (found := dot_products.instruction_of(target)):
+        return _with_keys(target, [dot_products.KEY, f"nchw{found.block}c"])
     half = target.kind.name != "llvm" or any(has_feature(target, feature) for feature in HALF)
     if precision == "float16" and not half:
         raise InputError(f"--precision float16: {target.attrs.get('mcpu', 'this processor')} has no half-precision "
@@ -54,8 +54,8 @@ def in_float16(network: Network) -> Network:
 
 def arithmetic_of(target: tvm.target.Target) -> Arithmetic:
     """What suits the instructions of `target`."""
-    if vnni.KEY in target.keys:
-        return Arithmetic("uint8", "int8", vnni.DOT, vnni.block_for(target))
+    if dot_products.KEY in target.keys and (found := dot_products.instruction_of(target)):
+        return Arithmetic(found.codes, found.weights, found.products, found.block)
     if target.kind.name == "llvm":
         return Arithmetic("int16", "int16")
     return Arithmetic("uint8", "int8")

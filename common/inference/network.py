@@ -23,8 +23,8 @@ from common.inference.runtime import ONLY_RUNTIME, describe, device_of, graph_ex
 from common.inference.weights import inputs_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SLOW = ("warning: int8 is slower than float32 for --target {!r}, which has no VNNI instructions; it only makes the "
-        "network smaller (docs/inference.md)")
+SLOW = ("warning: int8 is slower than float32 for --target {!r}, which has no dot products of integers; it only makes "
+        "the network smaller (docs/inference.md)")
 NOT_BUILT = re.compile(r"OpenCL build error.*\n(?:Error: .*\n)?(.*)")  # TVM's words, then the compiler's
 
 
@@ -121,11 +121,10 @@ def tuning_line(about: dict, records: str | Path | None) -> str:
 
 
 def is_slow(about: dict) -> bool:
-    """Whether it computes in int8 without instructions that multiply and sum bytes (VNNI), which takes longer than
-    float32: 1.26 to 2.44 times as long in benchmarks/precisions.csv. The compiler adds the key `vnni` to a target that
-    has them."""
+    """Whether it computes in int8 without instructions for dot products of integers, which takes longer than float32
+    (benchmarks/precisions.csv). The compiler adds the key `dot_products` to a target that has them."""
     keys = re.search(r"-keys=(\S*)", about["target"])
-    return about["precision"] == "int8" and "vnni" not in (keys[1].split(",") if keys else ())
+    return about["precision"] == "int8" and "dot_products" not in (keys[1].split(",") if keys else ())
 
 
 def _request(prefix, epoch, data_shape, target, precision, records):

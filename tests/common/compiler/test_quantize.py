@@ -13,7 +13,6 @@ from common.checkpoint.int8 import (
     load_calibration,
     quantized_weight,
 )
-from common.compiler import vnni
 from common.compiler.blocked import block_of
 from common.compiler.build import build, executor_of
 from common.compiler.precision import arithmetic_of, in_float16, in_precision, target_for
@@ -72,7 +71,7 @@ LAYERS = {
 
 @pytest.mark.parametrize(("layer", "target"), [
     pytest.param(layer, target, marks=[] if target == "llvm" or layer in ("1x1", "depthwise") else [pytest.mark.long])
-    for layer in LAYERS for target in ("llvm", "llvm -mcpu=x86-64-v3")])
+    for layer in LAYERS for target in ("llvm", "llvm -mcpu=x86-64-v3", "llvm -mcpu=x86-64")])
 def test_a_layer_sums_exactly(layer, target):
     data_shape, weight_shape, stride, padding = LAYERS[layer]
     rng = np.random.RandomState(1)
@@ -92,14 +91,16 @@ def test_a_layer_sums_exactly(layer, target):
     np.testing.assert_array_equal(np.rint(run(network, target, data) / unit), expected)
 
 
-@pytest.mark.parametrize("mcpu", [pytest.param("cascadelake", marks=pytest.mark.long), "alderlake"])
-def test_the_instructions_are_used_where_llvm_knows_that_a_processor_has_them(mcpu):
+@pytest.mark.parametrize(("mcpu", "instruction"), [
+    pytest.param("cascadelake", "vpdpbusd", marks=pytest.mark.long), ("alderlake", "vpdpbusd"),
+    pytest.param("skylake-avx512", "vpmaddwd", marks=pytest.mark.long), ("haswell", "vpmaddwd")])
+def test_the_instructions_are_used_where_llvm_knows_that_a_processor_has_them(mcpu, instruction):
     target = target_for(resolve_target(f"llvm -mcpu={mcpu}"), "int8")
     for layer in ("1x1", "3x3", "depthwise"):
         data_shape, weight_shape, stride, padding = LAYERS[layer]
         network = one_layer(data_shape, np.ones(weight_shape, np.float32), stride, padding)
         network = quantized(network, {"weight": Statistics(0, 6, np.zeros(data_shape[1]))}, arithmetic_of(target))
-        assert "vpdpbusd" in build(network, target).library.get_lib().get_source("asm")
+        assert instruction in build(network, target).library.get_lib().get_source("asm")
 
 
 def test_the_bias_takes_back_what_rounded_weights_add():
@@ -210,6 +211,8 @@ def test_int8_without_a_calibration_that_fits_is_refused(one_convolution, calibr
 
 def test_every_processor_has_an_arithmetic():
     assert calibration_file("a/b", 32) == "a/b-0032-int8.json"
-    for name, block in (("llvm -mcpu=cascadelake", 16), ("llvm -mcpu=alderlake", 8), ("llvm -mcpu=haswell", 0)):
-        assert vnni.block_for(resolve_target(name)) == block
-        assert (arithmetic_of(target_for(resolve_target(name), "int8")).codes == "uint8") == bool(block)
+    for name, codes, products, block in (
+            ("cascadelake", "uint8", 4, 16), ("alderlake", "uint8", 4, 8), ("skylake-avx512", "int16", 2, 16),
+            ("haswell", "int16", 2, 8), ("x86-64", "int16", 1, 1)):
+        arithmetic = arithmetic_of(target_for(resolve_target(f"llvm -mcpu={name}"), "int8"))
+        assert (arithmetic.codes, arithmetic.inputs, arithmetic.outputs) == (codes, products, block)

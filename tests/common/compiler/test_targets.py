@@ -38,7 +38,7 @@ def test_nothing_is_asked_of_a_compiler_that_would_crash(target):
         resolve_target(target)
 
 
-def test_a_processor_without_half_precision_or_vnni():
+def test_a_processor_without_half_precision_or_dot_products():
     target = resolve_target("llvm -mtriple=aarch64-linux-gnu")
     assert target_for(target, "int8") == target
     with pytest.raises(InputError, match="no half-precision"):
