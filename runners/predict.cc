@@ -50,6 +50,7 @@ struct Description {
   int resize = 0, crop = 0;
   std::vector<float> mean, std;
   std::vector<int64_t> shape;
+  int64_t params_bytes = 0;
   std::string input, layout, dtype, device, device_name, device_kind, target, precision, records, tvm;
 };
 
@@ -144,6 +145,7 @@ Description Described() {
              {"precision", &description.precision}, {"records", &description.records}, {"tvm", &description.tvm}}) {
       network_fields.DeclareField(name, value);
     }
+    network_fields.DeclareField("params_bytes", &description.params_bytes);
     network_fields.ReadAllFields(&network_reader);
     if (!IsWhole(description)) Fail("not as it was written");
   } catch (const std::exception&) {
@@ -271,6 +273,9 @@ class Network {
     if (!create) Fail("TVM's runtime has no graph executor");
     executor_ = (*create)(BundleFile("graph.json"), Module::LoadFromFile(library), int(device.device_type), 0);
     const std::string params = BundleFile("network.params");
+    if (int64_t(params.size()) != description.params_bytes) {  // TVM takes an array that is cut short
+      Fail(Folder() + "network.params is damaged: copy it again");
+    }
     if (int(executor_.GetFunction("get_input_index")(description.input)) < 0) {
       Fail(Folder() + "preprocess.json or graph.json is damaged: the network has no input " + description.input);
     }

@@ -153,8 +153,9 @@ def are_numbers(value: Any, count: int, kind: Any = (int, float)) -> bool:
 
 
 def is_network(content: dict) -> bool:
-    return (set(content) == NETWORK and all(isinstance(value, str) for value in content.values())
-            and content["device"] in DEVICES)
+    texts = {name: value for name, value in content.items() if isinstance(value, str)}
+    return (set(texts) == NETWORK and set(content) - NETWORK == {"params_bytes"}
+            and type(content["params_bytes"]) is int and content["device"] in DEVICES)
 
 
 def check_file(path: str | os.PathLike) -> None:
@@ -370,6 +371,8 @@ def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.nd
         print(f"predict.py: warning: compiled for a {network['device_kind']} ({network['device_name']}), runs on a "
               f"{taken} ({device.device_name.strip()}): it may be slow", file=sys.stderr)
     graph, params = bundle_text("graph.json"), bundle_file("network.params")
+    if len(params) != network["params_bytes"]:  # TVM takes an array that is cut short
+        raise InputError(f"{HERE / 'network.params'} is damaged: copy it again")
     try:
         executor = graph_executor.create(graph, tvm.runtime.load_module(str(HERE / "network.so")), device)
         executor.load_params(params)

@@ -4,7 +4,7 @@
     graph.json            TVM's graph, and
     network.params        the parameters
     weights.json          how those are made from a checkpoint's
-    network.json          device, target, precision, tuning records, TVM's version
+    network.json          device, target, precision, tuning records, TVM's version, length of network.params
     preprocess.json       what is done to an image, and the input's name, shape, layout and type
     labels.txt            the name of each class, one a line
     predict.py            top-5 with TVM's runtime, NumPy and OpenCV
@@ -111,7 +111,8 @@ def _fill(bundle, entry, params, synset, preprocessing, target):
         raise InputError(f"target {target!r}: bundles are made for {' and '.join(DEVICES)}")
     for name in NETWORK:
         _copy(entry / name, bundle / name)
-    (bundle / PARAMS).write_bytes(params_bytes(entry, params))
+    content = params_bytes(entry, params)
+    (bundle / PARAMS).write_bytes(content)
     build = build_of(triple_in(target))
     readme, *programs = PROGRAMS[build]
     for name in programs:
@@ -123,7 +124,8 @@ def _fill(bundle, entry, params, synset, preprocessing, target):
     compiled_for = target if "-mcpu=" in target or triple_in(target) else f"{target} on {processor_name()}"
     name, kind = _device(device, target)
     network = {"device": device, "device_name": name, "device_kind": kind, "target": compiled_for,
-               "precision": about["precision"], "records": about["records"] or "none", "tvm": about["tvm"]}
+               "precision": about["precision"], "records": about["records"] or "none", "tvm": about["tvm"],
+               "params_bytes": len(content)}
     _write_json(bundle / "network.json", network)
     if build == CMAKE:
         copy_runtime(bundle / "tvm", device == "opencl")

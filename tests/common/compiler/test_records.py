@@ -102,4 +102,4 @@ def test_shipped_records_are_of_all_layers_of_the_published_network():
     target = resolve_target("llvm -mcpu=haswell")
     found = records.choose("auto", target, Device("any", 0, AVX2))
     built = build(untrained_network(1.0, (1, 3, 224, 224), 8), target, found.records)
-    assert (built.tuned, built.untuned) == (len(found.records), 0)
+    assert (built.tuned, built.untuned) == (len(found.records) // 2, 0)  # of one image and of 16
