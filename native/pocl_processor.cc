@@ -46,11 +46,9 @@ class Memory {
 
   // The string at an address; "" if there is none.
   std::string String(std::uintptr_t address) const {
-    std::string found;
-    for (char letter; found.size() < kLongest && Read(address + found.size(), &letter); found += letter) {
-      if (!letter) return found;
-    }
-    return "";
+    std::array<char, kLongest> text;
+    const ssize_t size = pread(file_, text.data(), text.size(), static_cast<off_t>(address));
+    return size > 0 && std::memchr(text.data(), 0, size) ? text.data() : "";
   }
 
  private:

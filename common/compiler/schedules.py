@@ -17,7 +17,7 @@ from tvm.topi.utils import get_const_tuple, traverse_inline
 
 # vectors in a tile, which a processor's 32 registers (AVX-512, NEON) should hold, with those of the kernel
 SMALLEST, UNTUNED, LARGEST = 6, 14, 30
-AVX2, UNTUNED_AVX2 = 8, 8  # channels in a vector, of a processor with 16; vectors in a tile
+AVX2, UNTUNED_AVX2 = 8, 8  # channels in a vector where there are 16 registers; vectors in such a tile
 MAX_BLOCKS = 5
 OPENCL = "opencl"
 TAG = "blocked_output"  # of a convolution's tensor

@@ -21,7 +21,7 @@ def main(request: dict) -> None:
     from common.inference.drivers import PLATFORMS
 
     dies_with(request["parent"])
-    if request["fitted"]:  # which is known in its own process alone
+    if request["fitted"]:  # the driver was told in that process, and has to be told in this one
         from common.inference.runtime import opencl_device
         opencl_device()
     device = next(device for _, devices in PLATFORMS for device in devices
