@@ -120,7 +120,7 @@ $(CONVERTERS)/.ready: locks/converters.txt locks/pytorch.txt | $(READY)
 	{ $(CONVERTERS)/bin/python $(PIP_INSTALL) --require-hashes --retries 1 -r locks/converters.txt \
 	  -r locks/pytorch.txt || $(NOT_INSTALLED); } && touch $@
 
-$(NATIVE): $(READY) $(addprefix native/,Makefile include/quiet.h include/tvm/support/span.h pocl_processor.cc)
+$(NATIVE): $(READY) $(addprefix native/,Makefile include/quiet.h include/tvm/support/span.h pocl_processor.cc pocl_threads.cc)
 	@$(NEEDS_CXX)
 	@$(MAKE) --no-print-directory -B -C native PYTHON=../$(VPY)
 

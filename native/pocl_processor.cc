@@ -99,8 +99,10 @@ extern "C" const char* FitPoclDevice(cl_device_id device) {
   return nullptr;
 }
 
-// The same for all processors.
-extern "C" void FitPoclDevices() {
+extern "C" int KeepPoclAwake(int cores);
+
+// The same for all processors; and PoCL's threads, in a process that may use so many cores.
+extern "C" void FitPocl(int cores) {
   cl_uint count = 0;
   if (clGetPlatformIDs(0, nullptr, &count)) return;
   std::vector<cl_platform_id> platforms(count);
@@ -111,4 +113,5 @@ extern "C" void FitPoclDevices() {
     clGetDeviceIDs(platform, CL_DEVICE_TYPE_CPU, count, devices.data(), nullptr);
     for (cl_device_id device : devices) FitPoclDevice(device);
   }
+  KeepPoclAwake(cores);  // of the library that clGetPlatformIDs has loaded
 }

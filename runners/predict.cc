@@ -225,9 +225,9 @@ void LoadOpenCL() {
   const std::string plugin = Folder() + "libtvm_opencl.so";
   if (access(plugin.c_str(), R_OK)) Fail(plugin + " is not there: run make libtvm_opencl.so");
   void* library = dlopen(plugin.c_str(), RTLD_NOW | RTLD_GLOBAL);
-  void* fit = library ? dlsym(library, "FitPoclDevices") : nullptr;
+  void* fit = library ? dlsym(library, "FitPocl") : nullptr;
   if (!fit) Fail(plugin + " cannot be loaded: remove it, and run make libtvm_opencl.so (" + dlerror() + ")");
-  reinterpret_cast<void (*)()>(fit)();
+  reinterpret_cast<void (*)(int)>(fit)(cores::Usable());
 }
 
 // The kind of device that TVM takes: "GPU" if any platform has one, else "processor"; "" if this process has not loaded

@@ -474,7 +474,7 @@ def load_opencl() -> None:
     if not plugin.exists():
         raise InputError(f"{plugin} is not there: run make libtvm_opencl.so")
     try:
-        ctypes.CDLL(str(plugin), ctypes.RTLD_GLOBAL).FitPoclDevices()
+        ctypes.CDLL(str(plugin), ctypes.RTLD_GLOBAL).FitPocl(usable_cores())
     except (OSError, AttributeError) as error:
         raise InputError(f"{plugin} cannot be loaded: remove it, and run make libtvm_opencl.so ({error})") from None
 

@@ -52,14 +52,15 @@ PROGRAMS = {  # of runners/, by what builds them; the first is the template of R
     MAKE: ("README.md", "predict.py", "predict.cc", "cores.h", "image.h", "jpeg.h", "resize.h", "Makefile"),
     CMAKE: ("android/README.md", "android/CMakeLists.txt", "predict.cc", "cores.h", "image.h", "ppm.h", "resize.h"),
 }
-OPENCL = ("Makefile", "include/quiet.h", "include/tvm/support/span.h", "pocl_processor.cc")  # of native/
+OPENCL = ("Makefile", "include/quiet.h", "include/tvm/support/span.h",  # of native/
+          "pocl_processor.cc", "pocl_threads.cc")
 NETWORK = ("network.so", "objects", "graph.json", WEIGHTS)
 WRITTEN = (PARAMS, "network.json", "preprocess.json", "labels.txt", "opencl", "libtvm_opencl.so", "tvm",
            *(Path(name).name for names in PROGRAMS.values() for name in names))
 BUILT = ("predict", "__pycache__", "build")  # what running the programs adds
 # what is in its folders, with what the Makefiles build
 INNER = re.compile(r"objects/[^/]+\.o|__pycache__/[^/]+\.pyc|"
-                   r"opencl/(Makefile|kernels\.cc|pocl_processor\.cc|build(/.*)?|"
+                   r"opencl/(Makefile|kernels\.cc|pocl_(processor|threads)\.cc|build(/.*)?|"
                    r"include(/tvm(/support(/span\.h)?)?)?)|build/.*|"
                    r"tvm/(src|include|3rdparty)(/[\w-]+)*(/[\w-]+\.(h|cc)|/LICENSE)?")
 PACKAGES = ("xtc-tvm-python-bindings", "numpy", "ml_dtypes", "decorator", "opencv-python-headless", "pyopencl")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base.errors import InputError
-from common.base.machine import load_library
+from common.base.machine import load_library, usable_cores
 
 PLUGIN = Path(__file__).resolve().parent.parent.parent / "native" / "build" / "libtvm_opencl.so"
 _loaded: list[ctypes.CDLL] = []
@@ -19,7 +19,7 @@ def load_plugin() -> None:
     ctypes.CDLL(_cl.__file__, ctypes.RTLD_GLOBAL)  # with its libOpenCL, whose functions the plug-in calls
     try:
         library = load_library(PLUGIN, ctypes.RTLD_GLOBAL)
-        library.FitPoclDevices()
+        library.FitPocl(usable_cores())
     except (OSError, AttributeError) as error:
         raise InputError(f"{PLUGIN} cannot be loaded, build it again with make -B -C native ({error})") from None
     library.FitPoclDevice.restype = ctypes.c_char_p

@@ -803,7 +803,7 @@ def test_a_bundle_has_what_it_uses_and_no_more(compiled, synset, tmp_path, monke
         "network.so", "graph.json", "network.params", "weights.json", "network.json", "preprocess.json", "labels.txt",
         "README.md", "predict.py", "predict.cc", "cores.h", "image.h", "jpeg.h", "resize.h",
         "Makefile", "opencl/Makefile", "opencl/include/quiet.h", "opencl/include/tvm/support/span.h",
-        "opencl/pocl_processor.cc"}
+        "opencl/pocl_processor.cc", "opencl/pocl_threads.cc"}
 
 
 @pytest.mark.parametrize("exchanged", [True, False])

@@ -1,8 +1,10 @@
-"""For which processor PoCL makes code where its LLVM does not know this one, on records that are like PoCL's."""
+"""For which processor PoCL makes code where its LLVM does not know this one, on records that are like PoCL's; how its
+threads wait, in a library that is like PoCL's."""
 import ctypes
 import os
 import platform
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,19 +30,72 @@ cl_int clGetPlatformIDs(cl_uint, cl_platform_id*, cl_uint*) { return CL_INVALID_
 cl_int clGetDeviceIDs(cl_platform_id, cl_device_type, cl_uint, cl_device_id*, cl_uint*) { return CL_INVALID_VALUE; }
 }
 """
+# two threads that hand a number over as PoCL's threads do work
+THREADS = r"""
+#include <pthread.h>
+#include <unistd.h>
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+static long number, goal;
+static void* play(void* parity) {
+  pthread_mutex_lock(&mutex);
+  while (number < goal) {
+    if (number % 2 == (long) parity) {
+      if (number % 100 == 0) usleep(1000);  // longer than the other stays awake
+      ++number;
+      pthread_cond_broadcast(&condition);
+    } else {
+      pthread_cond_wait(&condition, &mutex);
+    }
+  }
+  pthread_mutex_unlock(&mutex);
+  return 0;
+}
+long hand_over(long times) {
+  pthread_t other;
+  goal = times;
+  pthread_create(&other, 0, play, (void*) 1);
+  play(0);
+  pthread_join(other, 0);
+  return number;
+}
+void* wait_function(void) { return (void*) pthread_cond_wait; }
+"""
+HAND_OVER = """
+import ctypes, sys
+plugin, threads = (ctypes.CDLL(path) for path in sys.argv[1:3])
+threads.wait_function.restype = ctypes.c_void_p
+before = threads.wait_function()
+redirected = plugin.KeepPoclAwake(int(sys.argv[3])), plugin.KeepPoclAwake(int(sys.argv[3]))
+print(*redirected, threads.wait_function() == before, threads.hand_over(2000))
+"""
+OF_PYPI = """
+import ctypes, sys
+import common.inference.drivers
+from pyopencl import _cl
+ctypes.CDLL(_cl.__file__, ctypes.RTLD_GLOBAL)
+print(ctypes.CDLL(sys.argv[1]).KeepPoclAwake(2))
+"""
 
-pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86's processors")
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86's processors, x86's PoCL")
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
+def built(tmp_path_factory):
+    """The path of the plug-in's part for PoCL, with a driver that it is told of."""
     folder = tmp_path_factory.mktemp("pocl")
     (folder / "driver.cc").write_text(DRIVER)
     headers = Path(find_spec("tvm").submodule_search_locations[0], "3rdparty", "OpenCL-Headers")
-    subprocess.run([os.environ.get("CXX", "g++"), "-shared", "-Wl,-Bsymbolic", "-fPIC", "-std=c++17", "-Wall",
-                    "-Werror", "-Wno-cpp", f"-I{headers}", "-DCL_TARGET_OPENCL_VERSION=120", folder / "driver.cc",
-                    ROOT / "native" / "pocl_processor.cc", "-o", folder / "fit.so"], check=True)
-    library = ctypes.CDLL(str(folder / "fit.so"))
+    sources = folder / "driver.cc", *(ROOT / "native" / f"pocl_{name}.cc" for name in ("processor", "threads"))
+    subprocess.run([os.environ.get("CXX", "g++"), "-shared", "-Wl,-Bsymbolic", "-fPIC", "-std=c++17", "-O2", "-Wall",
+                    "-Werror", "-Wno-cpp", f"-I{headers}", "-DCL_TARGET_OPENCL_VERSION=120", *sources, "-pthread", "-o",
+                    folder / "fit.so"], check=True)
+    return folder / "fit.so"
+
+
+@pytest.fixture(scope="module")
+def library(built):
+    library = ctypes.CDLL(str(built))
     library.FitPoclDevice.restype = ctypes.c_char_p
     return library
 
@@ -76,3 +131,21 @@ def test_a_processor_that_llvm_does_not_know_gets_a_name_that_it_does(library, n
     ids=["other order", "other triple", "not PoCL", "no version"])
 def test_a_record_of_another_form_stays_as_it_is(library, version, words):
     assert fitted(library, version, words) == (None, words)
+
+
+@pytest.mark.parametrize(("name", "flags", "cores", "found"), [
+    ("libpocl-of-a-distribution", "lazy", 2, True), ("libpocl", "relro,-z,now", 2, True), ("libpocl", "lazy", 1, False),
+    ("libother", "lazy", 2, False)], ids=["", "in read-only memory", "one core", "not PoCL"])
+def test_threads_that_stay_awake_miss_nothing(built, tmp_path, name, flags, cores, found):
+    (tmp_path / "threads.c").write_text(THREADS)
+    path = tmp_path / f"{name}.so.2"
+    subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", "-pthread", f"-Wl,-z,{flags}",
+                    tmp_path / "threads.c", "-o", path], check=True)
+    told = subprocess.run([sys.executable, "-c", HAND_OVER, built, path, str(cores)], check=True, capture_output=True,
+                          text=True, timeout=60).stdout.split()
+    assert (told[0] != "0", told[1:]) == (found, ["0", str(not found), "2000"])
+
+
+def test_the_threads_of_pypis_pocl_are_found(built):
+    told = subprocess.run([sys.executable, "-c", OF_PYPI, built], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert told.stdout == "2\n"

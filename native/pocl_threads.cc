@@ -1,0 +1,162 @@
+// PoCL's threads meet after each kernel of a network, and one that finds nothing to do sleeps. To wake it takes about
+// as long as a small kernel does. PoCL has no option for it. Here its calls of pthread_cond_wait lead to a function
+// that first looks for a tenth of a millisecond whether another thread has work.
+//
+// The calls are found in the tables of PoCL's library where the dynamic linker notes where they go. Only conditions
+// that are variables of the library itself are meant, those that its threads share: a program that waits for an answer
+// sleeps as before.
+#include <elf.h>
+#include <link.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace {
+
+constexpr auto kPatience = std::chrono::microseconds(100);
+
+std::atomic<std::uintptr_t> begin{UINTPTR_MAX}, end{0};  // of PoCL's library, or libraries, in memory
+std::atomic<unsigned> wakes{0};
+std::atomic<int> spare_cores{0};
+
+bool OfPocl(const pthread_cond_t* condition) {
+  const auto address = reinterpret_cast<std::uintptr_t>(condition);
+  return begin <= address && address < end;
+}
+
+bool TakeCore() {
+  if (spare_cores.fetch_sub(1) > 0) return true;
+  ++spare_cores;
+  return false;
+}
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+bool WokenSoon(unsigned seen) {
+  const auto last = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (wakes != seen) return true;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < last);
+  return false;
+}
+
+// Returns too if nothing woke it, as POSIX allows: its callers look again, and call again. No call both releases the
+// mutex to stay awake and sleeps after it: what happens between the two would be missed.
+int Wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
+  thread_local bool sleepy = false;
+  if (!OfPocl(condition)) return pthread_cond_wait(condition, mutex);
+  if (sleepy || !TakeCore()) {
+    sleepy = false;
+    return pthread_cond_wait(condition, mutex);
+  }
+  const unsigned seen = wakes;
+  pthread_mutex_unlock(mutex);
+  sleepy = !WokenSoon(seen);
+  ++spare_cores;
+  return pthread_mutex_lock(mutex);
+}
+
+int Broadcast(pthread_cond_t* condition) {
+  ++wakes;
+  return pthread_cond_broadcast(condition);
+}
+
+int Signal(pthread_cond_t* condition) {
+  ++wakes;
+  return pthread_cond_signal(condition);
+}
+
+#ifdef __LP64__  // whose tables have entries of the form Rela
+
+const struct {
+  const char* name;
+  void* to;
+} kRedirected[] = {{"pthread_cond_wait", reinterpret_cast<void*>(Wait)},
+                   {"pthread_cond_broadcast", reinterpret_cast<void*>(Broadcast)},
+                   {"pthread_cond_signal", reinterpret_cast<void*>(Signal)}};
+
+// In memory that may be read alone from when the library was loaded on.
+bool Write(void** place, void* value, bool read_only) {
+  const auto page_size = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  void* page = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(place) / page_size * page_size);
+  if (read_only && mprotect(page, page_size, PROT_READ | PROT_WRITE)) return false;
+  __atomic_store_n(place, value, __ATOMIC_RELEASE);
+  if (read_only) mprotect(page, page_size, PROT_READ);
+  return true;
+}
+
+int Redirect(dl_phdr_info* library, size_t, void* count) {
+  const char* slash = std::strrchr(library->dlpi_name, '/');
+  if (std::strncmp(slash ? slash + 1 : library->dlpi_name, "libpocl", std::strlen("libpocl"))) return 0;
+  const ElfW(Addr) base = library->dlpi_addr;
+  ElfW(Addr) read_only = 0, read_only_end = 0;
+  const ElfW(Dyn)* entry = nullptr;
+  for (int i = 0; i < library->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& part = library->dlpi_phdr[i];
+    const ElfW(Addr) first = base + part.p_vaddr, last = first + part.p_memsz;
+    if (part.p_type == PT_LOAD) {
+      begin = std::min<std::uintptr_t>(begin, first);
+      end = std::max<std::uintptr_t>(end, last);
+    } else if (part.p_type == PT_GNU_RELRO) {
+      read_only = first;
+      read_only_end = last;
+    } else if (part.p_type == PT_DYNAMIC) {
+      entry = reinterpret_cast<const ElfW(Dyn)*>(first);
+    }
+  }
+  std::array<ElfW(Addr), DT_NUM> value{};
+  for (; entry && entry->d_tag != DT_NULL; ++entry) {
+    if (entry->d_tag < DT_NUM) value[entry->d_tag] = entry->d_un.d_ptr;
+  }
+  // which the linker of glibc has made absolute, others not
+  const auto address = [&](int tag) { return value[tag] < base ? base + value[tag] : value[tag]; };
+  const auto* symbols = reinterpret_cast<const ElfW(Sym)*>(address(DT_SYMTAB));
+  const auto* names = reinterpret_cast<const char*>(address(DT_STRTAB));
+  for (const auto& [table, size] : {std::pair(DT_RELA, DT_RELASZ), std::pair(DT_JMPREL, DT_PLTRELSZ)}) {
+    const auto* place = reinterpret_cast<const ElfW(Rela)*>(address(table));
+    for (const auto* last = place + value[size] / sizeof(*place); place < last; ++place) {
+      const auto symbol = ELF64_R_SYM(place->r_info);
+      if (!symbol || place->r_addend) continue;
+      for (const auto& call : kRedirected) {
+        if (std::strcmp(names + symbols[symbol].st_name, call.name)) continue;
+        const ElfW(Addr) at = base + place->r_offset;
+        *static_cast<int*>(count) +=
+            Write(reinterpret_cast<void**>(at), call.to, read_only <= at && at < read_only_end);
+      }
+    }
+  }
+  return 0;
+}
+
+#endif
+
+}  // namespace
+
+// For a process that may use so many cores: at most one fewer of PoCL's threads stay awake, since one has the work that
+// the others wait for. Returns how many of PoCL's calls it redirected.
+extern "C" int KeepPoclAwake(int cores) {
+  int count = 0;
+#ifdef __LP64__
+  if (end || cores < 2) return count;
+  dl_iterate_phdr(Redirect, &count);
+  spare_cores = cores - 1;
+#endif
+  return count;
+}
