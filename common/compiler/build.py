@@ -20,6 +20,7 @@ from common.base.errors import InputError, is_of_memory, with_kind
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
 from common.compiler.lifting import lifted
+from common.compiler.narrowing import narrowing
 from common.compiler.relay_network import Network
 from common.inference.weights import PARAMS, Weights, packed, save_weights
 
@@ -56,7 +57,7 @@ def compiled_by_tvm(symbol_file: str | Path, target: str) -> Iterator[None]:
 
 def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -> Built:
     """`network` for what `resolve_target` returns, with tuning records (of common.compiler.records.Records)."""
-    config = PASS_CONFIG if layout_of(target) else {}
+    config = PASS_CONFIG | narrowing(target) if layout_of(target) else {}
     with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config, disabled_pass=NEEDLESS):
         module, inputs = lifted(lay_out(network.module, target), network.params,
                                 network.folded and network.folded.shapes)
