@@ -19,6 +19,7 @@ from tvm.relay.backend import te_compiler
 from common.base.errors import InputError, is_of_memory, with_kind
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
 from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
+from common.compiler.image_codes import with_image_codes
 from common.compiler.lifting import lifted
 from common.compiler.narrowing import narrowing
 from common.compiler.relay_network import Network
@@ -59,8 +60,8 @@ def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -
     """`network` for what `resolve_target` returns, with tuning records (of common.compiler.records.Records)."""
     config = PASS_CONFIG | narrowing(target) if layout_of(target) else {}
     with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config, disabled_pass=NEEDLESS):
-        module, inputs = lifted(lay_out(network.module, target), network.params,
-                                network.folded and network.folded.shapes)
+        module = with_image_codes(lay_out(network.module, target), target)
+        module, inputs = lifted(module, network.params, network.folded and network.folded.shapes)
         library = relay.build(module, target=target)
     params = dict(library.get_params())  # arrays in the graph itself
     if network.folded is None:

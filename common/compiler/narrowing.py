@@ -19,9 +19,13 @@ UNROLLED = 2  # the phase of TVM's lowering after which loops are unrolled and i
 
 
 def narrowing(target: Target) -> dict:
-    """The setting of TVM's PassContext for `target`: none unless the codes of its dot products are bytes."""
-    in_bytes = KEY in target.keys and instruction_of(target).codes == "uint8"
-    return {"tir.add_lower_pass": [(UNROLLED, _narrowed)]} if in_bytes else {}
+    """The setting of TVM's PassContext for `target`."""
+    return {"tir.add_lower_pass": [(UNROLLED, _narrowed)]} if in_bytes(target) else {}
+
+
+def in_bytes(target: Target) -> bool:
+    """Whether the codes of int8 are bytes: else they are 16 bits, or the target has no dot products."""
+    return KEY in target.keys and instruction_of(target).codes == "uint8"
 
 
 @tir.transform.prim_func_pass(opt_level=0)
