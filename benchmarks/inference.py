@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contender import Contender, add_contender_args, pythons, turns
 from benchmarks.inference_report import draw, markdown
-from benchmarks.inference_runners import ALL, IN_8_BITS, RUNNERS
+from benchmarks.inference_runners import ALL, IN_8_BITS, QUANTISED, RUNNERS
 from benchmarks.int8 import calibration, copied
 from benchmarks.processes import ROOT, output_of
 from benchmarks.results import machine, output, write_csv
@@ -71,17 +71,18 @@ def requests(args: argparse.Namespace, scratch: str) -> list:
 
 
 def quantised(args: argparse.Namespace, image_shape: tuple, preprocessing: Preprocessing, scratch: str) -> dict:
-    """What the contenders of IN_8_BITS open: the checkpoint, calibrated, and its ONNX, quantised as their makers do,
-    with the same photographs."""
+    """What those of QUANTISED open: the checkpoint, calibrated, and its ONNX, quantised as their makers do, with the
+    same photographs."""
     args.image_shape, seen = image_shape, calibration(args)
     prefix, float32, images = copied(args, seen, scratch), f"{scratch}/float32.onnx", f"{scratch}/calibration.npy"
     output_of("tools/export_weights.py", prefix, float32, "--epoch", args.epoch, "--to", "onnx", "--fold")
     np.save(images, np.concatenate([preprocess(read_image(path), preprocessing=preprocessing) for path in seen]))
     found = {"calibrated": prefix, "by_onnxruntime": f"{scratch}/static.onnx", "by_nncf": f"{scratch}/nncf.xml"}
-    for name, quantizer, out in (("onnxruntime-int8", "onnxruntime", found["by_onnxruntime"]),
-                                 ("openvino-int8", "nncf", found["by_nncf"])):
-        if name in args.pythons:
-            output_of("-m", "benchmarks.quantizers", quantizer, float32, images, out, python=args.pythons[name])
+    for framework, quantizer in (("onnxruntime", "onnxruntime"), ("openvino", "nncf")):
+        users = [name for name in QUANTISED if name.startswith(framework) and name in args.pythons]
+        if users:
+            output_of("-m", "benchmarks.quantizers", quantizer, float32, images, found[f"by_{quantizer}"],
+                      python=args.pythons[users[0]])
     return found
 
 
@@ -174,7 +175,7 @@ def check(args: argparse.Namespace) -> None:
     for path in (args.out, args.chart):
         check_not_read(path, *files_read(args.model_prefix, args.epoch))
     args.contenders = args.contenders or [*RUNNERS, *(IN_8_BITS if args.calibration else ())]
-    if not args.calibration and (needy := [name for name in args.contenders if name in IN_8_BITS]):
+    if not args.calibration and (needy := [name for name in args.contenders if name in QUANTISED]):
         raise InputError(f"{', '.join(needy)}: give --calibration FOLDER, photographs to quantise with")
     args.pythons = pythons(args, ALL)
     args.scratch = args.scratch and os.path.abspath(args.scratch)

@@ -126,8 +126,13 @@ ON_AVX2 = {
     "openvino-avx2": Runner("OpenVINO, AVX2", ("openvino",), partial(open_openvino, most_isa="AVX2"), elsewhere=True),
     "tvm-llvm-avx2-tuned": Runner("TVM llvm, AVX2, tuned", TVM, partial(
         open_tvm, target="llvm -mcpu=haswell", records="auto")),
+    "openvino-avx2-int8": Runner("OpenVINO, AVX2, int8", ("openvino",), partial(
+        open_openvino, network="by_nncf", most_isa="AVX2"), elsewhere=True),
+    "tvm-llvm-avx2-int8": Runner("TVM llvm, AVX2, int8", TVM, partial(
+        open_tvm, target="llvm -mcpu=haswell", records=None, precision="int8")),
 }
 ALL = RUNNERS | ON_CUDA | IN_8_BITS | ON_AVX2
+QUANTISED = [name for name in ALL if name.endswith("int8")]
 
 
 def opened(runner: Runner, request: dict) -> tuple[Callable[[], np.ndarray], str, Callable[[dict], None]]:

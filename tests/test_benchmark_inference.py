@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from benchmarks import inference
 from benchmarks.contender import Contender
 from benchmarks.inference_report import figure_of, markdown, read
-from benchmarks.inference_runners import IN_8_BITS, ON_AVX2, RUNNERS
+from benchmarks.inference_runners import IN_8_BITS, ON_AVX2, QUANTISED, RUNNERS
 from common.base.errors import InputError
 
 DRAWN = RUNNERS | IN_8_BITS | ON_AVX2
@@ -85,7 +85,7 @@ def test_a_run(checkpoint, tmp_path, capsys):
     with out.open(newline="") as file:
         rows = {row["contender"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["mxnet", "onnxruntime", "tvm-llvm-untuned", "onnxruntime-int8", "tvm-llvm-int8"]
-    assert all(float(row["max_difference"]) < (0.1 if name in IN_8_BITS else 1e-4) for name, row in rows.items())
+    assert all(float(row["max_difference"]) < (0.1 if name in QUANTISED else 1e-4) for name, row in rows.items())
     assert float(rows["onnxruntime"]["ratio_to_onnxruntime"]) == 1
     for row in rows.values():
         assert int(row["latency_runs"]) >= 2 and int(row["throughput_runs"]) >= 2
