@@ -124,8 +124,8 @@ IN_8_BITS = {
 # held to AVX2 on a processor that has AVX-512 too; ONNX Runtime cannot be
 ON_AVX2 = {
     "openvino-avx2": Runner("OpenVINO, AVX2", ("openvino",), partial(open_openvino, most_isa="AVX2"), elsewhere=True),
-    "tvm-llvm-avx2-tuned": Runner("TVM llvm, AVX2, tuned", TVM, partial(
-        open_tvm, target="llvm -mcpu=haswell", records="auto")),
+    "tvm-llvm-avx2-untuned": Runner("TVM llvm, AVX2, untuned", TVM, partial(
+        open_tvm, target="llvm -mcpu=haswell", records=None)),
     "openvino-avx2-int8": Runner("OpenVINO, AVX2, int8", ("openvino",), partial(
         open_openvino, network="by_nncf", most_isa="AVX2"), elsewhere=True),
     "tvm-llvm-avx2-int8": Runner("TVM llvm, AVX2, int8", TVM, partial(

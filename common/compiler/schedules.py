@@ -15,10 +15,10 @@ from tvm.topi.nn import pad
 from tvm.topi.nn.utils import get_pad_tuple
 from tvm.topi.utils import get_const_tuple, traverse_inline
 
-# vectors in a tile, which a processor's 32 registers (AVX-512, NEON) should hold, with those of the kernel
-SMALLEST, UNTUNED, LARGEST = 6, 14, 30
-AVX2, UNTUNED_AVX2 = 8, 8  # channels in a vector where there are 16 registers; vectors in such a tile
-MAX_BLOCKS = 5
+# vectors in a tile, which a processor's registers should hold with those of the kernel, and blocks of channels
+SMALLEST, LARGEST, MAX_BLOCKS = 6, 30, 5
+# the most in a tile without a record: with 32 registers (AVX-512, NEON), and with 16, by the channels in a vector
+UNTUNED, UNTUNED_OF = (14, 2), {8: (8, 4)}
 OPENCL = "opencl"
 TAG = "blocked_output"  # of a convolution's tensor
 
@@ -35,8 +35,8 @@ def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channel
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     cfg.define_knob("channels_outer", [1, 0])
     if cfg.is_fallback:
-        most = UNTUNED_AVX2 if channels == AVX2 else UNTUNED
-        untuned = max((p * b <= most and b <= 2, p * b, b) for p, b in tiles)
+        vectors, of_channels = UNTUNED_OF.get(channels, UNTUNED)
+        untuned = max((p * b <= vectors and b <= of_channels, p * b, b) for p, b in tiles)
         cfg["tile"] = autotvm.task.space.OtherOptionEntity((untuned[1] // untuned[2], untuned[2]))
         cfg["channels_outer"] = autotvm.task.space.OtherOptionEntity(1)
 

@@ -96,7 +96,7 @@ def seeds(tmp_path_factory):
     for path in EXPECTED.glob("keras_*.keras.xz"):
         with zipfile.ZipFile(io.BytesIO(lzma.decompress(path.read_bytes()))) as archive:
             (folder / "keras_config" / f"{path.stem}.json").write_bytes(archive.read("config.json"))
-    for name in ("x86-64-avx2", "opencl-x86-64-avx512"):
+    for name in ("opencl-x86-64-avx2", "opencl-x86-64-avx512"):
         found = records.load(FOLDER / f"{name}.json")
         records.save(found._replace(path=folder / "records" / f"{name}.json", records=found.records[:3]))
     shutil.copy(folder / "symbol" / "small-symbol.json", folder / "calibrated-symbol.json")
