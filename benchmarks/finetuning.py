@@ -28,7 +28,7 @@ from common.base.arguments import ArgumentParser, fraction, not_negative, positi
 from common.base.errors import reported
 from common.base.files import written_atomically
 
-RECIPE, TODAY = "finetune", "today-finetune"
+RECIPE, TODAY, BAR = "finetune", "today-finetune", "logistic regression"
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # C of the logistic regression, chosen on a fifth of train/
 KEYS = ("contender", "flags", "side", "per_class", "part", "seed")
 
@@ -36,10 +36,10 @@ KEYS = ("contender", "flags", "side", "per_class", "part", "seed")
 def main(args: argparse.Namespace) -> None:
     results = Results(Path(args.out), KEYS)
     part = f"{args.held_out:g} of train" if args.held_out else "val"
-    runs = [{"contender": contender, "flags": "" if contender == "logistic regression" else args.flags,
+    runs = [{"contender": contender, "flags": "" if contender == BAR else args.flags,
              "side": args.side, "per_class": args.per_class or "all", "part": part, "seed": seed}
             for seed in args.seeds for contender in args.contenders
-            if contender != "logistic regression" or args.per_class or not seed]  # it does not depend on the seed
+            if contender != BAR or args.per_class or not seed]  # it does not depend on the seed
     for run in results.missing(runs):
         photographs = chosen(args, run["seed"])
         packed = pack(photographs, Path(args.scratch))
@@ -52,18 +52,20 @@ def main(args: argparse.Namespace) -> None:
     for contender in args.contenders:
         if rows := results.of(run for run in runs if run["contender"] == contender):
             print(f"{contender}: {spread([float(row['top_1']) for row in rows])}")
-    if rows := [row for row in results.rows() if row["part"] == "val" and not row["flags"]]:
+    if rows := [row for row in results.rows() if row["part"] == "val"]:
         draw(rows, args.chart)
 
 
 def draw(rows: Iterable[dict], path: str) -> None:
-    """A panel for each number of photographs and size, a line for each contender, a dot for each seed."""
+    """A panel for each number of photographs, size and flags, a line for each contender, a dot for each seed."""
     from matplotlib.figure import Figure
 
     panels: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["contender"] == BAR):  # which has no flags, and is in each panel
         title = f"{row['per_class']} photographs{' of a class' * (row['per_class'] != 'all')}, {row['side']} px"
-        panels.setdefault(title, {}).setdefault(row["contender"], []).append(float(row["top_1"]))
+        theirs = [panel for panel in panels if panel.startswith(title)] if row["contender"] == BAR else []
+        for panel in theirs or [f"{title} {row['flags']}".strip()]:
+            panels.setdefault(panel, {}).setdefault(row["contender"], []).append(float(row["top_1"]))
     figure = Figure((8, 0.5 + 1.5 * len(panels)), layout="constrained")
     for axes, (title, values) in zip(np.ravel(figure.subplots(len(panels), sharex=True)), panels.items()):
         names = [name for name in CONTENDERS if name in values]
@@ -193,7 +195,7 @@ def by_torch(args: argparse.Namespace, run: dict, photographs: Path, packed: Pat
 
 
 CONTENDERS: dict[str, Callable] = {
-    "logistic regression": logistic_regression,
+    BAR: logistic_regression,
     "all layers": trained,
     "all layers, AdamW": partial(trained, recipe=TODAY),
     "fc alone": lambda *given: trained(*given, "--train-from", "fc"),
@@ -216,7 +218,7 @@ if __name__ == "__main__":
                         "kept for the next call")
     parser.add_argument("--out", type=output, default="benchmarks/finetuning.csv", help="CSV file that grows")
     parser.add_argument("--chart", type=output, default="docs/finetuning.png",
-                        help="picture to draw, of all rows on val/ with the recipe's own values")
+                        help="picture to draw, of all rows on val/")
     arguments = parser.parse_args()
     with reported("finetuning.py"):
         main(arguments)
