@@ -21,8 +21,7 @@ def with_image_codes(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """`module` of the layout for `target`, with the operator of this file in place of TVM's for the same numbers."""
     if not in_bytes(target):
         return module
-    module["main"] = pattern.rewrite(_Codes(), module["main"])
-    return relay.transform.InferType()(module)
+    return relay.transform.InferType()(tvm.IRModule.from_expr(pattern.rewrite(_Codes(), module["main"])))
 
 
 class _Codes(pattern.DFPatternCallback):
