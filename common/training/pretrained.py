@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from common.base.arguments import as_flag, as_flags
-from common.base.errors import InputError
+from common.base.errors import InputError, printable
 from common.checkpoint.arrays import Checkpoint, network_of, widths_of
 from common.checkpoint.foreign import kind_of
 from common.checkpoint.params import checkpoint_files, load_checkpoint_params
@@ -27,8 +27,9 @@ def weights_of(value: str) -> str:
     if epochs := epochs_of(value):
         return checkpoint_files(value, epochs[-1])[1]
     if value not in _published():
-        raise InputError(f"--pretrained-model {value}: No such file, nor {value}-0000.params or of another epoch, nor "
-                         "a name that `python -m common.modelzoo list` prints")
+        name = printable(value)
+        raise InputError(f"--pretrained-model {name}: No such file, nor {name}-0000.params or of another epoch, nor a "
+                         "name that `python -m common.modelzoo list` prints")
     return value
 
 
