@@ -50,6 +50,17 @@ def instruction_of(target: Target) -> Instruction | None:
     return next((found for feature, found in INSTRUCTIONS.items() if has_feature(target, feature)), None)
 
 
+def used_instruction(target: Target) -> Instruction | None:
+    """That which a network is compiled with for `target`: none if the target has not the key."""
+    return instruction_of(target) if KEY in target.keys else None
+
+
+def in_bytes(target: Target) -> bool:
+    """Whether a network's codes are bytes: else they are 16 bits, or `target` has no dot products."""
+    found = used_instruction(target)
+    return found is not None and found.codes == "uint8"
+
+
 @conv2d_legalize.register(KEY)
 def _legalize(attrs, inputs, types):
     return None

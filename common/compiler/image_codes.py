@@ -11,7 +11,7 @@ from tvm.relay import dataflow_pattern as pattern
 from tvm.relay.op import op
 from tvm.target import Target
 
-from common.compiler.narrowing import in_bytes
+from common.compiler.dot_products import in_bytes
 
 NAME, LAYOUT, BYTES = "mobilenetv2.image_codes", "NCHW4c", 4
 LANES = 16  # pixels at a time

@@ -8,7 +8,7 @@ import tvm
 from tvm import tir
 from tvm.target import Target
 
-from common.compiler.dot_products import KEY, instruction_of
+from common.compiler.dot_products import in_bytes
 
 TOGETHER = 4
 INTRINSICS = {  # LLVM's, by the number of 32-bit integers in a vector: two vectors to 16 bits, two of those to 8
@@ -21,11 +21,6 @@ UNROLLED = 2  # the phase of TVM's lowering after which loops are unrolled and i
 def narrowing(target: Target) -> dict:
     """The setting of TVM's PassContext for `target`."""
     return {"tir.add_lower_pass": [(UNROLLED, _narrowed)]} if in_bytes(target) else {}
-
-
-def in_bytes(target: Target) -> bool:
-    """Whether the codes of int8 are bytes: else they are 16 bits, or the target has no dot products."""
-    return KEY in target.keys and instruction_of(target).codes == "uint8"
 
 
 @tir.transform.prim_func_pass(opt_level=0)

@@ -54,7 +54,7 @@ def in_float16(network: Network) -> Network:
 
 def arithmetic_of(target: tvm.target.Target) -> Arithmetic:
     """What suits the instructions of `target`."""
-    if dot_products.KEY in target.keys and (found := dot_products.instruction_of(target)):
+    if found := dot_products.used_instruction(target):
         return Arithmetic(found.codes, found.weights, found.products, found.block)
     if target.kind.name == "llvm":
         return Arithmetic("int16", "int16")
