@@ -17,13 +17,12 @@ from tvm.relay.op.strategy.generic import (
 from tvm.topi.nn import conv2d_alter_layout
 
 from common.compiler import schedules
+from common.compiler.one_row import in_one_row
 from common.compiler.processor import has_feature
 
 # a target's key for the layout: channels in a block
 BLOCKS = {"nchw16c": 16, "nchw8c": 8, "nchw4c": 4}
 X86_VECTORS = ((16, "avx512f"), (8, "avx2"))
-# a convolution's borders become loops of their own, so that the others need no test for them
-PASS_CONFIG = {"tir.LoopPartition": {"partition_const_loop": True}}
 
 
 @conv2d_alter_layout.register(list(BLOCKS))
@@ -71,9 +70,10 @@ def lay_out(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
         changes = [change(block_of(target)) for change in (_DenseAsConvolution, _OddConvolution)]
         module = tvm.IRModule.from_expr(dataflow_pattern.rewrite(changes, module["main"]))
     with target, tvm.transform.PassContext(opt_level=3):
-        return tvm.transform.Sequential([
+        module = tvm.transform.Sequential([
             relay.transform.InferType(), relay.transform.SimplifyInference(),  # BatchNorm knows no blocks
             relay.transform.CanonicalizeOps(), relay.transform.AlterOpLayout(), relay.transform.InferType()])(module)
+    return in_one_row(module) if schedules.has_few_registers(target, block_of(target)) else module
 
 
 class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):

@@ -18,7 +18,7 @@ from tvm.relay.backend import te_compiler
 
 from common.base.errors import InputError, is_of_memory, with_kind
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
-from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
+from common.compiler.blocked import lay_out
 from common.compiler.image_codes import with_image_codes
 from common.compiler.lifting import lifted
 from common.compiler.narrowing import narrowing
@@ -58,8 +58,8 @@ def compiled_by_tvm(symbol_file: str | Path, target: str) -> Iterator[None]:
 
 def build(network: Network, target: tvm.target.Target, records: Sequence = ()) -> Built:
     """`network` for what `resolve_target` returns, with tuning records (of common.compiler.records.Records)."""
-    config = PASS_CONFIG | narrowing(target) if layout_of(target) else {}
-    with _Best(records) as best, tvm.transform.PassContext(opt_level=3, config=config, disabled_pass=NEEDLESS):
+    context = tvm.transform.PassContext(opt_level=3, config=narrowing(target), disabled_pass=NEEDLESS)
+    with _Best(records) as best, context:
         module = with_image_codes(lay_out(network.module, target), target)
         module, inputs = lifted(module, network.params, network.folded and network.folded.shapes)
         library = relay.build(module, target=target)

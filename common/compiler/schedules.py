@@ -7,6 +7,7 @@ clip) is applied to the tile before it is stored. Their tiles are few, so that a
 `common.compiler.blocked` makes TVM use them.
 """
 from collections.abc import Callable, Sequence
+from math import gcd
 
 from tvm import autotvm, te, tir
 from tvm.autotvm.task.space import ConfigEntity
@@ -19,6 +20,8 @@ from tvm.topi.utils import get_const_tuple, traverse_inline
 SMALLEST, LARGEST, MAX_BLOCKS = 6, 30, 5
 # the most in a tile without a record: with 32 registers (AVX-512, NEON), and with 16, by the channels in a vector
 UNTUNED, UNTUNED_OF = (14, 2), {8: (8, 4)}
+REGISTERS, FEW = 16, 8  # of AVX2, and the channels in its vectors
+ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
 TAG = "blocked_output"  # of a convolution's tensor
 
@@ -27,18 +30,48 @@ def divisors(number: int, limit: int) -> list[int]:
     return [n for n in range(1, min(number, limit) + 1) if number % n == 0]
 
 
-def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channels: int) -> None:
-    """The space of tiles: adjacent pixels (within a row, or several complete rows) by blocks of `channels`."""
+def has_few_registers(target: Target, block: int) -> bool:
+    """Whether what llvm makes of vectors of `block` numbers has 16 registers for them."""
+    return block == FEW and target.kind.name != OPENCL
+
+
+def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channels: int, few: bool = False) -> None:
+    """The space of tiles: adjacent pixels (within a row, or several complete rows) by blocks of `channels`.
+
+    `few`: for a processor with few registers. In a map of one row, the last tile may then end beyond it.
+    """
     pixels = [p for p in divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
+    if few and height == 1:
+        pixels = sorted({*pixels, *range(1, min(width, ODD) + 1)})
     tiles = [(p, b) for p in pixels for b in divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
     smallest = min(SMALLEST, max(p * b for p, b in tiles))
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     cfg.define_knob("channels_outer", [1, 0])
     if cfg.is_fallback:
-        vectors, of_channels = UNTUNED_OF.get(channels, UNTUNED)
-        untuned = max((p * b <= vectors and b <= of_channels, p * b, b) for p, b in tiles)
-        cfg["tile"] = autotvm.task.space.OtherOptionEntity((untuned[1] // untuned[2], untuned[2]))
+        untuned = fewest_loads(tiles, height * width) if few else most_vectors(tiles, channels)
+        cfg["tile"] = autotvm.task.space.OtherOptionEntity(untuned)
         cfg["channels_outer"] = autotvm.task.space.OtherOptionEntity(1)
+
+
+def most_vectors(tiles: Sequence[tuple[int, int]], channels: int) -> tuple[int, int]:
+    vectors, of_channels = UNTUNED_OF.get(channels, UNTUNED)
+    return max(tiles, key=lambda tile: (tile[0] * tile[1] <= vectors and tile[1] <= of_channels,
+                                        tile[0] * tile[1], tile[1]))
+
+
+def fewest_loads(tiles: Sequence[tuple[int, int]], count: int) -> tuple[int, int]:
+    """The tile of a map of `count` pixels that spends most of its time on sums of the map.
+
+    For each channel it loads its pixels and its blocks of weights, the fewer of which stay in registers beside the
+    sums, with one of the others. A load takes half the time of a product, as measured on Zen 4.
+    """
+    def share(tile):
+        pixels, blocks = tile
+        sums = pixels * blocks
+        within = count / (pixels * -(-count // pixels))
+        return sums + min(tile) < REGISTERS, within * sums / (sums + (pixels + blocks) / 2)
+
+    return max(tiles, key=share)
 
 
 @autotvm.register_topi_compute("conv2d.blocked")
@@ -51,7 +84,7 @@ def conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Seque
     (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
     channel = te.reduce_axis((0, in_chunks * inner), "channel")
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    define_tile(cfg, height, width, chunks, block)
+    define_tile(cfg, height, width, chunks, block, has_few_registers(Target.current(), block))
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
@@ -61,7 +94,7 @@ def conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Seque
                       * kernel[o, tir.indexdiv(channel, inner), row, column, tir.indexmod(channel, inner), c]
                       .astype(out_dtype), axis=[channel, row, column])
 
-    return as_map(pixel, (batch, chunks, height, width, block), "conv2d")
+    return as_map(pixel, (batch, chunks, height, width, block), "conv2d", cfg["tile"].val[0])
 
 
 @autotvm.register_topi_compute("depthwise_conv2d.blocked")
@@ -88,13 +121,17 @@ def _pair(value):
     return value if isinstance(value, (tuple, list)) else (value, value)
 
 
-def as_map(pixel: Callable, shape: Sequence[int], name: str) -> te.Tensor:
+def as_map(pixel: Callable, shape: Sequence[int], name: str, together: int = 1) -> te.Tensor:
     """The convolution `name` as a tensor of `shape` (N, C/i, H, W, i), of `pixel(n, o, p, c)`.
 
-    All pixels have one axis p, so that a tile of a small map may span rows.
+    All pixels have one axis p, so that a tile of a small map may span rows. If `together`, those in a tile, do not
+    divide them, the last pixel is computed more than once.
     """
     batch, chunks, height, width, block = shape
-    pixels = te.compute((batch, chunks, height * width, block), pixel, "pixels")
+    count = height * width
+    more = -count % together
+    pixels = te.compute((batch, chunks, count + more, block),
+                        lambda n, o, p, c: pixel(n, o, tir.min(p, count - 1) if more else p, c), "pixels")
     return te.compute(shape, lambda n, o, h, w, c: pixels[n, o, h * width + w, c], name, tag=TAG)
 
 
@@ -129,8 +166,15 @@ def _schedule(cfg, outs):
     tile = in_tiles(cfg, schedule[out])
     schedule[pixels].compute_at(schedule[out], tile)
     _, o, p, c = pixels.op.axis
-    schedule[pixels].reorder(*pixels.op.reduce_axis, o, p, c)
-    for axis in (*pixels.op.reduce_axis[-2:], o, p):
+    *channel, row, column = pixels.op.reduce_axis
+    if channel and has_few_registers(Target.current(), c.dom.extent):
+        # addresses would take as many instructions as sums; within a vector's channels they are constants
+        channel = schedule[pixels].split(*channel, gcd(int(channel[0].dom.extent), FEW))
+        schedule[pixels].unroll(channel[1])
+    # one vector of the outer loop's operand is held at a time, and all of the inner one's: these should be the fewer
+    sums = (o, p) if cfg["tile"].val[0] <= cfg["tile"].val[1] else (p, o)
+    schedule[pixels].reorder(*channel, row, column, *sums, c)
+    for axis in (row, column, *sums):
         schedule[pixels].unroll(axis)
     schedule[pixels].vectorize(c)
     _spread(schedule[out], tile)
@@ -159,8 +203,9 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     pixels, blocks = cfg["tile"].val
     n, o, h, w, c = stage.op.axis
     o, o_tile = stage.split(o, blocks)
-    p, p_tile = stage.split(stage.fuse(h, w), pixels)
-    outer = (n, o, p) if cfg["channels_outer"].val else (n, p, o)
+    rows = () if h.dom.extent > 1 else (h,)  # TVM cannot split two axes together into tiles that do not divide them
+    p, p_tile = stage.split(w if rows else stage.fuse(h, w), pixels)
+    outer = (n, *rows, o, p) if cfg["channels_outer"].val else (n, *rows, p, o)
     unrolled(stage, *outer, o_tile, p_tile, c)
     return stage.fuse(*outer)
 

@@ -12,7 +12,7 @@ from tvm.contrib.popen_pool import PopenPoolExecutor
 from common.base.errors import last_line
 from common.base.processes import dies_with, uninterrupted
 from common.compiler import opencl_vectors  # noqa: F401 (TVM calls it)
-from common.compiler.blocked import PASS_CONFIG, lay_out, layout_of
+from common.compiler.blocked import lay_out
 from common.compiler.processor import export_options
 from common.compiler.relay_network import Network
 
@@ -84,9 +84,8 @@ class _Runner(autotvm.RPCRunner):
 
 
 def builder_for(target: tvm.target.Target) -> autotvm.LocalBuilder:
-    """AutoTVM's builder, with the passes that `common.compiler.build` compiles with, and a linker for `target`."""
-    config = PASS_CONFIG if layout_of(target) else {}
-    builder = autotvm.LocalBuilder(timeout=TIMEOUT, build_func=_linker(target), build_kwargs={"build_option": config})
+    """AutoTVM's builder, with a linker for `target`."""
+    builder = autotvm.LocalBuilder(timeout=TIMEOUT, build_func=_linker(target))
     builder.executor = _workers(TIMEOUT)
     return builder
 

@@ -3,23 +3,23 @@ import numpy as np
 import pytest
 import tvm
 
-from common.compiler.blocked import BLOCKS, PASS_CONFIG
+from common.compiler.blocked import BLOCKS
 from common.compiler.build import executor_of
 from common.compiler.relay_network import load_network
+from common.compiler.schedules import FEW, fewest_loads
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import tasks_of
 from common.find_mxnet import mx
 from tests.checkpoints import save_checkpoint
 from tests.networks import convolution_3x3, random_params
 
-BLOCK = 4
 IN_SHORT = (("nchw8c", 3, True), ("nchw16c", 1, False))
 
 
-def blocked(array, axis=1):
-    """(N, C, H, W) as (N, C/4, H, W, 4)."""
+def blocked(array, block):
+    """(N, C, H, W) as (N, C/block, H, W, block)."""
     n, c, h, w = array.shape
-    return array.reshape(n, c // BLOCK, BLOCK, h, w).transpose(0, 1, 3, 4, 2)
+    return array.reshape(n, c // block, block, h, w).transpose(0, 1, 3, 4, 2)
 
 
 def expected(task, data, kernel):
@@ -29,8 +29,8 @@ def expected(task, data, kernel):
     if data.ndim == 5:
         data = data.transpose(0, 1, 4, 2, 3).reshape(len(data), -1, *data.shape[2:4])
     if kh == 1:
-        return blocked(np.einsum("oi,nihw->nohw", plain[:, :, 0, 0], data))
-    return blocked(convolution_3x3(data, plain, task.args[2][0], "symmetric"))
+        return blocked(np.einsum("oi,nihw->nohw", plain[:, :, 0, 0], data), block)
+    return blocked(convolution_3x3(data, plain, task.args[2][0], "symmetric"), block)
 
 
 def small_network(tmp_path, batch):
@@ -66,24 +66,37 @@ def answers(network, target, data):
 
 
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
-def test_every_tile(tmp_path, every):
-    """Or every fourth, from another one in each layer."""
+@pytest.mark.parametrize("block", [4, 8])
+def test_every_tile(tmp_path, block, every):
+    """Or every fourth, from another one in each layer. Those of 8 channels are for 16 registers."""
     prefix, data, _ = small_network(tmp_path, 2)
-    target = resolve_target("llvm -keys=nchw4c,cpu")
-    tasks = tasks_of(load_network(prefix, 0, data.shape, BLOCK), target)
+    target = resolve_target(f"llvm -keys=nchw{block}c,cpu")
+    tasks = tasks_of(load_network(prefix, 0, data.shape, block), target)
     assert {task.name for task in tasks} == {"conv2d.blocked", "depthwise_conv2d.blocked"} and len(tasks) == 6
-    rng = np.random.RandomState(0)
+    rng, beyond = np.random.RandomState(0), set()
     for first, task in enumerate(tasks):
         inputs = [rng.randn(*map(int, shape)).astype(np.float32) for _, shape, _ in task.args[:2]]
         wanted = expected(task, *inputs)
         for index in range(first % every, len(task.config_space), every):
-            with target, tvm.transform.PassContext(config=PASS_CONFIG):
-                schedule, arguments = task.instantiate(task.config_space.get(index))
+            with target:
+                config = task.config_space.get(index)
+                schedule, arguments = task.instantiate(config)
                 function = tvm.build(schedule, arguments, target)
             output = tvm.nd.empty(wanted.shape)
             arrays = {array.ndim: tvm.nd.array(array) for array in inputs}  # AutoTVM gives them in any order
             function(output, *(arrays[len(argument.shape)] for argument in arguments[1:]))
-            assert np.abs(output.numpy() - wanted).max() < 1e-5, (task, task.config_space.get(index))
+            assert np.abs(output.numpy() - wanted).max() < 1e-5, (task, config)
+            beyond.add(wanted.shape[2] * wanted.shape[3] % config["tile"].val[0] > 0)
+    assert beyond == ({False, True} if block == FEW else {False})
+
+
+def test_tiles_for_few_registers():
+    """Sums, with the fewer of pixels and weights and one of the others, are 16 vectors at most; of those that fit, it
+    has the fewest loads for each sum of the map."""
+    tiles = [(p, b) for p in range(1, 7) for b in (1, 2, 3, 4)] + [(7, 1), (7, 2), (14, 1)]
+    for count, best in [(49, (3, 4)), (196, (4, 3)), (1, (1, 4)), (2, (2, 4)), (5, (5, 2)), (6, (3, 4))]:
+        assert fewest_loads(tiles, count) == best
+    assert fewest_loads([(7, 1), (7, 2)], 49) == (7, 1)
 
 
 @pytest.mark.parametrize("layout, batch, widened", [
