@@ -40,7 +40,7 @@ echo "Beside TVM: ${cuda[*]:-nothing, since $frameworks has no framework with CU
 command -v nvidia-smi > /dev/null && step driver 10 nvidia-smi
 step devices 20 "$python" from_mxnet.py --list-devices
 step verify 90 "$python" from_mxnet.py data/cat.jpg "${network[@]}" --verify --repeat 20
-latency untuned 110 mxnet tvm-opencl-untuned "${cuda[@]}"
+latency untuned 110 mxnet tvm-opencl "${cuda[@]}"
 step tune 120 "$python" tools/tune.py --target opencl "${network[@]}" --trials 16 --batch-size 1 16 --resume
 latency tuned 90 mxnet tvm-opencl-tuned
 step float16 40 "$python" from_mxnet.py data/cat.jpg "${network[@]}" --precision float16 --repeat 20

@@ -100,8 +100,7 @@ def draw_panel(place: "Axes", panel: Panel, rows: list[dict]) -> None:
     for height, (row, value, (low, high)) in enumerate(zip(rows, values, spreads)):
         name, text = row["contender"], panel.form.format(value)
         color = next((color for kind, color in COLORS.items() if name.startswith(kind)), OTHERS)
-        pale = name.endswith(("-own", "-untuned"))
-        place.barh(height, value, color=color, alpha=PALE if pale else 1, height=0.72)
+        place.barh(height, value, color=color, alpha=PALE if name.endswith("-own") else 1, height=0.72)
         if value > far:
             place.text(0.99 * ROOM * end, height, f"{text} \N{RIGHTWARDS ARROW}", ha="right", va="center", fontsize=8)
             continue

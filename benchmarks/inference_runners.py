@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 
@@ -72,7 +74,7 @@ def open_pytorch(request: dict, freeze: bool, device: str = "cpu") -> Opened:
     return predict, setting
 
 
-def open_tvm(request: dict, target: str, records: str | None, precision: str = "float32") -> Opened:
+def open_tvm(request: dict, target: str, records: str | None = None, precision: str = "float32") -> Opened:
     if "-keys=opencl" in target:  # TVM's groups of many work items need what common.inference.drivers turns off
         os.environ["POCL_WORK_GROUP_SPECIALIZATION"] = "1"
     from common.inference.network import open_network
@@ -86,6 +88,20 @@ def open_tvm(request: dict, target: str, records: str | None, precision: str = "
                             f"{network.untuned} not"
 
 
+def open_tvm_on_avx2(request: dict) -> Opened:
+    """OpenCL by PoCL as it is without the name that native/pocl_processor.cc gives it: its LLVM takes AMD's Zen 4 for
+    Zen 3, which has no AVX-512."""
+    from common.inference import plugin, runtime
+
+    load = plugin.load_library
+    patch.object(plugin, "load_library", lambda *arguments: SimpleNamespace(
+        FitPocl=load(*arguments).KeepPoclAwake, FitPoclDevice=lambda device: None)).start()
+    floats = runtime.describe("opencl").floats
+    if floats != 8:
+        sys.exit(f"PoCL cannot be held to AVX2 here: its vectors have {floats} numbers")
+    return open_tvm(request, "opencl")
+
+
 TVM = ("xtc-tvm-python-bindings",)
 POCL = (*TVM, "pyopencl")
 RUNNERS = {
@@ -96,15 +112,17 @@ RUNNERS = {
     "pytorch": Runner("PyTorch, eager", ("torch",), partial(open_pytorch, freeze=False), elsewhere=True),
     "pytorch-frozen": Runner("PyTorch, frozen", ("torch",), partial(open_pytorch, freeze=True), elsewhere=True),
     "tvm-llvm-own": Runner("TVM llvm, TVM's schedules", TVM, partial(
-        open_tvm, target="llvm -keys=cpu -mcpu={host_cpu}", records=None)),
-    "tvm-llvm-untuned": Runner("TVM llvm, untuned", TVM, partial(open_tvm, target="llvm", records=None)),
+        open_tvm, target="llvm -keys=cpu -mcpu={host_cpu}")),
+    "tvm-llvm": Runner("TVM llvm", TVM, partial(open_tvm, target="llvm")),
+    "tvm-opencl-own": Runner("TVM OpenCL, TVM's schedules", POCL, partial(open_tvm, target="opencl -keys=opencl,gpu")),
+    "tvm-opencl": Runner("TVM OpenCL", POCL, partial(open_tvm, target="opencl")),
+}
+# after tools/tune.py
+TUNED = {
     "tvm-llvm-tuned": Runner("TVM llvm, tuned", TVM, partial(open_tvm, target="llvm", records="auto")),
-    "tvm-opencl-own": Runner("TVM OpenCL, TVM's schedules", POCL, partial(
-        open_tvm, target="opencl -keys=opencl,gpu", records=None)),
-    "tvm-opencl-untuned": Runner("TVM OpenCL, untuned", POCL, partial(open_tvm, target="opencl", records=None)),
     "tvm-opencl-tuned": Runner("TVM OpenCL, tuned", POCL, partial(open_tvm, target="opencl", records="auto")),
 }
-# on an NVIDIA GPU, beside TVM's OpenCL: only if they are asked for
+# on an NVIDIA GPU, beside TVM's OpenCL
 ON_CUDA = {
     "onnxruntime-cuda": Runner("ONNX Runtime, CUDA", ("onnxruntime-gpu",), partial(
         open_onnxruntime, provider="CUDAExecutionProvider"), elsewhere=True),
@@ -118,20 +136,19 @@ IN_8_BITS = {
     "onnxruntime-int8": Runner("ONNX Runtime, int8", ("onnxruntime",), partial(
         open_onnxruntime, provider="CPUExecutionProvider", network="by_onnxruntime")),
     "openvino-int8": Runner("OpenVINO, int8", ("openvino",), partial(open_openvino, network="by_nncf"), elsewhere=True),
-    "tvm-llvm-int8": Runner("TVM llvm, int8", TVM, partial(
-        open_tvm, target="llvm", records=None, precision="int8")),  # whose schedules have no records
+    "tvm-llvm-int8": Runner("TVM llvm, int8", TVM, partial(open_tvm, target="llvm", precision="int8")),
 }
 # held to AVX2 on a processor that has AVX-512 too; ONNX Runtime cannot be
 ON_AVX2 = {
     "openvino-avx2": Runner("OpenVINO, AVX2", ("openvino",), partial(open_openvino, most_isa="AVX2"), elsewhere=True),
-    "tvm-llvm-avx2-untuned": Runner("TVM llvm, AVX2, untuned", TVM, partial(
-        open_tvm, target="llvm -mcpu=haswell", records=None)),
+    "tvm-llvm-avx2": Runner("TVM llvm, AVX2", TVM, partial(open_tvm, target="llvm -mcpu=haswell")),
+    "tvm-opencl-avx2": Runner("TVM OpenCL, AVX2", POCL, open_tvm_on_avx2),
     "openvino-avx2-int8": Runner("OpenVINO, AVX2, int8", ("openvino",), partial(
         open_openvino, network="by_nncf", most_isa="AVX2"), elsewhere=True),
     "tvm-llvm-avx2-int8": Runner("TVM llvm, AVX2, int8", TVM, partial(
-        open_tvm, target="llvm -mcpu=haswell", records=None, precision="int8")),
+        open_tvm, target="llvm -mcpu=haswell", precision="int8")),
 }
-ALL = RUNNERS | ON_CUDA | IN_8_BITS | ON_AVX2
+ALL = RUNNERS | TUNED | ON_CUDA | IN_8_BITS | ON_AVX2  # those of TUNED, ON_CUDA and ON_AVX2 only if asked for
 QUANTISED = [name for name in ALL if name.endswith("int8")]
 
 

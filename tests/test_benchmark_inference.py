@@ -79,12 +79,12 @@ def test_nothing_is_quantised_without_photographs():
 def test_a_run(checkpoint, tmp_path, capsys):
     out, chart = tmp_path / "out" / "x.csv", tmp_path / "out" / "x.png"
     inference.main(inference.get_args_parser().parse_args(
-        ["--model-prefix", str(checkpoint), "--contenders", "tvm-llvm-untuned", "onnxruntime", "mxnet",
+        ["--model-prefix", str(checkpoint), "--contenders", "tvm-llvm", "onnxruntime", "mxnet",
          "onnxruntime-int8", "tvm-llvm-int8", "--calibration", "data", "--rounds", "2",
          "--starts", "2", "--batch-size", "2", "--out", str(out), "--chart", str(chart)]))
     with out.open(newline="") as file:
         rows = {row["contender"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["mxnet", "onnxruntime", "tvm-llvm-untuned", "onnxruntime-int8", "tvm-llvm-int8"]
+    assert list(rows) == ["mxnet", "onnxruntime", "tvm-llvm", "onnxruntime-int8", "tvm-llvm-int8"]
     assert all(float(row["max_difference"]) < (0.1 if name in QUANTISED else 1e-4) for name, row in rows.items())
     assert float(rows["onnxruntime"]["ratio_to_onnxruntime"]) == 1
     for row in rows.values():

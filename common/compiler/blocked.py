@@ -73,7 +73,7 @@ def lay_out(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
         module = tvm.transform.Sequential([
             relay.transform.InferType(), relay.transform.SimplifyInference(),  # BatchNorm knows no blocks
             relay.transform.CanonicalizeOps(), relay.transform.AlterOpLayout(), relay.transform.InferType()])(module)
-    return in_one_row(module) if schedules.has_few_registers(target, block_of(target)) else module
+    return in_one_row(module) if block_of(target) == schedules.FEW else module
 
 
 class _DenseAsConvolution(dataflow_pattern.DFPatternCallback):

@@ -23,16 +23,12 @@ UNTUNED, UNTUNED_OF = (14, 2), {8: (8, 4)}
 REGISTERS, FEW = 16, 8  # of AVX2, and the channels in its vectors
 ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
+GROUPS = 64  # of work in OpenCL at least, so that all cores have some until the end
 TAG = "blocked_output"  # of a convolution's tensor
 
 
 def divisors(number: int, limit: int) -> list[int]:
     return [n for n in range(1, min(number, limit) + 1) if number % n == 0]
-
-
-def has_few_registers(target: Target, block: int) -> bool:
-    """Whether what llvm makes of vectors of `block` numbers has 16 registers for them."""
-    return block == FEW and target.kind.name != OPENCL
 
 
 def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channels: int, few: bool = False) -> None:
@@ -80,19 +76,17 @@ def conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, strides: Seque
     """`data` (N, C/i, H, W, i) or (N, C, H, W), `kernel` (O/o, C/i, kh, kw, i, o); returns (N, O/o, H', W', o)."""
     batch = get_const_tuple(data.shape)[0]
     chunks, in_chunks, kh, kw, inner, block = get_const_tuple(kernel.shape)
-    data, height, width = padded(data, kh, kw, strides, padding, dilation)
-    (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
+    height, width, at, inside = window(data, kh, kw, strides, padding, dilation)
     channel = te.reduce_axis((0, in_chunks * inner), "channel")
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
-    define_tile(cfg, height, width, chunks, block, has_few_registers(Target.current(), block))
+    define_tile(cfg, height, width, chunks, block, few=block == FEW)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
-        within = [tir.indexmod(channel, inner)] if len(data.shape) == 5 else []
-        return te.sum(data(n, tir.indexdiv(channel, inner), h * sh + row * dh, w * sw + column * dw,
-                           *within).astype(out_dtype)
-                      * kernel[o, tir.indexdiv(channel, inner), row, column, tir.indexmod(channel, inner), c]
-                      .astype(out_dtype), axis=[channel, row, column])
+        chunk, within = tir.indexdiv(channel, inner), tir.indexmod(channel, inner)
+        number = at(n, chunk, h, row, w, column, *[within][:len(data.shape) - 4])
+        weight = kernel[o, chunk, row, column, within, c].astype(out_dtype) * inside(h, row)
+        return te.sum(number.astype(out_dtype) * weight, axis=[channel, row, column])
 
     return as_map(pixel, (batch, chunks, height, width, block), "conv2d", cfg["tile"].val[0])
 
@@ -104,17 +98,46 @@ def depthwise_conv2d(cfg: ConfigEntity, data: te.Tensor, kernel: te.Tensor, stri
     """`data` (N, C/i, H, W, i), `kernel` (C/i, 1, kh, kw, 1, i); returns (N, C/i, H', W', i)."""
     batch, chunks, _, _, block = get_const_tuple(data.shape)
     _, _, kh, kw, _, _ = get_const_tuple(kernel.shape)
-    data, height, width = padded(data, kh, kw, strides, padding, dilation)
-    (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
+    height, width, at, inside = window(data, kh, kw, strides, padding, dilation)
     row, column = te.reduce_axis((0, kh), "row"), te.reduce_axis((0, kw), "column")
     define_tile(cfg, height, width, 1, block)
 
     def pixel(n, o, p, c):
         h, w = tir.indexdiv(p, width), tir.indexmod(p, width)
-        return te.sum(data[n, o, h * sh + row * dh, w * sw + column * dw, c].astype(out_dtype)
-                      * kernel[o, 0, row, column, 0, c].astype(out_dtype), axis=[row, column])
+        weight = kernel[o, 0, row, column, 0, c].astype(out_dtype) * inside(h, row)
+        return te.sum(at(n, o, h, row, w, column, c).astype(out_dtype) * weight, axis=[row, column])
 
     return as_map(pixel, (batch, chunks, height, width, block), "depthwise_conv2d")
+
+
+def window(data: te.Tensor, kh: int, kw: int, strides: Sequence[int], padding: Sequence[int],
+           dilation: Sequence[int]) -> tuple:
+    """(height, width, at, inside) of a convolution over `data` (N, C/i, H, W, i) or (N, C, H, W) with zeros around it.
+
+    `at(n, chunk, h, row, w, column, *i)` is the number that `row` and `column` of the kernel meet at h and w of the
+    output, of rows for which `inside(h, row)` is 1. For the others, which are zeros, `inside` is 0.
+    """
+    (sh, sw), (dh, dw) = _pair(strides), _pair(dilation)
+    top, left, *_ = pads = get_pad_tuple(padding, ((kh - 1) * dh + 1, (kw - 1) * dw + 1))
+    rows, columns = get_const_tuple(data.shape)[2:4]
+    around, height, width = padded(data, kh, kw, strides, padding, dilation)
+    if Target.current().kind.name != OPENCL or not any(pads):
+        return (height, width, lambda n, chunk, h, row, w, column, *i: around(
+            n, chunk, h * sh + row * dh, w * sw + column * dw, *i), lambda h, row: 1)
+
+    # PoCL's LLVM makes a branch of each number that may be outside. A product with zero in its place has none, but for
+    # infinite numbers at the border is no number
+    def within(index, size):
+        return tir.if_then_else(tir.all(index >= 0, index < size), 1, 0)
+
+    def nearest(index, size):
+        return tir.max(tir.min(index, size - 1), 0)
+
+    def at(n, chunk, h, row, w, column, *i):
+        h, w = h * sh + row * dh - top, w * sw + column * dw - left
+        return data(n, chunk, nearest(h, rows), nearest(w, columns), *i) * within(w, columns).astype(data.dtype)
+
+    return height, width, at, lambda h, row: within(h * sh + row * dh - top, rows)
 
 
 def _pair(value):
@@ -163,11 +186,11 @@ def _schedule(cfg, outs):
     schedule, out, pixels, data = begun(outs)
     if is_padded(data):
         schedule[data].compute_inline()
-    tile = in_tiles(cfg, schedule[out])
+    tile = _spread(cfg, schedule[out], get_const_tuple(out.shape))
     schedule[pixels].compute_at(schedule[out], tile)
     _, o, p, c = pixels.op.axis
     *channel, row, column = pixels.op.reduce_axis
-    if channel and has_few_registers(Target.current(), c.dom.extent):
+    if channel and c.dom.extent == FEW:
         # addresses would take as many instructions as sums; within a vector's channels they are constants
         channel = schedule[pixels].split(*channel, gcd(int(channel[0].dom.extent), FEW))
         schedule[pixels].unroll(channel[1])
@@ -177,7 +200,6 @@ def _schedule(cfg, outs):
     for axis in (row, column, *sums):
         schedule[pixels].unroll(axis)
     schedule[pixels].vectorize(c)
-    _spread(schedule[out], tile)
     return schedule
 
 
@@ -218,11 +240,21 @@ def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
     stage.vectorize(axes[-1])
 
 
-def _spread(stage, axis):
-    """Give the tiles to the processor's threads: in OpenCL, as groups of one work item."""
-    if Target.current().kind.name == OPENCL:
-        block, thread = stage.split(axis, 1)
-        stage.bind(block, te.thread_axis("blockIdx.x"))
-        stage.bind(thread, te.thread_axis("threadIdx.x"))
-    else:
+def _spread(cfg, stage, shape):
+    """Give the tiles of a stage of `shape` to the processor's threads; returns the axis of one tile.
+
+    In OpenCL, as groups of one work item, which computes some tiles one after the other: to start it takes as long as a
+    small one.
+    """
+    axis = in_tiles(cfg, stage)
+    if Target.current().kind.name != OPENCL:
         stage.parallel(axis)
+        return axis
+    n, chunks, height, width, _ = shape
+    pixels, blocks = cfg["tile"].val
+    tiles = n * (chunks // blocks) * -(-height * width // pixels)
+    group, axis = stage.split(axis, max(divisors(tiles, max(tiles // GROUPS, 1))))
+    group, item = stage.split(group, 1)
+    stage.bind(group, te.thread_axis("blockIdx.x"))
+    stage.bind(item, te.thread_axis("threadIdx.x"))
+    return axis

@@ -115,6 +115,8 @@ def tuning_line(about: dict, records: str | Path | None) -> str:
         return f"tuned: {tuned} of {tuned + untuned} kinds of layers, by {about['records']}"
     if records is None:
         return "untuned, as asked for"
+    if records == AUTO and _keys(about) & {"nchw8c", "nchw16c"}:
+        return "untuned, which was as fast on x86 (docs/benchmarks.md)"
     if records == AUTO:
         return "untuned: no tuning records fit this device and network (tools/tune.py makes some)"
     return f"untuned: {records} holds no records of this network's layers for this target"
@@ -123,8 +125,12 @@ def tuning_line(about: dict, records: str | Path | None) -> str:
 def is_slow(about: dict) -> bool:
     """Whether it computes in int8 without instructions for dot products of integers, which takes longer than float32
     (benchmarks/precisions.csv). The compiler adds the key `dot_products` to a target that has them."""
-    keys = re.search(r"-keys=(\S*)", about["target"])
-    return about["precision"] == "int8" and "dot_products" not in (keys[1].split(",") if keys else ())
+    return about["precision"] == "int8" and "dot_products" not in _keys(about)
+
+
+def _keys(about):
+    found = re.search(r"-keys=(\S*)", about["target"])
+    return {*found[1].split(",")} if found else set()
 
 
 def _request(prefix, epoch, data_shape, target, precision, records):

@@ -17,7 +17,6 @@ from common.checkpoint.arrays import Checkpoint
 from common.checkpoint.int8 import Statistics, save_calibration
 from common.checkpoint.params import save_checkpoint_params
 from common.checkpoint.preprocessing import Preprocessing, preprocessing_json, save_preprocessing
-from common.compiler import records
 from common.compiler.quantize import layers_of
 from common.compiler.relay_network import load_network
 from common.conversion.keras_file import VARIABLES
@@ -25,10 +24,10 @@ from common.conversion.names import KERAS, source_names
 from common.conversion.outgoing import save_npz, save_torchvision
 from common.conversion.sources import KERAS_AXES
 from common.find_mxnet import mx
-from common.inference.choices import FOLDER
 from common.zoo.manifest import MANIFEST
 from symbols.architecture import REPEATS
 from symbols.mobilenetv2 import get_symbol
+from tests import tuning_records
 from tests.converters.keras_skeleton import fill
 from tests.foreign import Caffe, Normalising, Padded, foreign_params
 from tests.fuzzing import IMAGES, SUFFIXES, fuzz
@@ -96,9 +95,8 @@ def seeds(tmp_path_factory):
     for path in EXPECTED.glob("keras_*.keras.xz"):
         with zipfile.ZipFile(io.BytesIO(lzma.decompress(path.read_bytes()))) as archive:
             (folder / "keras_config" / f"{path.stem}.json").write_bytes(archive.read("config.json"))
-    for name in ("opencl-x86-64-avx2", "opencl-x86-64-avx512"):
-        found = records.load(FOLDER / f"{name}.json")
-        records.save(found._replace(path=folder / "records" / f"{name}.json", records=found.records[:3]))
+    for name, tiles in {"one": [(4, 2)], "three": [(4, 2), (3, 4), (7, 1)]}.items():
+        tuning_records.write(folder / "records" / f"{name}.json", records=list(map(tuning_records.row, tiles)))
     shutil.copy(folder / "symbol" / "small-symbol.json", folder / "calibrated-symbol.json")
     shutil.copy(folder / "all.params", folder / "calibrated-0000.params")
     layers = layers_of(load_network(folder / "calibrated", 0, (1, 3, 32, 32)))

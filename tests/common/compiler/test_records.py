@@ -6,30 +6,23 @@ import pytest
 
 from common.base.errors import InputError
 from common.compiler import records
-from common.compiler.build import build
-from common.compiler.relay_network import untrained_network
 from common.compiler.targets import resolve_target
 from common.inference import choices
-from common.inference.choices import AUTO, record_files
 from common.inference.runtime import Device
+from tests import tuning_records
 
-AVX512, AVX2 = ("avx2", "fma", "avx512f"), ("avx2", "fma")
-SHIPPED = record_files(AUTO)
-
-
-def write(folder, name, **changes):
-    about = {"device": None, "kind": "llvm", "layout": "nchw8c", "needs": [], "tvm": "0.19.0", "records": []}
-    (folder / f"{name}.json").write_text(json.dumps(about | changes))
-
-
-ROW = {"input": ["llvm", "conv2d.blocked", [], {}], "config": {"index": 0, "code_hash": None, "entity": []},
-       "result": [[1e-3], 0, 1, 1], "version": 0.2, "tvm_version": "0.19.0"}
+AVX2 = ("avx2", "fma")
+ROW = tuning_records.row((4, 2))
 UNKNOWN_TO_TVM = (ROW | {"input": ["nonsense -x", "conv2d.blocked", [], {}]},
                   ROW | {"input": [" ", "conv2d.blocked", [], {}]},
                   ROW | {"config": {"index": 0, "code_hash": None, "entity": [["tile", "zz", 1]]}},
                   ROW | {"input": ["llvm", "conv2d.blocked", [{}], {}]},
                   ROW | {"config": {"index": 1e999, "code_hash": None, "entity": []}},
                   ROW | {"result": [[10 ** 400], 0, 1, 1]})
+
+
+def write(folder, name, **changes):
+    tuning_records.write(folder / f"{name}.json", **changes)
 
 
 def test_those_that_fit_best_are_taken(tmp_path, monkeypatch):
@@ -85,22 +78,11 @@ def test_what_is_no_file_of_records(tmp_path):
         records.load(tmp_path / "none.json")
 
 
-def test_records_are_shipped_for_the_processors_that_most_have():
-    assert {path.stem for path in SHIPPED} == {"opencl-x86-64-avx2", "opencl-x86-64-avx512"}
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_records_can_be_read_and_written(path, tmp_path):
-    found = records.load(path)
-    again = found._replace(path=tmp_path / path.name)
+def test_what_is_read_is_written_as_it_was(tmp_path):
+    write(tmp_path, "first", records=[tuning_records.row(tile) for tile in ((4, 2), (3, 4))])
+    found = records.load(tmp_path / "first.json")
+    again = found._replace(path=tmp_path / "again.json")
     records.save(again)
-    assert again.path.read_text() == path.read_text() and found.records
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("floats", "flags"), [(8, AVX2), (16, AVX512)])
-def test_shipped_records_are_of_all_layers_of_the_published_network(floats, flags):
-    target = resolve_target("opencl", floats)
-    found = records.choose("auto", target, Device("any", floats, flags))
-    built = build(untrained_network(1.0, (1, 3, 224, 224), floats), target, found.records)
-    assert (built.tuned, built.untuned) == (len(found.records) // 2, 0)  # of one image and of 16
+    first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "again"))
+    assert second["records"] == first["records"] and second == first
+    assert [record[0].config["tile"].val for record in found.records] == [[4, 2], [3, 4]]

@@ -11,12 +11,13 @@ from tests.checkpoints import save_random
 from tests.networks import random_params
 
 TOLERANCE = 1e-4
+OPENCL_ON_AVX2 = "opencl -keys=nchw8c,opencl,gpu"
 # layers that are alike are compiled once; a block of each stride, with a residual connection where it may have one
 SMALL = {"channels": (8,) * 8 + (16,), "repeats": (1, 1, 1, 1, 1, 1, 1)}
 
 
-def check_agreement(prefix, shape, target, epoch=0, records="auto"):
-    network = open_network(prefix, epoch, shape, target, records=records, cache=False)
+def check_agreement(prefix, shape, target, epoch=0):
+    network = open_network(prefix, epoch, shape, target, cache=False)
     rng = np.random.RandomState(5)
     for _ in range(3):
         data = rng.normal(0, 1, shape).astype(np.float32)
@@ -39,10 +40,11 @@ def export(prefix, image_shape, **options):
     net.export(str(prefix), epoch=3)
 
 
-def test_opencl_agrees_with_mxnet(tmp_path):
+@pytest.mark.parametrize("target", ["opencl", OPENCL_ON_AVX2])
+def test_opencl_agrees_with_mxnet(tmp_path, target):
     symbol = get_symbol(10, **SMALL)
     save_random(tmp_path / "short", 0, symbol, (2, 3, 64, 64))
-    network = check_agreement(tmp_path / "short", (2, 3, 64, 64), "opencl")
+    network = check_agreement(tmp_path / "short", (2, 3, 64, 64), target)
     assert network.num_classes == 10
     with pytest.raises(ValueError, match="expected float32"):
         network.predict(np.zeros((1, 3, 64, 64), np.float32))
@@ -65,7 +67,7 @@ def test_batchnorms_that_follow_no_convolution(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("target", ["opencl", "llvm", "opencl -device=mali"])
+@pytest.mark.parametrize("target", ["opencl", OPENCL_ON_AVX2, "llvm", "llvm -mcpu=haswell", "opencl -device=mali"])
 @pytest.mark.parametrize(("multiplier", "strides", "padding", "size"), [
     (0.1, "published", "symmetric", 32), (0.73, "published", "same", 97), (1.0, "first", "symmetric", 160),
     (1.4, "published", "symmetric", 224), (2.0, "first", "same", 64),
@@ -78,10 +80,7 @@ def test_targets_agree_with_mxnet_everywhere(tmp_path, target, multiplier, strid
 @pytest.mark.long
 @pytest.mark.parametrize("batch", [1, 16])
 @pytest.mark.parametrize("multiplier", [0.35, 1.0, 1.4])
-@pytest.mark.parametrize(("target", "records"), [("llvm", "auto"), ("llvm", None), ("opencl", "auto"), ("opencl", None),
-                                                 ("llvm -mcpu=haswell", None), ("llvm -keys=cpu", None)])
-def test_tuned_and_untuned_agree_with_mxnet(tmp_path, target, records, multiplier, batch):
+@pytest.mark.parametrize("target", ["llvm", "opencl", OPENCL_ON_AVX2, "llvm -mcpu=haswell", "llvm -keys=cpu"])
+def test_large_images_and_batches_agree_with_mxnet(tmp_path, target, multiplier, batch):
     export(tmp_path / "exported", (3, 224, 224), multiplier=multiplier)
-    network = check_agreement(tmp_path / "exported", (batch, 3, 224, 224), target, epoch=3, records=records)
-    if target == "opencl":  # of which tuning/ has records, of multiplier 1.0
-        assert bool(network.tuned) == (records == "auto" and multiplier == 1.0)
+    check_agreement(tmp_path / "exported", (batch, 3, 224, 224), target, epoch=3)

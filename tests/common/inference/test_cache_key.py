@@ -64,7 +64,7 @@ def test_what_compiles_and_what_it_compiles_for_are_in_the_key(given, tmp_path, 
         with monkeypatch.context() as patch:
             patch.setattr(key, name, value)
             assert key_of(**given) != llvm
-    for folder in ("common", "symbols", "tuning"):
+    for folder in ("common", "symbols"):
         shutil.copytree(key.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(key, "ROOT", tmp_path)
     for changed, matters in (("common/training/module.py", False), ("common/compiler/build.py", True)):

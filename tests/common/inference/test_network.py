@@ -181,10 +181,12 @@ def test_an_error_of_tvms_python_code_is_one_line(one_convolution, cache, capfd)
 
 
 def test_a_line_says_what_became_of_tuning_records(one_convolution):
-    opened = open_network(one_convolution, 0, SHAPE, "llvm")
+    opened = open_network(one_convolution, 0, SHAPE, "llvm -keys=nchw4c,cpu")
     assert tuning_line(opened.about, "auto").startswith("untuned: no ")
-    assert tuning_line(opened.about, None).startswith("untuned, ")
+    assert tuning_line(opened.about, None).startswith("untuned, as asked")
     assert tuning_line(opened.about, "x.json").startswith("untuned: x.json ")
+    avx2 = opened.about | {"target": "llvm -keys=nchw8c,cpu -mcpu=haswell"}
+    assert tuning_line(avx2, "auto").startswith("untuned, which was as fast")
     tuned = {"tuned": 3, "untuned": 1, "records": "x.json"}
     line = tuning_line(tuned, "auto")
     assert line.startswith("tuned: 3 of 4 ") and "x.json" in line
