@@ -18,9 +18,9 @@ from tvm.topi.utils import get_const_tuple, traverse_inline
 
 # vectors in a tile, which a processor's registers should hold with those of the kernel, and blocks of channels
 SMALLEST, LARGEST, MAX_BLOCKS = 6, 30, 5
-# the most in a tile without a record: with 32 registers (AVX-512, NEON), and with 16, by the channels in a vector
-UNTUNED, UNTUNED_OF = (14, 2), {8: (8, 4)}
-REGISTERS, FEW = 16, 8  # of AVX2, and the channels in its vectors
+REGISTERS, FEW = 16, 8  # of AVX2, where others have 32, and the channels in its vectors
+# the most in a tile without a record: with 32 registers (AVX-512, NEON), and by the channels in a vector
+UNTUNED, UNTUNED_OF = (14, 2), {FEW: (8, 4)}
 ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
 GROUPS = 64  # of work in OpenCL at least, so that all cores have some until the end
@@ -44,12 +44,12 @@ def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channel
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     cfg.define_knob("channels_outer", [1, 0])
     if cfg.is_fallback:
-        untuned = fewest_loads(tiles, height * width) if few else most_vectors(tiles, channels)
+        untuned = fewest_loads(tiles, height * width) if few else _most_vectors(tiles, channels)
         cfg["tile"] = autotvm.task.space.OtherOptionEntity(untuned)
         cfg["channels_outer"] = autotvm.task.space.OtherOptionEntity(1)
 
 
-def most_vectors(tiles: Sequence[tuple[int, int]], channels: int) -> tuple[int, int]:
+def _most_vectors(tiles, channels):
     vectors, of_channels = UNTUNED_OF.get(channels, UNTUNED)
     return max(tiles, key=lambda tile: (tile[0] * tile[1] <= vectors and tile[1] <= of_channels,
                                         tile[0] * tile[1], tile[1]))
@@ -125,8 +125,8 @@ def window(data: te.Tensor, kh: int, kw: int, strides: Sequence[int], padding: S
         return (height, width, lambda n, chunk, h, row, w, column, *i: around(
             n, chunk, h * sh + row * dh, w * sw + column * dw, *i), lambda h, row: 1)
 
-    # PoCL's LLVM makes a branch of each number that may be outside. A product with zero in its place has none, but for
-    # infinite numbers at the border is no number
+    # PoCL's LLVM makes a branch of each number that may be outside. A product with zero has none; where the border is
+    # infinite, it makes NaN of infinity
     def within(index, size):
         return tir.if_then_else(tir.all(index >= 0, index < size), 1, 0)
 
@@ -194,7 +194,7 @@ def _schedule(cfg, outs):
         # addresses would take as many instructions as sums; within a vector's channels they are constants
         channel = schedule[pixels].split(*channel, gcd(int(channel[0].dom.extent), FEW))
         schedule[pixels].unroll(channel[1])
-    # one vector of the outer loop's operand is held at a time, and all of the inner one's: these should be the fewer
+    # of the outer loop one vector at a time is in a register, of the inner one all: they should be the fewer
     sums = (o, p) if cfg["tile"].val[0] <= cfg["tile"].val[1] else (p, o)
     schedule[pixels].reorder(*channel, row, column, *sums, c)
     for axis in (row, column, *sums):
@@ -225,7 +225,7 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     pixels, blocks = cfg["tile"].val
     n, o, h, w, c = stage.op.axis
     o, o_tile = stage.split(o, blocks)
-    rows = () if h.dom.extent > 1 else (h,)  # TVM cannot split two axes together into tiles that do not divide them
+    rows = () if h.dom.extent > 1 else (h,)  # a fused axis can only be split by what divides it
     p, p_tile = stage.split(w if rows else stage.fuse(h, w), pixels)
     outer = (n, *rows, o, p) if cfg["channels_outer"].val else (n, *rows, p, o)
     unrolled(stage, *outer, o_tile, p_tile, c)
