@@ -116,7 +116,7 @@ def tuning_line(about: dict, records: str | Path | None) -> str:
     if records is None:
         return "untuned, as asked for"
     if records == AUTO and _keys(about) & {"nchw8c", "nchw16c"}:
-        return "untuned, which was as fast on x86 (docs/benchmarks.md)"
+        return "untuned: as fast as tuned on x86 processors (docs/inference.md)"
     if records == AUTO:
         return "untuned: no tuning records fit this device and network (tools/tune.py makes some)"
     return f"untuned: {records} holds no records of this network's layers for this target"

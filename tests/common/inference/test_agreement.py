@@ -40,7 +40,7 @@ def export(prefix, image_shape, **options):
     net.export(str(prefix), epoch=3)
 
 
-@pytest.mark.parametrize("target", ["opencl", OPENCL_ON_AVX2])
+@pytest.mark.parametrize("target", ["opencl", pytest.param(OPENCL_ON_AVX2, marks=pytest.mark.long)])
 def test_opencl_agrees_with_mxnet(tmp_path, target):
     symbol = get_symbol(10, **SMALL)
     save_random(tmp_path / "short", 0, symbol, (2, 3, 64, 64))
