@@ -1,10 +1,12 @@
 """Convolutions over blocked channels: every tile of every kind computes what NumPy does."""
+import re
+
 import numpy as np
 import pytest
 import tvm
 
 from common.compiler.blocked import BLOCKS
-from common.compiler.build import executor_of
+from common.compiler.build import build, executor_of
 from common.compiler.relay_network import load_network
 from common.compiler.schedules import FEW, fewest_loads
 from common.compiler.targets import resolve_target
@@ -119,6 +121,16 @@ def test_vectors_of_a_head_of_any_number_of_classes(tmp_path):
     network = load_network(prefix, 0, data.shape, 16)
     assert [task.args[1][1][-1] for task in tasks_of(network, target)] == [16, 16]
     assert np.abs(answers(network, target, data) - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize("block", [8, 16])
+def test_no_vector_is_loaded_in_a_branch_under_opencl(block, tmp_path):
+    """Zeros around a map are factors."""
+    prefix, data, _ = small_network(tmp_path, 1)
+    target = resolve_target(f"opencl -keys=nchw{block}c,opencl,gpu")
+    library = build(load_network(prefix, 0, data.shape, block), target).library.get_lib()
+    source = library.imported_modules[0].get_source()
+    assert "condval = 1;" in source and not re.search(r"condval\w* = [^;]*vload", source)
 
 
 def test_layout_of_a_processor():
