@@ -117,9 +117,8 @@ def measured(args: argparse.Namespace, request: dict, scratch: str) -> dict:
             for name in args.pythons:
                 contenders.append(started(name, args, request, scratch))
                 stack.callback(contenders[-1].close)
-            rounds = min(ROUNDS, args.rounds - first)
-            progress(f"{request['data_shape'][0]} images, from round {first + 1} of {args.rounds}")
-            for contender in turns(contenders, rounds, first, "new processes"):
+            what = f"{request['data_shape'][0]} images, after {first} rounds of {args.rounds}"
+            for contender in turns(contenders, min(ROUNDS, args.rounds - first), first, what):
                 runs, *taken = contender.turn(WARM_UP, TURN)
                 times[contender.name].append(runs)
                 ticks[contender.name] = [a + b for a, b in zip(ticks[contender.name], taken)]

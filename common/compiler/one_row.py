@@ -10,12 +10,10 @@ ELEMENTWISE = {"add", "subtract", "multiply", "divide", "maximum", "minimum", "c
 
 
 def in_one_row(module: tvm.IRModule) -> tvm.IRModule:
-    """`module`, whose layers have blocked channels (N, C/i, H, W, i), with maps (N, C/i, 1, HW, i) around float32
-    convolutions of 1x1. Changes of a map's shape copy nothing."""
-    module = relay.transform.InferType()(module)
+    """`module`, of inferred types, whose layers have blocked channels (N, C/i, H, W, i), with maps (N, C/i, 1, HW, i)
+    around float32 convolutions of 1x1. Changes of a map's shape copy nothing."""
     body = _InOneRow().visit(module["main"].body)
-    function = relay.Function(relay.analysis.free_vars(body), body)
-    return relay.transform.InferType()(tvm.IRModule.from_expr(function))
+    return relay.transform.InferType()(tvm.IRModule.from_expr(body))
 
 
 class _InOneRow(relay.ExprMutator):
