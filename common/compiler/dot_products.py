@@ -149,8 +149,8 @@ def _schedule(cfg, outs, same):
         o, o_tile = schedule[out].split(o, tile_blocks)
         h, h_tile = schedule[out].split(h, max(divisors(int(out.shape[2]), ROWS)))
         p, p_tile = schedule[out].split(schedule[out].fuse(h_tile, w), tile_pixels)
-        unrolled(schedule[out], n, o, h, p, o_tile, p_tile, c)
-        shared, tile = schedule[out].fuse(n, o, h), p
+        unrolled(schedule[out], n, h, o, p, o_tile, p_tile, c)
+        shared, tile = schedule[out].fuse(n, h, o), p
         schedule[data].compute_at(schedule[out], shared)
         schedule[data].vectorize(data.op.axis[-1])
     else:

@@ -7,7 +7,7 @@ clip) is applied to the tile before it is stored. Their tiles are few, so that a
 `common.compiler.blocked` makes TVM use them.
 """
 from collections.abc import Callable, Sequence
-from math import gcd
+from math import gcd, log
 
 from tvm import autotvm, te, tir
 from tvm.autotvm.task.space import ConfigEntity
@@ -23,6 +23,7 @@ REGISTERS, FEW = 16, 8  # of AVX2, where others have 32, and the channels in its
 UNTUNED, UNTUNED_OF = (14, 2), {FEW: (8, 4)}
 ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
+BANDS = 8  # of the maps in a batch: as many cores can have their own
 GROUPS = 64  # of work in OpenCL at least, so that all cores have some until the end
 TAG = "blocked_output"  # of a convolution's tensor
 
@@ -42,11 +43,9 @@ def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channel
     tiles = [(p, b) for p in pixels for b in divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
     smallest = min(SMALLEST, max(p * b for p, b in tiles))
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
-    cfg.define_knob("channels_outer", [1, 0])
     if cfg.is_fallback:
         untuned = fewest_loads(tiles, height * width) if few else _most_vectors(tiles, channels)
         cfg["tile"] = autotvm.task.space.OtherOptionEntity(untuned)
-        cfg["channels_outer"] = autotvm.task.space.OtherOptionEntity(1)
 
 
 def _most_vectors(tiles, channels):
@@ -221,15 +220,33 @@ def is_padded(data: te.Tensor) -> bool:
 
 
 def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
-    """Split `stage` into the tiles that `cfg` chooses; returns the one axis of all tiles."""
+    """Split `stage` into the tiles that `cfg` chooses; returns the one axis of all tiles.
+
+    llvm gives each thread adjacent ones. A band of rows comes with all its channels before the next, so that a core
+    reads what it has itself written a layer before: from another core it takes longer, most of all from one with
+    another cache.
+    """
     pixels, blocks = cfg["tile"].val
     n, o, h, w, c = stage.op.axis
+    batch, _, height, width, _ = get_const_tuple(stage.op.output(0).shape)
     o, o_tile = stage.split(o, blocks)
-    rows = () if h.dom.extent > 1 else (h,)  # a fused axis can only be split by what divides it
-    p, p_tile = stage.split(w if rows else stage.fuse(h, w), pixels)
-    outer = (n, *rows, o, p) if cfg["channels_outer"].val else (n, *rows, p, o)
-    unrolled(stage, *outer, o_tile, p_tile, c)
-    return stage.fuse(*outer)
+    if height > 1:
+        band, h = stage.split(h, nparts=_bands(batch, height, lambda rows: rows * width % pixels == 0))
+        p, p_tile = stage.split(stage.fuse(h, w), pixels)
+        first = [n, band]
+    else:  # the last tile may end beyond the row; a fused axis can only be split by what divides it
+        p, p_tile = stage.split(w, pixels)
+        band, p = stage.split(p, nparts=_bands(batch, -(-width // pixels)))
+        first = [n, h, band]
+    unrolled(stage, *first, o, p, o_tile, p_tile, c)
+    return stage.fuse(*first, o, p)
+
+
+def _bands(batch, length, fits=lambda part: True):
+    """How many bands of one length, which fits, each map of a batch is cut into."""
+    if Target.current().kind.name == OPENCL:  # it gives work to the thread that asks first
+        return 1
+    return min((n for n in divisors(length, length) if fits(length // n)), key=lambda n: abs(log(n * batch / BANDS)))
 
 
 def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
@@ -252,8 +269,11 @@ def _spread(cfg, stage, shape):
         return axis
     n, chunks, height, width, _ = shape
     pixels, blocks = cfg["tile"].val
-    tiles = n * (chunks // blocks) * -(-height * width // pixels)
-    group, axis = stage.split(axis, max(divisors(tiles, max(tiles // GROUPS, 1))))
+    in_map = -(-height * width // pixels)
+    tiles = n * (chunks // blocks) * in_map
+    # part of a map or some maps: to find a tile's place then takes no division
+    together = max(f for f in divisors(tiles, max(tiles // GROUPS, 1)) if in_map % f == 0 or f % in_map == 0)
+    group, axis = stage.split(axis, together)
     group, item = stage.split(group, 1)
     stage.bind(group, te.thread_axis("blockIdx.x"))
     stage.bind(item, te.thread_axis("threadIdx.x"))

@@ -1,14 +1,16 @@
 """Convolutions over blocked channels: every tile of every kind computes what NumPy does."""
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tvm
+from tvm import te, tir
 
 from common.compiler.blocked import BLOCKS
 from common.compiler.build import build, executor_of
 from common.compiler.relay_network import load_network
-from common.compiler.schedules import FEW, fewest_loads
+from common.compiler.schedules import FEW, fewest_loads, in_tiles
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import tasks_of
 from common.find_mxnet import mx
@@ -99,6 +101,30 @@ def test_tiles_for_few_registers():
     for count, best in [(49, (3, 4)), (196, (4, 3)), (1, (1, 4)), (2, (2, 4)), (5, (5, 2)), (6, (3, 4))]:
         assert fewest_loads(tiles, count) == best
     assert fewest_loads([(7, 1), (7, 2)], 49) == (7, 1)
+
+
+@pytest.mark.parametrize("shape, tile", [
+    ((1, 6, 56, 56, 16), (14, 2)), ((1, 5, 14, 14, 16), (28, 1)), ((1, 3, 7, 7, 8), (7, 3)), ((1, 4, 1, 49, 8), (3, 4)),
+    ((1, 8, 1, 196, 8), (4, 2)), ((2, 3, 28, 28, 8), (7, 1)), ((16, 2, 14, 14, 16), (14, 2))])
+def test_a_thread_has_the_same_part_of_all_maps(shape, tile):
+    """Of two, the first has the upper half in all channels, or half of a batch, but for a band."""
+    out = te.compute(shape, lambda *place: tir.const(1, "float32"))
+    schedule = te.create_schedule(out.op)
+    with tvm.target.Target("llvm"):
+        schedule[out].parallel(in_tiles({"tile": SimpleNamespace(val=tile)}, schedule[out]))
+    function = tvm.lower(schedule, [out])["main"]
+
+    def of_first(loop):
+        if loop.kind == tir.ForKind.PARALLEL:
+            return tir.For(loop.loop_var, loop.min, loop.extent // 2, tir.ForKind.SERIAL, loop.body)
+        return None
+
+    body = tir.stmt_functor.ir_transform(function.body, None, of_first, ["tir.For"])
+    done = tvm.nd.array(np.zeros(shape, np.float32))
+    tvm.build(function.with_body(body), target="llvm")(done)
+    maps = done.numpy().transpose(0, 2, 3, 1, 4).reshape(shape[0] * shape[2] * shape[3], -1)
+    band = -(-len(maps) // 7)
+    assert maps[:(len(maps) - band) // 2].all() and not maps[(len(maps) + band) // 2:].any()
 
 
 @pytest.mark.parametrize("layout, batch, widened", [
