@@ -379,11 +379,13 @@ def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.nd
     except Exception as error:  # of any kind: TVM's error names it
         raise InputError(f"{HERE}: TVM cannot load the network: {reason_of(error)}") from None
 
+    images, probabilities = executor.get_input(input_name), executor.get_output(0)
+
     def predict(data):
         try:
-            executor.set_input(input_name, data)
+            images.copyfrom(data)
             executor.run()
-            return executor.get_output(0).numpy()
+            return probabilities.numpy()
         except Exception as error:
             raise InputError(f"{HERE}: TVM cannot run the network: {reason_of(error)}") from None
     return predict

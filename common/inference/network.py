@@ -15,6 +15,7 @@ import numpy as np
 from common.base.errors import InputError, printable
 from common.checkpoint.fold import identity, load_folded
 from common.checkpoint.symbol import INPUT
+from common.inference.arrays import reader, writer
 from common.inference.cache import Cache
 from common.inference.cache_key import key_of
 from common.inference.choices import AUTO, check_device, kind_of
@@ -46,13 +47,15 @@ class CompiledNetwork:
         self._executor = graph_executor.create((self.folder / "graph.json").read_text(), load_library(self.folder),
                                                self.device)
         self._executor.set_input(**inputs_of(self.folder, params))
+        self._write = writer(self._executor.get_input(INPUT))
+        self._read = reader(self._executor.get_output(0))
 
     def predict(self, data: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes), float32. Raises ValueError unless `data` is float32 of `data_shape`, InputError
         if the OpenCL driver cannot compile the network, which it does when it is first run."""
         if data.shape != self.data_shape or data.dtype != np.float32:
             raise ValueError(f"expected float32 {self.data_shape}, not {data.dtype} {data.shape}")
-        self._executor.set_input(INPUT, data)
+        self._write(data)
         try:
             self._executor.run()
         except tvm.error.TVMError as error:
@@ -60,7 +63,7 @@ class CompiledNetwork:
                 raise
             raise InputError(f"the OpenCL driver of {self.device.device_name} cannot compile the network "
                              f"({printable(found[1])}): update the driver, or give --target llvm") from None
-        return self._executor.get_output(0).numpy()
+        return self._read()
 
 
 def open_network(prefix: str | Path, epoch: int, data_shape: Sequence[int], target: str = "opencl",

@@ -49,6 +49,17 @@ def check(probabilities, prefix):
     np.testing.assert_allclose(probabilities, predict(prefix, 0, DATA), atol=1e-5)
 
 
+@pytest.mark.parametrize("target", ["llvm", "opencl"])
+def test_an_answer_stays_and_any_order_of_numbers_will_do(one_convolution, target):
+    compiled = open_network(one_convolution, 0, SHAPE, target)
+    first = compiled.predict(DATA)
+    check(first, one_convolution)
+    kept = first.copy()
+    transposed = compiled.predict(np.asfortranarray(DATA))
+    other = compiled.predict(2 * DATA)
+    assert (first == kept).all() and (transposed == kept).all() and (other != kept).any()
+
+
 def test_a_later_process_runs_what_is_kept_and_loads_no_compiler(one_convolution, cache):
     first = start(OPEN, one_convolution, "llvm")
     printed, said = first.communicate()
