@@ -143,7 +143,8 @@ def schedule_depthwise_conv2d(cfg: ConfigEntity, outs: list[te.Tensor]) -> te.Sc
 def _schedule(cfg, outs, same):
     schedule, out, pixels, data = begun(outs)
     if is_padded(data):
-        # the instruction reads pixels from memory, so that those around the picture have to be there
+        # the instruction reads pixels from memory, so that those around the picture have to be there; bands of rows
+        # come first, as without it
         tile_pixels, tile_blocks = cfg["tile"].val
         n, o, h, w, c = schedule[out].op.axis
         o, o_tile = schedule[out].split(o, tile_blocks)
