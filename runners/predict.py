@@ -379,13 +379,11 @@ def load_network(network: dict, input_name: str) -> Callable[[np.ndarray], np.nd
     except Exception as error:  # of any kind: TVM's error names it
         raise InputError(f"{HERE}: TVM cannot load the network: {reason_of(error)}") from None
 
-    images, probabilities = executor.get_input(input_name), executor.get_output(0)
-
     def predict(data):
         try:
-            images.copyfrom(data)
+            executor.set_input(input_name, data)
             executor.run()
-            return probabilities.numpy()
+            return executor.get_output(0).numpy()
         except Exception as error:
             raise InputError(f"{HERE}: TVM cannot run the network: {reason_of(error)}") from None
     return predict
