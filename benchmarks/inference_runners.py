@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -89,13 +88,16 @@ def open_tvm(request: dict, target: str, records: str | None = None, precision: 
 
 
 def open_tvm_on_avx2(request: dict) -> Opened:
-    """OpenCL by PoCL as it is without the name that native/pocl_processor.cc gives it: its LLVM takes AMD's Zen 4 for
-    Zen 3, which has no AVX-512."""
     from common.inference import plugin, runtime
 
     load = plugin.load_library
-    patch.object(plugin, "load_library", lambda *arguments: SimpleNamespace(
-        FitPocl=load(*arguments).KeepPoclAwake, FitPoclDevice=lambda device: None)).start()
+
+    def load_held(*arguments):
+        library = load(*arguments)
+        library.HoldPoclToAvx2()
+        return library
+
+    patch.object(plugin, "load_library", load_held).start()
     floats = runtime.describe("opencl").floats
     if floats != 8:
         sys.exit(f"PoCL cannot be held to AVX2 here: its vectors have {floats} numbers")

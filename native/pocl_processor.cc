@@ -22,11 +22,13 @@ namespace {
 constexpr size_t kWords = 256, kLongest = 64;
 constexpr const char *kAvx512 = "skylake-avx512", *kAvx2 = "haswell", *kOther = "x86-64";
 
-// The name of a processor with the vectors of this one; null if they are not known.
+bool held = false;  // to AVX2
+
+// The name of a processor with the vectors of this one, as far as they may be used; null if they are not known.
 const char* Equivalent() {
 #ifdef __x86_64__
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+  if (!held && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     return kAvx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return kAvx2;
@@ -61,19 +63,11 @@ std::string Version(cl_device_id device) {
   return version.data();
 }
 
-bool EndsWith(const std::string& text, const std::string& end) {
-  return text.size() >= end.size() && !text.compare(text.size() - end.size(), end.size(), end);
-}
-
-// The name at the end of a device's version if it is that of a processor with shorter vectors than this one's; else "".
-std::string WrongName(const std::string& version, const std::string& equivalent) {
-  if (version.find(" HSTR: ") == std::string::npos) return "";  // not PoCL's
-  for (const char* name : {"generic", "znver1", "znver2", "znver3"}) {
-    if (EndsWith(version, std::string("-") + name) && (equivalent == kAvx512 || name == std::string("generic"))) {
-      return name;
-    }
-  }
-  return "";
+// Whether code for `name` should be code for `equivalent`: its vectors are shorter, or longer than they may be.
+bool IsWrong(const std::string& name, const std::string& equivalent) {
+  if (held) return name != equivalent;
+  if (name == "generic") return true;
+  return equivalent == kAvx512 && (name == "znver1" || name == "znver2" || name == "znver3");
 }
 
 }  // namespace
@@ -82,22 +76,27 @@ std::string WrongName(const std::string& version, const std::string& equivalent)
 extern "C" const char* FitPoclDevice(cl_device_id device) {
   const std::string version = Version(device);
   const char* equivalent = Equivalent();
-  const std::string wrong = equivalent ? WrongName(version, equivalent) : "";
-  if (wrong.empty()) return nullptr;
+  if (!equivalent || version.find(" HSTR: ") == std::string::npos) return nullptr;  // not known, or not PoCL's
   const Memory memory;
   const auto record = reinterpret_cast<std::uintptr_t>(device);
   for (size_t word = 0; word < kWords; ++word) {
     std::array<std::uintptr_t, 2> pair{};
     if (!memory.Read(record + word * sizeof(pair[0]), &pair)) break;
     const std::string triple = memory.String(pair[0]), name = memory.String(pair[1]);
-    if (triple.empty() || !EndsWith(version, "-" + triple + "-" + wrong)) continue;
+    const size_t place = triple.empty() ? std::string::npos : version.rfind("-" + triple + "-");
+    if (place == std::string::npos) continue;
+    const std::string own = version.substr(place + triple.size() + 2);
+    if (!IsWrong(own, equivalent)) continue;
     if (name == equivalent) return equivalent;  // replaced before
-    if (name != wrong) continue;
+    if (name != own) continue;
     reinterpret_cast<const char**>(record)[word + 1] = strdup(equivalent);  // PoCL may free it
     return equivalent;
   }
   return nullptr;
 }
+
+// To compare what runs on most processors, on one that has AVX-512. Before devices are fitted.
+extern "C" void HoldPoclToAvx2() { held = true; }
 
 extern "C" int KeepPoclAwake(int cores);
 
