@@ -2,6 +2,10 @@
 // as long as a small kernel does. PoCL has no option for it. Here its calls of pthread_cond_wait lead to a function
 // that first looks for a tenth of a millisecond whether another thread has work.
 //
+// They also take the parts of a kernel's work in the order in which they come, the first of which is the first half for
+// two threads. Here a thread that comes first lets those with lower numbers pass: each then has about the part of a map
+// that it had a layer before, in its own core's cache.
+//
 // The calls are found in the tables of PoCL's library where the dynamic linker notes where they go. Only conditions
 // that are variables of the library itself are meant, those that its threads share: a program that waits for an answer
 // sleeps as before.
@@ -21,11 +25,16 @@
 
 namespace {
 
-constexpr auto kPatience = std::chrono::microseconds(100);
+constexpr auto kPatience = std::chrono::microseconds(100), kTurn = std::chrono::microseconds(30);
+constexpr int kHurried = 2;  // kernels without turns after one for which a thread did not come
 
 std::atomic<std::uintptr_t> begin{UINTPTR_MAX}, end{0};  // of PoCL's library, or libraries, in memory
 std::atomic<unsigned> wakes{0};
 std::atomic<int> spare_cores{0};
+std::atomic<int> threads{0};         // of PoCL's that have waited for work
+thread_local int number = -1;        // of such a thread
+std::atomic<void*> parts{nullptr};   // the mutex around the parts of the last kernel's work
+std::atomic<int> turn{0}, hurry{0};  // the thread that may take its first part; kernels for which any may
 
 bool OfPocl(const pthread_cond_t* condition) {
   const auto address = reinterpret_cast<std::uintptr_t>(condition);
@@ -46,11 +55,12 @@ void Pause() {
 #endif
 }
 
-bool WokenSoon(unsigned seen) {
-  const auto last = std::chrono::steady_clock::now() + kPatience;
+template <typename Condition>
+bool Soon(std::chrono::steady_clock::duration patience, Condition come) {
+  const auto last = std::chrono::steady_clock::now() + patience;
   do {
     for (int i = 0; i < 16; ++i) {
-      if (wakes != seen) return true;
+      if (come()) return true;
       Pause();
     }
   } while (std::chrono::steady_clock::now() < last);
@@ -62,13 +72,14 @@ bool WokenSoon(unsigned seen) {
 int Wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
   thread_local bool sleepy = false;
   if (!OfPocl(condition)) return pthread_cond_wait(condition, mutex);
+  if (number < 0) number = threads++;
   if (sleepy || !TakeCore()) {
     sleepy = false;
     return pthread_cond_wait(condition, mutex);
   }
   const unsigned seen = wakes;
   pthread_mutex_unlock(mutex);
-  sleepy = !WokenSoon(seen);
+  sleepy = !Soon(kPatience, [seen] { return wakes != seen; });
   ++spare_cores;
   return pthread_mutex_lock(mutex);
 }
@@ -83,6 +94,24 @@ int Signal(pthread_cond_t* condition) {
   return pthread_cond_signal(condition);
 }
 
+// One that these threads make is that of a kernel which is about to start.
+int Init(pthread_mutex_t* mutex, const pthread_mutexattr_t* attributes) {
+  if (number >= 0) {
+    if (hurry > 0) --hurry;
+    turn = 0;
+    parts = mutex;
+  }
+  return pthread_mutex_init(mutex, attributes);
+}
+
+int Lock(pthread_mutex_t* mutex) {
+  if (number < 0 || parts != mutex || turn > number) return pthread_mutex_lock(mutex);
+  if (!hurry && !Soon(kTurn, [mutex] { return turn >= number || parts != mutex; })) hurry = kHurried;
+  const int error = pthread_mutex_lock(mutex);
+  turn = number + 1;
+  return error;
+}
+
 #ifdef __LP64__  // whose tables have entries of the form Rela
 
 const struct {
@@ -90,7 +119,9 @@ const struct {
   void* to;
 } kRedirected[] = {{"pthread_cond_wait", reinterpret_cast<void*>(Wait)},
                    {"pthread_cond_broadcast", reinterpret_cast<void*>(Broadcast)},
-                   {"pthread_cond_signal", reinterpret_cast<void*>(Signal)}};
+                   {"pthread_cond_signal", reinterpret_cast<void*>(Signal)},
+                   {"pthread_mutex_init", reinterpret_cast<void*>(Init)},
+                   {"pthread_mutex_lock", reinterpret_cast<void*>(Lock)}};
 
 // In memory that may be read alone from when the library was loaded on.
 bool Write(void** place, void* value, bool read_only) {

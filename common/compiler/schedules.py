@@ -23,8 +23,8 @@ REGISTERS, FEW = 16, 8  # of AVX2, where others have 32, and the channels in its
 UNTUNED, UNTUNED_OF = (14, 2), {FEW: (8, 4)}
 ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
-BANDS = 8  # of the maps in a batch: as many cores can have their own
-GROUPS = 64  # of work in OpenCL at least, so that all cores have some until the end
+BANDS, OF_OPENCL = 8, 2  # of the maps in a batch: as many cores can have their own
+GROUPS = 64  # of work in OpenCL, about: all cores have some until the end, and PoCL's first takes its share at once
 TAG = "blocked_output"  # of a convolution's tensor
 
 
@@ -185,7 +185,7 @@ def _schedule(cfg, outs):
     schedule, out, pixels, data = begun(outs)
     if is_padded(data):
         schedule[data].compute_inline()
-    tile = _spread(cfg, schedule[out], get_const_tuple(out.shape))
+    tile = spread(cfg, schedule[out], get_const_tuple(out.shape))
     schedule[pixels].compute_at(schedule[out], tile)
     _, o, p, c = pixels.op.axis
     *channel, row, column = pixels.op.reduce_axis
@@ -222,31 +222,33 @@ def is_padded(data: te.Tensor) -> bool:
 def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     """Split `stage` into the tiles that `cfg` chooses; returns the one axis of all tiles.
 
-    llvm gives each thread adjacent ones. A band of rows comes with all its channels before the next, so that a core
-    reads what it has itself written a layer before: from another core it takes longer, most of all from one with
-    another cache.
+    A thread gets adjacent ones. A band of rows comes with all its channels before the next, so that a core reads what
+    it has itself written a layer before: from another core it takes longer, most of all from one with another cache.
     """
     pixels, blocks = cfg["tile"].val
     n, o, h, w, c = stage.op.axis
     batch, _, height, width, _ = get_const_tuple(stage.op.output(0).shape)
+    bands = _bands(batch, height, width, pixels)
     o, o_tile = stage.split(o, blocks)
     if height > 1:
-        band, h = stage.split(h, nparts=_bands(batch, height, lambda rows: rows * width % pixels == 0))
+        band, h = stage.split(h, nparts=bands)
         p, p_tile = stage.split(stage.fuse(h, w), pixels)
         first = [n, band]
     else:  # the last tile may end beyond the row; a fused axis can only be split by what divides it
         p, p_tile = stage.split(w, pixels)
-        band, p = stage.split(p, nparts=_bands(batch, -(-width // pixels)))
+        band, p = stage.split(p, nparts=bands)
         first = [n, h, band]
     unrolled(stage, *first, o, p, o_tile, p_tile, c)
     return stage.fuse(*first, o, p)
 
 
-def _bands(batch, length, fits=lambda part: True):
-    """How many bands of one length, which fits, each map of a batch is cut into."""
-    if Target.current().kind.name == OPENCL:  # it gives work to the thread that asks first
-        return 1
-    return min((n for n in divisors(length, length) if fits(length // n)), key=lambda n: abs(log(n * batch / BANDS)))
+def _bands(batch, height, width, pixels):
+    """How many bands of one size, of whole tiles, each map of a batch is cut into."""
+    wanted = OF_OPENCL if Target.current().kind.name == OPENCL else BANDS
+    rows = height > 1
+    length = height if rows else -(-width // pixels)
+    fit = [n for n in divisors(length, length) if not rows or length // n * width % pixels == 0]
+    return min(fit, key=lambda n: abs(log(n * batch / wanted)))
 
 
 def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
@@ -257,7 +259,7 @@ def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
     stage.vectorize(axes[-1])
 
 
-def _spread(cfg, stage, shape):
+def spread(cfg: ConfigEntity, stage: te.Stage, shape: Sequence[int]) -> tir.IterVar:
     """Give the tiles of a stage of `shape` to the processor's threads; returns the axis of one tile.
 
     In OpenCL, as groups of one work item, which computes some tiles one after the other: to start it takes as long as a
@@ -270,9 +272,11 @@ def _spread(cfg, stage, shape):
     n, chunks, height, width, _ = shape
     pixels, blocks = cfg["tile"].val
     in_map = -(-height * width // pixels)
+    in_band = in_map // _bands(n, height, width, pixels)
     tiles = n * (chunks // blocks) * in_map
-    # part of a map or some maps: to find a tile's place then takes no division
-    together = max(f for f in divisors(tiles, max(tiles // GROUPS, 1)) if in_map % f == 0 or f % in_map == 0)
+    # part of a band or some bands of channels: to find a tile's place then takes no division
+    fit = [f for f in divisors(tiles, tiles) if in_band % f == 0 or f % in_band == 0]
+    together = min(fit, key=lambda f: abs(log(tiles / f / GROUPS)))
     group, axis = stage.split(axis, together)
     group, item = stage.split(group, 1)
     stage.bind(group, te.thread_axis("blockIdx.x"))

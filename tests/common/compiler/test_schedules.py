@@ -10,7 +10,7 @@ from tvm import te, tir
 from common.compiler.blocked import BLOCKS
 from common.compiler.build import build, executor_of
 from common.compiler.relay_network import load_network
-from common.compiler.schedules import FEW, fewest_loads, in_tiles
+from common.compiler.schedules import FEW, fewest_loads, spread
 from common.compiler.targets import resolve_target
 from common.compiler.tuning import tasks_of
 from common.find_mxnet import mx
@@ -103,23 +103,32 @@ def test_tiles_for_few_registers():
     assert fewest_loads([(7, 1), (7, 2)], 49) == (7, 1)
 
 
-@pytest.mark.parametrize("shape, tile", [
-    ((1, 6, 56, 56, 16), (14, 2)), ((1, 5, 14, 14, 16), (28, 1)), ((1, 3, 7, 7, 8), (7, 3)), ((1, 4, 1, 49, 8), (3, 4)),
-    ((1, 8, 1, 196, 8), (4, 2)), ((2, 3, 28, 28, 8), (7, 1)), ((16, 2, 14, 14, 16), (14, 2))])
-def test_a_thread_has_the_same_part_of_all_maps(shape, tile):
+@pytest.mark.parametrize("name, shape, tile", [
+    ("llvm", (1, 6, 56, 56, 16), (14, 2)), ("llvm", (1, 5, 14, 14, 16), (28, 1)), ("llvm", (1, 3, 7, 7, 8), (7, 3)),
+    ("llvm", (1, 4, 1, 49, 8), (3, 4)), ("llvm", (1, 8, 1, 196, 8), (4, 2)), ("llvm", (2, 3, 28, 28, 8), (7, 1)),
+    ("llvm", (16, 2, 14, 14, 16), (14, 2)), ("opencl", (1, 6, 56, 56, 16), (14, 2)),
+    ("opencl", (1, 12, 14, 14, 16), (14, 1)), ("opencl", (1, 8, 1, 784, 8), (4, 2)),
+    ("opencl", (16, 2, 14, 14, 16), (14, 2))])
+def test_a_thread_has_the_same_part_of_all_maps(name, shape, tile):
     """Of two, the first has the upper half in all channels, or half of a batch, but for a band."""
     out = te.compute(shape, lambda *place: tir.const(1, "float32"))
     schedule = te.create_schedule(out.op)
-    with tvm.target.Target("llvm"):
-        schedule[out].parallel(in_tiles({"tile": SimpleNamespace(val=tile)}, schedule[out]))
+    with tvm.target.Target(name):
+        spread({"tile": SimpleNamespace(val=tile)}, schedule[out], shape)
     function = tvm.lower(schedule, [out])["main"]
 
-    def of_first(loop):
-        if loop.kind == tir.ForKind.PARALLEL:
-            return tir.For(loop.loop_var, loop.min, loop.extent // 2, tir.ForKind.SERIAL, loop.body)
-        return None
+    def of_first(part):
+        if isinstance(part, tir.For):
+            return serial(part.loop_var, part.extent // 2, part.body) if part.kind == tir.ForKind.PARALLEL else None
+        if part.attr_key != "thread_extent":
+            return None
+        groups = part.node.thread_tag == "blockIdx.x"
+        return serial(part.node.var, part.value // 2 if groups else part.value, part.body)
 
-    body = tir.stmt_functor.ir_transform(function.body, None, of_first, ["tir.For"])
+    def serial(index, extent, body):
+        return tir.For(index, 0, extent, tir.ForKind.SERIAL, body)
+
+    body = tir.stmt_functor.ir_transform(function.body, None, of_first, ["tir.For", "tir.AttrStmt"])
     done = tvm.nd.array(np.zeros(shape, np.float32))
     tvm.build(function.with_body(body), target="llvm")(done)
     maps = done.numpy().transpose(0, 2, 3, 1, 4).reshape(shape[0] * shape[2] * shape[3], -1)

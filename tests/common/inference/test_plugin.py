@@ -3,6 +3,7 @@ threads wait, in a library that is like PoCL's."""
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.base.machine import processor_flags
+from common.base.machine import processor_flags, usable_cores
 from tests.conftest import ROOT
 
 TRIPLE = "x86_64-unknown-linux-gnu"
@@ -30,9 +31,11 @@ cl_int clGetPlatformIDs(cl_uint, cl_platform_id*, cl_uint*) { return CL_INVALID_
 cl_int clGetDeviceIDs(cl_platform_id, cl_device_type, cl_uint, cl_device_id*, cl_uint*) { return CL_INVALID_VALUE; }
 }
 """
-# two threads that hand a number over as PoCL's threads do work
+# two threads that hand a number over as PoCL's threads do work; and that take work, the second of them a bit earlier
 THREADS = r"""
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
@@ -60,6 +63,65 @@ long hand_over(long times) {
   return number;
 }
 void* wait_function(void) { return (void*) pthread_cond_wait; }
+
+static pthread_mutex_t parts;
+static volatile long waiting, started, kernel, taken, arrived;
+static long firsts[2];
+static void use_core(long number) {
+  cpu_set_t usable, one;
+  pthread_getaffinity_np(pthread_self(), sizeof(usable), &usable);
+  CPU_ZERO(&one);
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &usable) && !number--) CPU_SET(core, &one);
+  }
+  pthread_setaffinity_np(pthread_self(), sizeof(one), &one);
+}
+static void wait_once(void) {
+  pthread_mutex_lock(&mutex);
+  ++waiting;
+  while (!started) pthread_cond_wait(&condition, &mutex);
+  pthread_mutex_unlock(&mutex);
+}
+static void* take(void* of) {
+  const long me = (long) of;
+  use_core(me);
+  wait_once();
+  for (long i = 1; i <= goal; ++i) {
+    __atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST);
+    while (arrived < 2 * i) sched_yield();  // a barrier of the system would wake one of them much later
+    if (me == 1) {
+      pthread_mutex_init(&parts, 0);
+      taken = 0;
+      kernel = i;
+    } else {
+      while (kernel != i) sched_yield();
+      for (volatile int later = 0; later < 1000; ++later);
+    }
+    pthread_mutex_lock(&parts);
+    if (!taken) ++firsts[me];
+    taken = 1;
+    pthread_mutex_unlock(&parts);
+  }
+  return 0;
+}
+long taken_first_by_the_first(long times) {
+  pthread_t threads[2];
+  goal = times;
+  for (long i = 0; i < 2; ++i) {
+    pthread_create(threads + i, 0, take, (void*) i);
+    for (long now = 0; now <= i;) {
+      pthread_mutex_lock(&mutex);
+      now = waiting;
+      pthread_mutex_unlock(&mutex);
+    }
+  }
+  pthread_mutex_lock(&mutex);
+  started = 1;
+  pthread_cond_broadcast(&condition);
+  pthread_mutex_unlock(&mutex);
+  for (int i = 0; i < 2; ++i) pthread_join(threads[i], 0);
+  return firsts[0];
+}
 """
 HAND_OVER = """
 import ctypes, sys
@@ -67,7 +129,7 @@ plugin, threads = (ctypes.CDLL(path) for path in sys.argv[1:3])
 threads.wait_function.restype = ctypes.c_void_p
 before = threads.wait_function()
 redirected = plugin.KeepPoclAwake(int(sys.argv[3])), plugin.KeepPoclAwake(int(sys.argv[3]))
-print(*redirected, threads.wait_function() == before, threads.hand_over(2000))
+print(*redirected, threads.wait_function() == before, threads.taken_first_by_the_first(500), threads.hand_over(2000))
 """
 OF_PYPI = """
 import ctypes, sys
@@ -95,7 +157,11 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def library(built):
-    library = ctypes.CDLL(str(built))
+    return opened(built)
+
+
+def opened(path):
+    library = ctypes.CDLL(str(path))
     library.FitPoclDevice.restype = ctypes.c_char_p
     return library
 
@@ -124,6 +190,17 @@ def test_a_processor_that_llvm_does_not_know_gets_a_name_that_it_does(library, n
     assert fitted(library, version, words) == (expected, [*words[:6], expected or name, *WILD])
 
 
+@pytest.mark.skipif(not AVX2, reason="this processor has no AVX2")
+@pytest.mark.parametrize(("name", "expected"), [
+    ("generic", "haswell"), ("znver3", "haswell"), ("skylake-avx512", "haswell"), ("haswell", None)])
+def test_a_processor_is_held_to_avx2(built, tmp_path, name, expected):
+    held = opened(shutil.copy(built, tmp_path))  # another copy: it stays held
+    held.HoldPoclToAvx2()
+    version = f"OpenCL 3.0 PoCL HSTR: pthread-{TRIPLE}-{name}"
+    assert fitted(held, version, ["pthread", TRIPLE, name, *WILD]) == (
+        expected, ["pthread", TRIPLE, expected or name, *WILD])
+
+
 @pytest.mark.parametrize(("version", "words"), [
     (f"OpenCL 3.0 PoCL HSTR: pthread-{TRIPLE}-generic", [*WILD, "generic", TRIPLE]),
     (f"OpenCL 3.0 PoCL HSTR: pthread-{TRIPLE}-generic", ["aarch64-unknown-linux-gnu", "generic"]),
@@ -136,16 +213,17 @@ def test_a_record_of_another_form_stays_as_it_is(library, version, words):
 @pytest.mark.parametrize(("name", "flags", "cores", "found"), [
     ("libpocl-of-a-distribution", "lazy", 2, True), ("libpocl", "relro,-z,now", 2, True), ("libpocl", "lazy", 1, False),
     ("libother", "lazy", 2, False)], ids=["", "in read-only memory", "one core", "not PoCL"])
-def test_threads_that_stay_awake_miss_nothing(built, tmp_path, name, flags, cores, found):
+def test_threads_that_stay_awake_miss_nothing_and_take_turns(built, tmp_path, name, flags, cores, found):
     (tmp_path / "threads.c").write_text(THREADS)
     path = tmp_path / f"{name}.so.2"
     subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", "-pthread", f"-Wl,-z,{flags}",
                     tmp_path / "threads.c", "-o", path], check=True)
     told = subprocess.run([sys.executable, "-c", HAND_OVER, built, path, str(cores)], check=True, capture_output=True,
                           text=True, timeout=60).stdout.split()
-    assert (told[0] != "0", told[1:]) == (found, ["0", str(not found), "2000"])
+    assert (told[0] != "0", told[1:3], told[4]) == (found, ["0", str(not found)], "2000")
+    assert usable_cores() == 1 or (int(told[3]) > 50) == found
 
 
 def test_the_threads_of_pypis_pocl_are_found(built):
     told = subprocess.run([sys.executable, "-c", OF_PYPI, built], check=True, capture_output=True, text=True, cwd=ROOT)
-    assert told.stdout == "2\n"
+    assert told.stdout == "4\n"
