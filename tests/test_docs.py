@@ -17,8 +17,6 @@ PROGRAM = re.compile(r"(?<![\w./-])(?:(?:tools/|benchmarks/)?\w+\.py|-m common\.
 MEASURED = [  # file in benchmarks/, rows of it, columns that a table of docs/benchmarks.md or docs/weights.md has
     ("inference.csv", {}, ["label", "latency_ms", "ratio_to_onnxruntime", "images_per_s", "first_result_s", "peak_mib",
                            "max_difference"]),
-    ("inference_amd.csv", {}, ["label", "latency_ms", "ratio_to_onnxruntime", "images_per_s", "first_result_s",
-                               "peak_mib", "max_difference"]),
     ("training.csv", {"side": "224"}, ["contender", "images_per_s", "times_pytorch_nchw", "peak_mib"]),
     ("training.csv", {"side": "128"}, ["contender", "images_per_s", "times_pytorch_nchw"]),
     ("input.csv", {"used_cores": "1"}, ["images_per_s", "of_bound"]),
@@ -85,6 +83,17 @@ def test_tables_hold_what_was_measured(name, rows, columns):
     for row in measured:
         if "its Python alone" not in row.get("contender", ""):  # not in the table
             assert any({row[column] for column in columns} <= cells for cells in tables), row
+
+
+def test_each_processor_has_its_own_ratios():
+    table = re.search(r"^\| time / ONNX.*\n(?:\|.*\n)+", prose("docs/benchmarks.md"), re.MULTILINE)[0]
+    head, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    for column, name in [("Zen 5", "inference"), ("Zen 4", "inference_zen4"), ("Xeon, before", "inference_xeon")]:
+        with open(ROOT / "benchmarks" / f"{name}.csv", newline="") as file:
+            measured = {row["label"].removesuffix(", untuned"): row["ratio_to_onnxruntime"]
+                        for row in csv.DictReader(file)}
+        told = {row[0]: row[head.index(column)] for row in rows[1:]}
+        assert len(told) == 12 and told == {label: measured.get(label, "") for label in told}
 
 
 def test_what_comes_in_is_the_worst_of_each_kind():
