@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import distributions
+from importlib.metadata import packages_distributions
 
 import pytest
 
@@ -66,8 +66,7 @@ def test_what_a_missing_package_is_installed_by_installs_it():
     packages = {*imported, *REQUIREMENTS} - {path.stem for path in ROOT.iterdir()} - {
         "tomllib", *sys.stdlib_module_names}
     assert {"onnx", "cv2", "h5py", "torch", "safetensors", "tvm"} <= packages
-    names = {file.parts[0].removesuffix(".py"): distribution.metadata["Name"]
-             for distribution in distributions() for file in distribution.files or ()} | DISTRIBUTIONS
+    names = {package: names[0] for package, names in packages_distributions().items()} | DISTRIBUTIONS
     for package in packages:
         said = missing_package(ModuleNotFoundError(f"No module named {package!r}", name=package))
         text = (ROOT / said.removeprefix(f"{package} is not installed: pip install -r ")).read_text()
