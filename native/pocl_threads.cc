@@ -26,15 +26,19 @@
 namespace {
 
 constexpr auto kPatience = std::chrono::microseconds(100), kTurn = std::chrono::microseconds(30);
-constexpr int kHurried = 2;  // kernels without turns after one for which a thread did not come
+// kernels without turns after one to which a thread did not come: few if that is chance, many if other programs have the
+// cores, which waiting would take from them
+constexpr int kLeastHurried = 2, kMostHurried = 512;
 
 std::atomic<std::uintptr_t> begin{UINTPTR_MAX}, end{0};  // of PoCL's library, or libraries, in memory
 std::atomic<unsigned> wakes{0};
 std::atomic<int> spare_cores{0};
-std::atomic<int> threads{0};         // of PoCL's that have waited for work
-thread_local int number = -1;        // of such a thread
-std::atomic<void*> parts{nullptr};   // the mutex around the parts of the last kernel's work
-std::atomic<int> turn{0}, hurry{0};  // the thread that may take its first part; kernels for which any may
+std::atomic<int> threads{0};              // of PoCL's that have waited for work
+thread_local int number = -1;             // of such a thread
+std::atomic<void*> parts{nullptr};        // the mutex around the parts of the last kernel's work
+std::atomic<int> turn{0};                 // the thread that may take its first part
+std::atomic<int> hurry{0};                // the kernels for which any may
+std::atomic<int> hurried{kLeastHurried};  // how many those will be the next time
 
 bool OfPocl(const pthread_cond_t* condition) {
   const auto address = reinterpret_cast<std::uintptr_t>(condition);
@@ -106,7 +110,11 @@ int Init(pthread_mutex_t* mutex, const pthread_mutexattr_t* attributes) {
 
 int Lock(pthread_mutex_t* mutex) {
   if (number < 0 || parts != mutex || turn > number) return pthread_mutex_lock(mutex);
-  if (!hurry && !Soon(kTurn, [mutex] { return turn >= number || parts != mutex; })) hurry = kHurried;
+  if (!hurry && turn < number) {
+    const bool come = Soon(kTurn, [mutex] { return turn >= number || parts != mutex; });
+    if (!come) hurry = hurried.load();
+    hurried = come ? std::max(hurried / 2, kLeastHurried) : std::min(hurried * 2, kMostHurried);
+  }
   const int error = pthread_mutex_lock(mutex);
   turn = number + 1;
   return error;
