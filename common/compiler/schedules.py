@@ -23,7 +23,7 @@ REGISTERS, FEW = 16, 8  # of AVX2, where others have 32, and the channels in its
 UNTUNED, UNTUNED_OF = (14, 2), {FEW: (8, 4)}
 ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
-BANDS, OF_OPENCL = 8, 2  # of the maps in a batch: as many cores can have their own
+BANDS, OPENCL_BANDS = 8, 2  # of the maps in a batch: as many cores can have their own
 GROUPS = 64  # of work in OpenCL, about: all cores have some until the end, and PoCL's first takes its share at once
 TAG = "blocked_output"  # of a convolution's tensor
 
@@ -244,7 +244,7 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
 
 def _bands(batch, height, width, pixels):
     """How many bands of one size, of whole tiles, each map of a batch is cut into."""
-    wanted = OF_OPENCL if Target.current().kind.name == OPENCL else BANDS
+    wanted = OPENCL_BANDS if Target.current().kind.name == OPENCL else BANDS
     rows = height > 1
     length = height if rows else -(-width // pixels)
     fit = [n for n in divisors(length, length) if not rows or length // n * width % pixels == 0]
