@@ -73,6 +73,24 @@ def test_workers_train_to_equal_weights(packed, tmp_path, workers, servers, batc
     assert len(re.findall(r"Epoch\[1\] Validation-accuracy", log)) == 1  # only worker 0 speaks
 
 
+AGREE = """
+import time
+from common.training.distributed import Do, Order, Workers
+workers = Workers("dist_sync")
+orders = []
+for batch in range(30):
+    time.sleep(0.01 * workers.rank)
+    orders.append(workers.agree(Order(Do.STOP, 15) if batch == 10 + 10 * workers.rank else Order()))
+workers.gather([0])  # as after an epoch: at the end of a process MXNet drops what it has not sent
+print([batch for batch, order in enumerate(orders) if order == (Do.STOP, 15)], flush=True)
+"""
+
+
+def test_all_agree_at_the_same_batch_though_one_is_ahead():
+    log = launch(2, 1, code=AGREE).communicate(timeout=60)[0]
+    assert re.findall(r"\[.*?\]", log) == ["[11, 21]"] * 2, log
+
+
 @pytest.mark.parametrize("workers", [2, 5])
 @pytest.mark.parametrize("backend", ["opencv", "mxnet"])
 def test_the_workers_cover_the_set_in_every_epoch_by_equal_numbers_of_batches(packed, workers, backend):
