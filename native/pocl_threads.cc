@@ -98,7 +98,7 @@ int Signal(pthread_cond_t* condition) {
   return pthread_cond_signal(condition);
 }
 
-// One that these threads make is that of a kernel which is about to start.
+// A mutex that these threads make is that of a kernel which is about to start.
 int Init(pthread_mutex_t* mutex, const pthread_mutexattr_t* attributes) {
   if (number >= 0) {
     if (hurry > 0) --hurry;

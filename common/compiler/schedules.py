@@ -185,7 +185,7 @@ def _schedule(cfg, outs):
     schedule, out, pixels, data = begun(outs)
     if is_padded(data):
         schedule[data].compute_inline()
-    tile = spread(cfg, schedule[out], get_const_tuple(out.shape))
+    tile = spread(cfg, schedule[out])
     schedule[pixels].compute_at(schedule[out], tile)
     _, o, p, c = pixels.op.axis
     *channel, row, column = pixels.op.reduce_axis
@@ -259,8 +259,8 @@ def unrolled(stage: te.Stage, *axes: tir.IterVar) -> None:
     stage.vectorize(axes[-1])
 
 
-def spread(cfg: ConfigEntity, stage: te.Stage, shape: Sequence[int]) -> tir.IterVar:
-    """Give the tiles of a stage of `shape` to the processor's threads; returns the axis of one tile.
+def spread(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
+    """Give the tiles of `stage` to the processor's threads; returns the axis of one tile.
 
     In OpenCL, as groups of one work item, which computes some tiles one after the other: to start it takes as long as a
     small one.
@@ -269,7 +269,7 @@ def spread(cfg: ConfigEntity, stage: te.Stage, shape: Sequence[int]) -> tir.Iter
     if Target.current().kind.name != OPENCL:
         stage.parallel(axis)
         return axis
-    n, chunks, height, width, _ = shape
+    n, chunks, height, width, _ = get_const_tuple(stage.op.output(0).shape)
     pixels, blocks = cfg["tile"].val
     in_map = -(-height * width // pixels)
     in_band = in_map // _bands(n, height, width, pixels)

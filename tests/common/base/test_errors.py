@@ -66,7 +66,7 @@ def test_what_a_missing_package_is_installed_by_installs_it():
     packages = {*imported, *REQUIREMENTS} - {path.stem for path in ROOT.iterdir()} - {
         "tomllib", *sys.stdlib_module_names}
     assert {"onnx", "cv2", "h5py", "torch", "safetensors", "tvm"} <= packages
-    names = {package: names[0] for package, names in packages_distributions().items()} | DISTRIBUTIONS
+    names = {package: found[0] for package, found in packages_distributions().items()} | DISTRIBUTIONS
     for package in packages:
         said = missing_package(ModuleNotFoundError(f"No module named {package!r}", name=package))
         text = (ROOT / said.removeprefix(f"{package} is not installed: pip install -r ")).read_text()

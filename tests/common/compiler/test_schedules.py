@@ -114,7 +114,7 @@ def test_a_thread_has_the_same_part_of_all_maps(name, shape, tile):
     out = te.compute(shape, lambda *place: tir.const(1, "float32"))
     schedule = te.create_schedule(out.op)
     with tvm.target.Target(name):
-        spread({"tile": SimpleNamespace(val=tile)}, schedule[out], shape)
+        spread({"tile": SimpleNamespace(val=tile)}, schedule[out])
     function = tvm.lower(schedule, [out])["main"]
 
     def of_first(part):
