@@ -62,6 +62,6 @@ def for_processors(source: str, target: tvm.target.Target) -> str:
         definitions += [EXTREMES.format(type=f"{name}{n}") for name in types for n in ("", *lanes)]
     pragmas = re.match(r"(?:\s*(?:#.*|//.*)?\n)*", source).end()  # they enable half
     calls = re.sub(r"\b(v(?:load|store)\d+|min|max)\(", r"inlined_\1(", source[pragmas:])
-    if "get_group_id(" in calls and "get_local_id(" not in calls:  # the work item's number in its group is always 0
+    if "get_local_id(" not in calls:  # the work item's number in its group is always 0
         calls = calls.replace("__kernel void ", f"__kernel {ALONE} void ")
     return source[:pragmas] + "".join(definitions) + "\n" + calls

@@ -2,6 +2,7 @@
 import tvm
 
 from common.base.errors import InputError
+from common.compiler import opencl_rows
 from common.compiler.blocked import layout_for
 from common.compiler.processor import is_elsewhere, triple_of
 from common.inference.choices import kind_of
@@ -47,7 +48,8 @@ def resolve_target(name: str, floats: int = 0) -> tvm.target.Target:
     if not layout or "-keys=" in name:
         return target
     blocked = {key: value for key, value in target.export().items() if key != "host"}
-    blocked = tvm.target.Target({**blocked, "keys": [layout, *target.keys]})
+    rows = [opencl_rows.KEY] if target.kind.name == "opencl" else []
+    blocked = tvm.target.Target({**blocked, "keys": [layout, *rows, *target.keys]})
     return tvm.target.Target(blocked, host=blocked if target.kind.name == "llvm" else processor)
 
 
