@@ -60,6 +60,9 @@ def requests(args: argparse.Namespace, scratch: str) -> list:
         output_of("tools/export_weights.py", request["prefix"], out, "--epoch", args.epoch, "--to", kind)
     if any(name.startswith("tvm") for name in args.pythons):
         request["host_cpu"] = output_of("-c", "from common.compiler.targets import host_cpu; print(host_cpu())").strip()
+    if any(name.startswith("onnxruntime-avx2") for name in args.pythons):
+        output_of("-sC", "native", "avx2-alone", python="make")
+        request["avx2_alone"] = str(ROOT / "native" / "build" / "libavx2_alone.so")
     preprocessing = load_preprocessing(args.model_prefix)
     image = preprocess(read_image(ROOT / "data" / "cat.jpg"), preprocessing=preprocessing)
     if args.calibration:

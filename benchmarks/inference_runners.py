@@ -4,6 +4,7 @@
 
 imports no more than its framework needs, which may be installed for another Python than that of this repository.
 """
+import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -29,7 +30,9 @@ def open_mxnet(request: dict) -> Opened:
             "executor of the Symbol API, fused by subgraph backend MKLDNN")
 
 
-def open_onnxruntime(request: dict, provider: str, network: str = "onnx") -> Opened:
+def open_onnxruntime(request: dict, provider: str, network: str = "onnx", on_avx2: bool = False) -> Opened:
+    if on_avx2 and not ctypes.CDLL(request["avx2_alone"]).HoldToAvx2():
+        sys.exit("ONNX Runtime cannot be held to AVX2 here: /proc/cpuinfo has no cpuid_fault")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -140,11 +143,15 @@ IN_8_BITS = {
     "openvino-int8": Runner("OpenVINO, int8", ("openvino",), partial(open_openvino, network="by_nncf"), elsewhere=True),
     "tvm-llvm-int8": Runner("TVM llvm, int8", TVM, partial(open_tvm, target="llvm", precision="int8")),
 }
-# held to AVX2 on a processor that has AVX-512 too; ONNX Runtime cannot be
+# held to AVX2 on a processor that has AVX-512 too; ONNX Runtime has no option for it
 ON_AVX2 = {
+    "onnxruntime-avx2": Runner("ONNX Runtime, AVX2", ("onnxruntime",), partial(
+        open_onnxruntime, provider="CPUExecutionProvider", on_avx2=True)),
     "openvino-avx2": Runner("OpenVINO, AVX2", ("openvino",), partial(open_openvino, most_isa="AVX2"), elsewhere=True),
     "tvm-llvm-avx2": Runner("TVM llvm, AVX2", TVM, partial(open_tvm, target="llvm -mcpu=haswell")),
     "tvm-opencl-avx2": Runner("TVM OpenCL, AVX2", POCL, open_tvm_on_avx2),
+    "onnxruntime-avx2-int8": Runner("ONNX Runtime, AVX2, int8", ("onnxruntime",), partial(
+        open_onnxruntime, provider="CPUExecutionProvider", network="by_onnxruntime", on_avx2=True)),
     "openvino-avx2-int8": Runner("OpenVINO, AVX2, int8", ("openvino",), partial(
         open_openvino, network="by_nncf", most_isa="AVX2"), elsewhere=True),
     "tvm-llvm-avx2-int8": Runner("TVM llvm, AVX2, int8", TVM, partial(

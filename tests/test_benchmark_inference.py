@@ -11,7 +11,9 @@ from benchmarks import inference
 from benchmarks.contender import Contender
 from benchmarks.inference_report import figure_of, markdown, read
 from benchmarks.inference_runners import IN_8_BITS, ON_AVX2, QUANTISED, RUNNERS
+from benchmarks.processes import output_of
 from common.base.errors import InputError
+from common.base.machine import processor_flags
 
 DRAWN = RUNNERS | IN_8_BITS | ON_AVX2
 
@@ -61,6 +63,19 @@ def test_a_contender_that_ends_says_why_and_is_gone(tmp_path):
     np.save(request["data"], np.zeros(request["data_shape"], np.float32))
     with pytest.raises(InputError, match=r"^onnxruntime ended with 1: .*missing\.onnx"):
         Contender("benchmarks.inference_runners", "onnxruntime", sys.executable, request, tmp_path)
+
+
+@pytest.mark.skipif("cpuid_fault" not in processor_flags(), reason="CPUID cannot be answered otherwise here")
+def test_a_program_held_to_avx2_finds_no_later_vectors():
+    """NumPy asks the processor itself, as ONNX Runtime does."""
+    output_of("-sC", "native", "avx2-alone", python="make")
+    held = output_of("-c", """if True:
+        import ctypes
+        assert ctypes.CDLL("native/build/libavx2_alone.so").HoldToAvx2()
+        from numpy.core._multiarray_umath import __cpu_features__ as features
+        print(features["AVX2"], features["FMA3"], *(found for name, found in features.items() if "AVX512" in name))
+    """)
+    assert set(held.split()[:2]) == {"True"} and set(held.split()[2:]) == {"False"}
 
 
 def test_another_table_is_refused(tmp_path):
