@@ -35,16 +35,19 @@ def divisors(number: int, limit: int) -> list[int]:
 def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channels: int, few: bool = False) -> None:
     """The space of tiles: adjacent pixels (within a row, or several complete rows) by blocks of `channels`.
 
-    `few`: for a processor with few registers. In a map of one row, the last tile may then end beyond it.
+    `few`: for a processor with few registers. In a map of one row, the last tile may then end beyond it, except in
+    OpenCL: PoCL's LLVM makes slow code of a pixel that is computed again.
     """
+    opencl = Target.current().kind.name == OPENCL
     pixels = [p for p in divisors(height * width, LARGEST) if width % p == 0 or p % width == 0]
-    if few and height == 1:
+    if few and height == 1 and not opencl:
         pixels = sorted({*pixels, *range(1, min(width, ODD) + 1)})
     tiles = [(p, b) for p in pixels for b in divisors(blocks, MAX_BLOCKS) if p * b <= LARGEST]
     smallest = min(SMALLEST, max(p * b for p, b in tiles))
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     if cfg.is_fallback:
-        untuned = fewest_loads(tiles, height * width) if few else _most_vectors(tiles, channels)
+        registers = REGISTERS if opencl else REGISTERS - 1  # one more, and LLVM's code takes a third longer
+        untuned = fewest_loads(tiles, height * width, registers) if few else _most_vectors(tiles, channels)
         cfg["tile"] = autotvm.task.space.OtherOptionEntity(untuned)
 
 
@@ -54,17 +57,17 @@ def _most_vectors(tiles, channels):
                                         tile[0] * tile[1], tile[1]))
 
 
-def fewest_loads(tiles: Sequence[tuple[int, int]], count: int) -> tuple[int, int]:
+def fewest_loads(tiles: Sequence[tuple[int, int]], count: int, registers: int) -> tuple[int, int]:
     """The tile of a map of `count` pixels that spends most of its time on sums of the map.
 
-    For each channel it loads its pixels and its blocks of weights, the fewer of which stay in registers beside the
-    sums, with one of the others. A load takes half the time of a product, as measured on Zen 4.
+    For each channel it loads its pixels and its blocks of weights, the fewer of which stay in `registers` beside the
+    sums. A load takes half the time of a product, as measured on Zen 4.
     """
     def share(tile):
         pixels, blocks = tile
         sums = pixels * blocks
         within = count / (pixels * -(-count // pixels))
-        return sums + min(tile) < REGISTERS, within * sums / (sums + (pixels + blocks) / 2)
+        return sums + min(tile) <= registers, within * sums / (sums + (pixels + blocks) / 2)
 
     return max(tiles, key=share)
 

@@ -95,12 +95,13 @@ def test_every_tile(tmp_path, block, every):
 
 
 def test_tiles_for_few_registers():
-    """Sums, with the fewer of pixels and weights and one of the others, are 16 vectors at most; of those that fit, it
-    has the fewest loads for each sum of the map."""
+    """Sums, with the fewer of pixels and weights, are as many vectors as it has registers at most; of those that fit,
+    it has the fewest loads for each sum of the map."""
     tiles = [(p, b) for p in range(1, 7) for b in (1, 2, 3, 4)] + [(7, 1), (7, 2), (14, 1)]
     for count, best in [(49, (3, 4)), (196, (4, 3)), (1, (1, 4)), (2, (2, 4)), (5, (5, 2)), (6, (3, 4))]:
-        assert fewest_loads(tiles, count) == best
-    assert fewest_loads([(7, 1), (7, 2)], 49) == (7, 1)
+        assert fewest_loads(tiles, count, 15) == best
+    assert fewest_loads([(7, 1), (7, 2)], 49, 15) == (7, 1)
+    assert fewest_loads([(7, 1), (7, 2)], 49, 16) == (7, 2)
 
 
 @pytest.mark.parametrize("name, shape, tile", [
