@@ -24,6 +24,10 @@ UNTUNED, UNTUNED_OF = (14, 2), {FEW: (8, 4)}
 ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
 BANDS, OPENCL_BANDS = 8, 2  # of the maps in a batch: as many cores can have their own
+# of maps of so few pixels, whose weights are more than they are, cores that share a cache compute some channels each
+SMALL = 64
+LONG = 16  # a vector's channels with which a core waits for weights
+SEPARATE = "znver"  # as LLVM's names of processors begin whose cores may have separate caches
 GROUPS = 64  # of work in OpenCL, about: all cores have some until the end, and PoCL's first takes its share at once
 TAG = "blocked_output"  # of a convolution's tensor
 
@@ -230,8 +234,8 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     """
     pixels, blocks = cfg["tile"].val
     n, o, h, w, c = stage.op.axis
-    batch, _, height, width, _ = get_const_tuple(stage.op.output(0).shape)
-    bands = _bands(batch, height, width, pixels)
+    batch, _, height, width, channels = get_const_tuple(stage.op.output(0).shape)
+    bands = _bands(batch, height, width, channels, pixels)
     o, o_tile = stage.split(o, blocks)
     if height > 1:
         band, h = stage.split(h, nparts=bands)
@@ -245,9 +249,13 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     return stage.fuse(*first, o, p)
 
 
-def _bands(batch, height, width, pixels):
+def _bands(batch, height, width, channels, pixels):
     """How many bands of one size, of whole tiles, each map of a batch is cut into."""
-    wanted = OPENCL_BANDS if Target.current().kind.name == OPENCL else BANDS
+    target = Target.current()
+    wanted = OPENCL_BANDS if target.kind.name == OPENCL else BANDS
+    separate = str(target.attrs.get("mcpu", "")).startswith(SEPARATE)
+    if batch * height * width <= SMALL and channels == LONG and not separate:
+        wanted = 1
     rows = height > 1
     length = height if rows else -(-width // pixels)
     fit = [n for n in divisors(length, length) if not rows or length // n * width % pixels == 0]
@@ -272,10 +280,10 @@ def spread(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     if Target.current().kind.name != OPENCL:
         stage.parallel(axis)
         return axis
-    n, chunks, height, width, _ = get_const_tuple(stage.op.output(0).shape)
+    n, chunks, height, width, channels = get_const_tuple(stage.op.output(0).shape)
     pixels, blocks = cfg["tile"].val
     in_map = -(-height * width // pixels)
-    in_band = in_map // _bands(n, height, width, pixels)
+    in_band = in_map // _bands(n, height, width, channels, pixels)
     tiles = n * (chunks // blocks) * in_map
     # part of a band or some bands of channels: to find a tile's place then takes no division
     fit = [f for f in divisors(tiles, tiles) if in_band % f == 0 or f % in_band == 0]

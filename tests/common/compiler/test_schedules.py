@@ -104,14 +104,8 @@ def test_tiles_for_few_registers():
     assert fewest_loads([(7, 1), (7, 2)], 49, 16) == (7, 2)
 
 
-@pytest.mark.parametrize("name, shape, tile", [
-    ("llvm", (1, 6, 56, 56, 16), (14, 2)), ("llvm", (1, 5, 14, 14, 16), (28, 1)), ("llvm", (1, 3, 7, 7, 8), (7, 3)),
-    ("llvm", (1, 4, 1, 49, 8), (3, 4)), ("llvm", (1, 8, 1, 196, 8), (4, 2)), ("llvm", (2, 3, 28, 28, 8), (7, 1)),
-    ("llvm", (16, 2, 14, 14, 16), (14, 2)), ("opencl", (1, 6, 56, 56, 16), (14, 2)),
-    ("opencl", (1, 12, 14, 14, 16), (14, 1)), ("opencl", (1, 8, 1, 784, 8), (4, 2)),
-    ("opencl", (16, 2, 14, 14, 16), (14, 2))])
-def test_a_thread_has_the_same_part_of_all_maps(name, shape, tile):
-    """Of two, the first has the upper half in all channels, or half of a batch, but for a band."""
+def of_first_thread(name, shape, tile):
+    """Ones in a tensor of `shape` (N, C/i, H, W, i), where the first of two threads computes it."""
     out = te.compute(shape, lambda *place: tir.const(1, "float32"))
     schedule = te.create_schedule(out.op)
     with tvm.target.Target(name):
@@ -132,9 +126,28 @@ def test_a_thread_has_the_same_part_of_all_maps(name, shape, tile):
     body = tir.stmt_functor.ir_transform(function.body, None, of_first, ["tir.For", "tir.AttrStmt"])
     done = tvm.nd.array(np.zeros(shape, np.float32))
     tvm.build(function.with_body(body), target="llvm")(done)
-    maps = done.numpy().transpose(0, 2, 3, 1, 4).reshape(shape[0] * shape[2] * shape[3], -1)
+    return done.numpy()
+
+
+@pytest.mark.parametrize("name, shape, tile", [
+    ("llvm", (1, 6, 56, 56, 16), (14, 2)), ("llvm", (1, 5, 14, 14, 16), (28, 1)), ("llvm", (1, 3, 7, 7, 8), (7, 3)),
+    ("llvm", (1, 4, 1, 49, 8), (3, 4)), ("llvm", (1, 8, 1, 196, 8), (4, 2)), ("llvm", (2, 3, 28, 28, 8), (7, 1)),
+    ("llvm", (16, 2, 14, 14, 16), (14, 2)), ("opencl", (1, 6, 56, 56, 16), (14, 2)),
+    ("opencl", (1, 12, 14, 14, 16), (14, 1)), ("opencl", (1, 8, 1, 784, 8), (4, 2)),
+    ("opencl", (16, 2, 14, 14, 16), (14, 2))])
+def test_a_thread_has_the_same_part_of_all_maps(name, shape, tile):
+    """Of two, the first has the upper half in all channels, or half of a batch, but for a band."""
+    maps = of_first_thread(name, shape, tile).transpose(0, 2, 3, 1, 4).reshape(shape[0] * shape[2] * shape[3], -1)
     band = -(-len(maps) // 7)
     assert maps[:(len(maps) - band) // 2].all() and not maps[(len(maps) + band) // 2:].any()
+
+
+@pytest.mark.parametrize("processor, axis", [("skylake-avx512", 1), ("znver4", 2)])
+def test_cores_with_one_cache_share_the_weights_of_small_maps(processor, axis):
+    """Each has all of some channels of 7x7 pixels; where caches are separate, all of some rows, but for a tile's."""
+    done = of_first_thread(f"llvm -mcpu={processor}", (1, 10, 7, 7, 16), (7, 2)).mean(
+        axis=tuple({0, 1, 2, 3, 4} - {axis}))
+    assert np.sum((done == 0) | (done == 1)) >= len(done) - 2 and 0 < done.mean() < 1
 
 
 @pytest.mark.parametrize("layout, batch, widened", [
