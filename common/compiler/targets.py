@@ -2,9 +2,10 @@
 import tvm
 
 from common.base.errors import InputError
+from common.base.machine import processor_flags
 from common.compiler import opencl_rows
 from common.compiler.blocked import layout_for
-from common.compiler.processor import is_elsewhere, triple_of
+from common.compiler.processor import has_feature, is_elsewhere, triple_of
 from common.inference.choices import kind_of
 from common.inference.runtime import device_of
 from common.inference.systems import build_of
@@ -13,6 +14,19 @@ from common.inference.systems import build_of
 def host_cpu() -> str:
     """LLVM's name of this processor (`-mcpu=native` would silently fall back to a generic one)."""
     return tvm.target.codegen.llvm_get_system_cpu()
+
+
+# flags of Linux for instructions that are asked for here, and LLVM's names of them
+INSTRUCTIONS = {"avx512_fp16": "avx512fp16", "avx512_vnni": "avx512vnni"}
+
+
+def this_processor() -> str:
+    """The target string of this processor: LLVM's name of it, with instructions that it has though others of that name
+    have not. LLVM goes by the model's number, which is another one in some virtual machines."""
+    named = f"llvm -mcpu={host_cpu()}"
+    unnamed = [f"+{instruction}" for flag, instruction in INSTRUCTIONS.items()
+               if flag in processor_flags() and not has_feature(tvm.target.Target(named), instruction)]
+    return f"{named} -mattr={','.join(unnamed)}" if unnamed else named
 
 
 HOST_OPTIONS = ("-mtriple=", "-mcpu=", "-mattr=", "-mabi=", "-mfloat-abi=")
@@ -29,7 +43,7 @@ def resolve_target(name: str, floats: int = 0) -> tvm.target.Target:
     Raises InputError for a target that TVM does not know, a system that nothing is compiled for, or a processor that
     llvm does not know.
     """
-    here = f"llvm -mcpu={host_cpu()}"
+    here = this_processor()
     try:
         if kind_of(name) == "llvm":
             processor = target = tvm.target.Target(here if name == "llvm" else name)

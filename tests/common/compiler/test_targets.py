@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from common.base.errors import InputError
+from common.compiler import targets
 from common.compiler.precision import target_for
 from common.compiler.targets import check_runs_here, host_cpu, resolve_target
 from tests.conftest import ROOT
@@ -21,6 +22,17 @@ def test_unknown_targets_are_refused(target):
 def test_unknown_processors_are_refused(target, mcpu):
     with pytest.raises(InputError, match=f"no processor '{mcpu}'"):
         resolve_target(target.format(mcpu))
+
+
+@pytest.mark.parametrize("name, flags, target", [
+    ("rocketlake", ("avx512_fp16", "avx512_vnni"), "llvm -mcpu=rocketlake -mattr=+avx512fp16"),
+    ("rocketlake", ("avx512_vnni",), "llvm -mcpu=rocketlake"),
+    ("sapphirerapids", ("avx512_fp16", "avx512_vnni"), "llvm -mcpu=sapphirerapids")])
+def test_instructions_that_a_virtual_machines_model_lacks(monkeypatch, name, flags, target):
+    monkeypatch.setattr(targets, "host_cpu", lambda: name)
+    monkeypatch.setattr(targets, "processor_flags", lambda: flags)
+    assert targets.this_processor() == target
+    assert target_for(resolve_target("llvm"), "float16" if "avx512_fp16" in flags else "float32")
 
 
 @pytest.mark.parametrize("target", ["hexagon", "c", "llvm -mtriple=aarch64-linux-android",
