@@ -1,8 +1,8 @@
-// Has a program of this process take the processor for one with AVX2 and no later vectors, whatever it asks CPUID for.
-// benchmarks/inference.py compares programs that way which have no option for it.
+// Code in this process is told that the processor has AVX2 and no later vectors, however it asks. For
+// benchmarks/inference.py, to compare programs on AVX2 that have no option for it.
 //
-// Linux can have CPUID end in SIGSEGV for a thread and those that it starts (arch_prctl, "cpuid_fault" in /proc/cpuinfo).
-// Then the handler asks, and of the answer leaves what Intel's Haswell had.
+// Linux can have CPUID end in SIGSEGV in a thread and those that it starts (arch_prctl; "cpuid_fault" in
+// /proc/cpuinfo). The handler then asks in its place, and leaves of the answer what Intel's Haswell had.
 #ifdef __x86_64__
 #include <asm/prctl.h>
 #include <cpuid.h>

@@ -50,7 +50,7 @@ def define_tile(cfg: ConfigEntity, height: int, width: int, blocks: int, channel
     smallest = min(SMALLEST, max(p * b for p, b in tiles))
     cfg.define_knob("tile", [(p, b) for p, b in tiles if p * b >= smallest])
     if cfg.is_fallback:
-        registers = REGISTERS if opencl else REGISTERS - 1  # one more, and LLVM's code takes a third longer
+        registers = REGISTERS if opencl else REGISTERS - 1  # with one more, llvm's code takes a third longer
         untuned = fewest_loads(tiles, height * width, registers) if few else _most_vectors(tiles, channels)
         cfg["tile"] = autotvm.task.space.OtherOptionEntity(untuned)
 
@@ -234,10 +234,9 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     """
     pixels, blocks = cfg["tile"].val
     n, o, h, w, c = stage.op.axis
-    batch, _, height, width, channels = get_const_tuple(stage.op.output(0).shape)
-    bands = _bands(batch, height, width, channels, pixels)
+    bands = _bands(stage, pixels)
     o, o_tile = stage.split(o, blocks)
-    if height > 1:
+    if int(stage.op.output(0).shape[2]) > 1:
         band, h = stage.split(h, nparts=bands)
         p, p_tile = stage.split(stage.fuse(h, w), pixels)
         first = [n, band]
@@ -249,13 +248,17 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     return stage.fuse(*first, o, p)
 
 
-def _bands(batch, height, width, channels, pixels):
+def _bands(stage, pixels):
     """How many bands of one size, of whole tiles, each map of a batch is cut into."""
+    batch, _, height, width, channels = get_const_tuple(stage.op.output(0).shape)
     target = Target.current()
-    wanted = OPENCL_BANDS if target.kind.name == OPENCL else BANDS
     separate = str(target.attrs.get("mcpu", "")).startswith(SEPARATE)
-    if batch * height * width <= SMALL and channels == LONG and not separate:
+    if target.kind.name == OPENCL:
+        wanted = OPENCL_BANDS
+    elif batch * height * width <= SMALL and channels == LONG and not separate:
         wanted = 1
+    else:
+        wanted = BANDS
     rows = height > 1
     length = height if rows else -(-width // pixels)
     fit = [n for n in divisors(length, length) if not rows or length // n * width % pixels == 0]
@@ -280,10 +283,10 @@ def spread(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     if Target.current().kind.name != OPENCL:
         stage.parallel(axis)
         return axis
-    n, chunks, height, width, channels = get_const_tuple(stage.op.output(0).shape)
+    n, chunks, height, width, _ = get_const_tuple(stage.op.output(0).shape)
     pixels, blocks = cfg["tile"].val
     in_map = -(-height * width // pixels)
-    in_band = in_map // _bands(n, height, width, channels, pixels)
+    in_band = in_map // _bands(stage, pixels)
     tiles = n * (chunks // blocks) * in_map
     # part of a band or some bands of channels: to find a tile's place then takes no division
     fit = [f for f in divisors(tiles, tiles) if in_band % f == 0 or f % in_band == 0]
