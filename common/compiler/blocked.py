@@ -124,10 +124,15 @@ class _OddConvolution(dataflow_pattern.DFPatternCallback):
 
 
 def strategy(compute: Callable, schedule: Callable, name: str) -> Callable:
+    """Of convolutions, whose `compute` takes the layouts too."""
+    return only(wrap_compute_conv2d(compute, need_data_layout=True, need_out_layout=True), schedule, name)
+
+
+def only(compute: Callable, schedule: Callable, name: str) -> Callable:
+    """TVM's strategy of a single implementation; `compute` as TVM wraps it."""
     def chosen_for(attrs, inputs, out_type, target):
         chosen = relay.op.OpStrategy()
-        chosen.add_implementation(wrap_compute_conv2d(compute, need_data_layout=True, need_out_layout=True),
-                                  wrap_topi_schedule(schedule), name=name)
+        chosen.add_implementation(compute, wrap_topi_schedule(schedule), name=name)
         return chosen
     return chosen_for
 

@@ -12,7 +12,7 @@ from common.checkpoint.symbol import INPUT
 from common.compiler.build import executor_of
 from common.compiler.quantize import layers_of, op_name
 from common.compiler.relay_network import Network
-from common.compiler.targets import host_cpu
+from common.compiler.targets import this_processor
 
 FOLLOWING = ("nn.bias_add", "clip", "nn.relu")  # what is part of a layer's output
 
@@ -27,7 +27,7 @@ def measure(network: Network, images: Iterable[np.ndarray]) -> tuple[dict[str, S
     tensors = list(dict.fromkeys([*(node.args[0] for node in layers.values()), *outputs.values()]))
     every = relay.Tuple(tensors)
     module = tvm.IRModule.from_expr(relay.Function(relay.analysis.free_vars(every), every))
-    target = tvm.target.Target(f"llvm -mcpu={host_cpu()}")
+    target = tvm.target.Target(this_processor())
     executor = executor_of(network._replace(module=module), target)
     low, high, total, count = [math.inf] * len(tensors), [-math.inf] * len(tensors), [0] * len(tensors), 0
     for image in images:

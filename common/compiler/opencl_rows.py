@@ -3,14 +3,13 @@
 By TVM's schedules the work items of a group share a row. A processor runs them one after the other, each up to where
 they wait for each other. A key of the target asks for these instead: `opencl -keys=nchw16c,rows,opencl,gpu`.
 """
-from collections.abc import Callable
-
 from tvm import relay, te
-from tvm.relay.op.strategy.generic import wrap_compute_softmax, wrap_topi_schedule
+from tvm.relay.op.strategy.generic import wrap_compute_softmax
 from tvm.target import get_native_generic_func
 from tvm.topi import nn
 
-from common.compiler.blocked import BLOCKS
+from common.compiler.blocked import BLOCKS, only
+from common.compiler.schedules import in_groups
 
 KEY = "rows"
 POOL = "nn.global_avg_pool2d"
@@ -35,9 +34,7 @@ def _in_rows(outs):
     """(schedule, its stages), with a group of one work item for each row along the output's last axis."""
     out = outs if isinstance(outs, te.Tensor) else outs[0]
     schedule = te.create_schedule(out.op)
-    group, item = schedule[out].split(schedule[out].fuse(*schedule[out].op.axis[:-1]), 1)
-    schedule[out].bind(group, te.thread_axis("blockIdx.x"))
-    schedule[out].bind(item, te.thread_axis("threadIdx.x"))
+    item = in_groups(schedule[out], schedule[out].fuse(*out.op.axis[:-1]))
     stages = [stage for stage in schedule.stages if isinstance(stage.op, te.ComputeOp)]
     for stage in stages:
         if stage.op != out.op:
@@ -45,14 +42,7 @@ def _in_rows(outs):
     return schedule, stages
 
 
-def _register(operator: str, compute: Callable, schedule: Callable) -> None:
-    def strategy(attrs, inputs, out_type, target):
-        chosen = relay.op.OpStrategy()
-        chosen.add_implementation(compute, wrap_topi_schedule(schedule), name=f"{operator}.{KEY}")
-        return chosen
-
-    get_native_generic_func(f"{operator}_strategy").register(strategy, [KEY])
-
-
-_register("softmax", wrap_compute_softmax(nn.softmax), schedule_softmax)
-_register(POOL, relay.op.get(POOL).get_attr("FTVMCompute"), schedule_pool)
+get_native_generic_func("softmax_strategy").register(
+    only(wrap_compute_softmax(nn.softmax), schedule_softmax, "softmax.rows"), [KEY])
+get_native_generic_func(f"{POOL}_strategy").register(
+    only(relay.op.get(POOL).get_attr("FTVMCompute"), schedule_pool, f"{POOL}.rows"), [KEY])

@@ -24,7 +24,7 @@ UNTUNED, UNTUNED_OF = (14, 2), {FEW: (8, 4)}
 ODD = 6  # the most pixels in a tile that need not divide a map
 OPENCL = "opencl"
 BANDS, OPENCL_BANDS = 8, 2  # of the maps in a batch: as many cores can have their own
-# of maps of so few pixels, whose weights are more than they are, cores that share a cache compute some channels each
+# pixels of a small map, at most: its weights are more than it is, so cores with one cache compute some channels each
 SMALL = 64
 LONG = 16  # a vector's channels with which a core waits for weights
 SEPARATE = "znver"  # as LLVM's names of processors begin whose cores may have separate caches
@@ -236,7 +236,7 @@ def in_tiles(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     n, o, h, w, c = stage.op.axis
     bands = _bands(stage, pixels)
     o, o_tile = stage.split(o, blocks)
-    if int(stage.op.output(0).shape[2]) > 1:
+    if int(h.dom.extent) > 1:
         band, h = stage.split(h, nparts=bands)
         p, p_tile = stage.split(stage.fuse(h, w), pixels)
         first = [n, band]
@@ -292,7 +292,13 @@ def spread(cfg: ConfigEntity, stage: te.Stage) -> tir.IterVar:
     fit = [f for f in divisors(tiles, tiles) if in_band % f == 0 or f % in_band == 0]
     together = min(fit, key=lambda f: abs(log(tiles / f / GROUPS)))
     group, axis = stage.split(axis, together)
-    group, item = stage.split(group, 1)
+    in_groups(stage, group)
+    return axis
+
+
+def in_groups(stage: te.Stage, axis: tir.IterVar) -> tir.IterVar:
+    """Bind `axis` to OpenCL's groups, each of one work item; returns the axis of the item."""
+    group, item = stage.split(axis, 1)
     stage.bind(group, te.thread_axis("blockIdx.x"))
     stage.bind(item, te.thread_axis("threadIdx.x"))
-    return axis
+    return item

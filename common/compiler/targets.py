@@ -23,9 +23,10 @@ INSTRUCTIONS = {"avx512_fp16": "avx512fp16", "avx512_vnni": "avx512vnni"}
 def this_processor() -> str:
     """The target string of this processor: LLVM's name of it, with instructions that it has though others of that name
     have not. LLVM goes by the model's number, which is another one in some virtual machines."""
-    named = f"llvm -mcpu={host_cpu()}"
+    named, flags = f"llvm -mcpu={host_cpu()}", processor_flags()
+    target = tvm.target.Target(named)
     unnamed = [f"+{instruction}" for flag, instruction in INSTRUCTIONS.items()
-               if flag in processor_flags() and not has_feature(tvm.target.Target(named), instruction)]
+               if flag in flags and not has_feature(target, instruction)]
     return f"{named} -mattr={','.join(unnamed)}" if unnamed else named
 
 
